@@ -1,0 +1,413 @@
+//! The account: keys, limits and ledger behind `admit`, `settle` and the operator's commands.
+//!
+//! A state machine without I/O. Commands come in with the clock as read; an outcome and the
+//! [`Changes`] to commit go out, and [`Account::next_wakeup`] tells when to call again. Every
+//! command decides first and applies after, and each first books what has fallen due
+//! (`account/due.rs`), so that no timer has to fire for a balance to be right.
+//!
+//! Memory runs ahead of storage by exactly the `Changes` of one command. If they cannot be
+//! committed, the account must be dropped and woken again from what is stored.
+
+mod admit;
+mod due;
+mod manage;
+mod settle;
+mod stored;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use minicbor::{Decode, Encode};
+
+pub use self::{
+    admit::{Admission, Admit, Refusal},
+    manage::{KeyCreated, NewAccount, NewGrant, NewKey, PatchAccount, Rejected, StatusChange},
+    settle::{Cancel, Settled},
+    stored::{Broken, Stored},
+    view::{UsageLine, UsageView},
+};
+use crate::{
+    call::{Call, CallRow, Outcome},
+    id::{AccountId, CallNumber, ExternalId, KeyNumber},
+    key::SecretDigest,
+    ledger::{Entry, Ledger, LotNumber, Moment, Part},
+    limits::{DayCounts, MinuteWindow},
+    policy::{Plan, Policy, Renews},
+    time::{MonthNumber, Timestamp},
+};
+
+/// At most so many holds are open per account: what a wake-up may have to read.
+pub const OPEN_CALLS_MAX: usize = 10_000;
+/// At most so many keys stand in one account, whatever its plan says.
+pub const KEYS_MAX: u32 = 1_000;
+/// A snapshot is written with every so-manyth call: one row more in 128, and at most as many
+/// calls to replay at wake-up.
+const CALLS_PER_SNAPSHOT: u32 = 128;
+
+/// One account, awake.
+#[derive(Debug)]
+pub struct Account {
+    policy: Arc<Policy>,
+    profile: Profile,
+    keys: BTreeMap<KeyNumber, Key>,
+    state: State,
+    open: BTreeMap<CallNumber, Call>,
+    /// The open calls again, the one whose time is up first at the front.
+    deadlines: BTreeSet<(Timestamp, CallNumber)>,
+    in_flight: BTreeMap<KeyNumber, InFlight>,
+    calls_since_snapshot: u32,
+}
+
+/// What an account is, apart from its credits and counts. Stored whole.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Profile {
+    /// Its id: never given out again.
+    #[n(0)]
+    pub id: AccountId,
+    /// The operator's own name for it.
+    #[n(1)]
+    pub external_id: Option<ExternalId>,
+    /// A name for people.
+    #[n(2)]
+    pub name: Option<String>,
+    /// An e-mail address.
+    #[n(3)]
+    pub email: Option<String>,
+    /// When it was opened.
+    #[n(4)]
+    pub created_at: Timestamp,
+    /// Its plan with limits and grants, as last seen in a policy: a plan that leaves the policy
+    /// stays in force here.
+    #[n(5)]
+    pub plan: Plan,
+    /// Whether it may call.
+    #[n(6)]
+    pub status: Status,
+    /// How its plan is paid for.
+    #[n(7)]
+    pub subscription: Subscription,
+    /// Keys ever issued.
+    #[n(8)]
+    pub keys_issued: u32,
+    /// The Idempotency-Key and body that opened it, digested: a repeat finds itself.
+    #[n(9)]
+    pub opened_by: Fingerprint,
+}
+
+/// A digest of an `Idempotency-Key` and one of what it was sent with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Fingerprint {
+    /// SHA-256 of the key.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub key: [u8; 32],
+    /// SHA-256 of the method, the path and the body.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub request: [u8; 32],
+}
+
+/// Whether an account may call.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Status {
+    /// It may.
+    #[n(0)]
+    Active,
+    /// The operator stopped it.
+    #[n(1)]
+    Suspended {
+        /// What the customer is told.
+        #[n(0)]
+        reason: Option<String>,
+    },
+}
+
+/// How a plan is paid for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Subscription {
+    /// Whether it is.
+    #[n(0)]
+    pub status: SubscriptionStatus,
+    /// The day of the month, 1 to 31, on which monthly grants renew.
+    #[n(1)]
+    pub billing_day: u8,
+}
+
+/// Whether a subscription is paid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum SubscriptionStatus {
+    /// Paid.
+    #[n(0)]
+    Active,
+    /// It gets no further grant and stays active until this moment, its cycle's end.
+    #[n(1)]
+    Cancelled(#[n(0)] Timestamp),
+    /// Not paid: a paid plan grants nothing.
+    #[n(2)]
+    Lapsed,
+}
+
+/// Permission to call. Its secret is not here: only its digest.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Key {
+    /// SHA-256 of the secret part.
+    #[n(0)]
+    pub digest: SecretDigest,
+    /// A name for people.
+    #[n(1)]
+    pub name: Option<String>,
+    /// When it was issued.
+    #[n(2)]
+    pub created_at: Timestamp,
+    /// When it was revoked.
+    #[n(3)]
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// Everything that calls change; the snapshot is this, encoded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+struct State {
+    /// The latest time seen: order and money never run backwards.
+    #[n(0)]
+    latest: Timestamp,
+    /// Calls ever admitted: the last call's number.
+    #[n(1)]
+    calls_admitted: u64,
+    /// Lots and what they hold.
+    #[n(2)]
+    ledger: Ledger,
+    /// The running cycles of recurring grants.
+    #[n(3)]
+    cycles: Vec<Cycle>,
+    /// `plan/pool` of one-time grants that were given.
+    #[n(4)]
+    given_once: BTreeSet<String>,
+    /// What each key has done lately.
+    #[n(5)]
+    usage: BTreeMap<KeyNumber, KeyUsage>,
+    /// The window of `account_requests_per_minute`.
+    #[n(6)]
+    account_minute: MinuteWindow,
+    /// The months of the call log that are kept, oldest first.
+    #[n(7)]
+    log: Vec<LogMonth>,
+    /// Operations whose cancel came before their admission, and until when that is remembered.
+    #[n(8)]
+    cancelled: Vec<(u64, Timestamp)>,
+}
+
+/// The running cycle of a recurring grant.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+struct Cycle {
+    #[n(0)]
+    pool: String,
+    /// The lot that it was granted as.
+    #[n(1)]
+    lot: LotNumber,
+    #[n(2)]
+    renews: Renews,
+    #[n(3)]
+    ends_at: Timestamp,
+}
+
+/// What one key has done lately.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+struct KeyUsage {
+    #[n(0)]
+    minute: MinuteWindow,
+    #[n(1)]
+    days: DayCounts,
+    /// Unknown outcomes that were forgiven.
+    #[n(2)]
+    forgiven: DayCounts,
+    #[n(3)]
+    last_used_at: Option<Timestamp>,
+}
+
+/// A month of the call log: its table and the calls in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct LogMonth {
+    /// Which month.
+    #[n(0)]
+    pub month: MonthNumber,
+    /// The first call in it.
+    #[n(1)]
+    pub first: CallNumber,
+    /// How many of its rows are of undone admissions.
+    #[n(2)]
+    pub cancelled: u64,
+}
+
+/// Calls of one key that are open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct InFlight {
+    requests: u32,
+    jobs: u32,
+}
+
+/// What one command changed: committed as a whole or not at all.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// A table for a month's calls, to be made before anything else.
+    pub new_month: Option<MonthNumber>,
+    /// New rows of the call log.
+    pub admitted: Vec<CallRow>,
+    /// What rows of the call log say from now on.
+    pub ended: Vec<CallEnd>,
+    /// New entries.
+    pub entries: Vec<Entry>,
+    /// Keys to be written anew.
+    pub keys: BTreeSet<KeyNumber>,
+    /// The profile is to be written anew.
+    pub profile: bool,
+    /// A snapshot is to be written.
+    pub snapshot: bool,
+}
+
+impl Changes {
+    /// Whether there is nothing to commit.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Entries never go without a snapshot: replaying calls must not need them.
+    fn enter(&mut self, entry: Entry) {
+        self.entries.push(entry);
+        self.snapshot = true;
+    }
+}
+
+/// The new state of a row of the call log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallEnd {
+    /// The call.
+    pub call: CallNumber,
+    /// The month whose table has it.
+    pub month: MonthNumber,
+    /// What its row says from now on.
+    pub outcome: Outcome,
+    /// Its hold's parts, where a correction took them from other lots.
+    pub parts: Option<Vec<Part>>,
+}
+
+impl Account {
+    /// The account's id.
+    #[must_use]
+    pub const fn id(&self) -> &AccountId {
+        &self.profile.id
+    }
+
+    /// What it is.
+    #[must_use]
+    pub const fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// The key `number`, revoked or not.
+    #[must_use]
+    pub fn key(&self, number: KeyNumber) -> Option<&Key> {
+        self.keys.get(&number)
+    }
+
+    /// The months of the call log that are kept, oldest first.
+    #[must_use]
+    pub fn log(&self) -> &[LogMonth] {
+        &self.state.log
+    }
+
+    /// The number of the last call admitted; 0 before the first.
+    #[must_use]
+    pub const fn calls_admitted(&self) -> u64 {
+        self.state.calls_admitted
+    }
+
+    /// Whether the call's hold still stands.
+    #[must_use]
+    pub fn is_open(&self, call: CallNumber) -> bool {
+        self.open.contains_key(&call)
+    }
+
+    /// When [`Account::tick`] should be called, if nothing comes before: the end of the first
+    /// hold that nobody may have ended by then. By the clock, not the latest time seen.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Option<Timestamp> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Books what has fallen due. Spurious calls are harmless.
+    pub fn tick(&mut self, clock: Timestamp) -> Changes {
+        let mut changes = Changes::default();
+        self.book_due(clock, &mut changes);
+        changes
+    }
+
+    /// The month of the log that `call` is in, if it is still kept.
+    #[must_use]
+    pub fn month_of(&self, call: CallNumber) -> Option<MonthNumber> {
+        let after = self.state.log.partition_point(|month| month.first <= call);
+        Some(self.state.log.get(after.checked_sub(1)?)?.month)
+    }
+
+    fn moment(&self, at: Timestamp) -> Moment {
+        Moment {
+            at,
+            calls_before: self.state.calls_admitted,
+        }
+    }
+
+    fn add_open(&mut self, call: Call) {
+        let in_flight = self.in_flight.entry(call.key).or_default();
+        if call.is_job {
+            in_flight.jobs = in_flight.jobs.saturating_add(1);
+        } else {
+            in_flight.requests = in_flight.requests.saturating_add(1);
+        }
+        self.deadlines.insert((call.hold.deadline, call.number));
+        self.open.insert(call.number, call);
+    }
+
+    fn take_open(&mut self, number: CallNumber) -> Option<Call> {
+        let call = self.open.remove(&number)?;
+        self.deadlines.remove(&(call.hold.deadline, number));
+        if let Some(in_flight) = self.in_flight.get_mut(&call.key) {
+            if call.is_job {
+                in_flight.jobs = in_flight.jobs.saturating_sub(1);
+            } else {
+                in_flight.requests = in_flight.requests.saturating_sub(1);
+            }
+            if *in_flight == InFlight::default() {
+                self.in_flight.remove(&call.key);
+            }
+        }
+        Some(call)
+    }
+
+    /// Whether the plan's paid part is in force: what `extra_needs_subscription` asks.
+    fn has_subscription(&self, now: Timestamp) -> bool {
+        self.profile.plan.paid && self.profile.subscription.is_active(now)
+    }
+}
+
+impl Subscription {
+    /// Whether it is paid at `now`.
+    #[must_use]
+    pub fn is_active(&self, now: Timestamp) -> bool {
+        match self.status {
+            SubscriptionStatus::Active => true,
+            SubscriptionStatus::Cancelled(ends_at) => now < ends_at,
+            SubscriptionStatus::Lapsed => false,
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! A request becomes a call, or is refused: one decision over everything, all or nothing.
+
+use minicbor::{Decode, Encode};
+
+use super::{Account, Changes, KeyUsage, LogMonth, OPEN_CALLS_MAX, Status};
+use crate::{
+    call::{Call, CallRow, Hold},
+    credits::Credits,
+    headers::{Standing, Window},
+    id::{CallNumber, ExternalId, KeyNumber},
+    key::SecretDigest,
+    ledger::{Part, sum_of},
+    policy::Mode,
+    price::Terms,
+    problem::ViolatedPolicy,
+    time::{Span, Timestamp},
+};
+
+/// How soon a caller that has too many calls in flight may look again.
+const IN_FLIGHT_RETRY: Span = Span::from_seconds(1);
+/// How soon a caller that has too many jobs open may look again, at the latest.
+const JOBS_RETRY: Span = Span::MINUTE;
+
+/// Asks for a call.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Admit {
+    /// The operation id: a repeat with the same one is the same admission.
+    #[n(0)]
+    pub operation: u64,
+    /// Whether this may be a repeat.
+    #[n(1)]
+    pub is_retry: bool,
+    /// The key.
+    #[n(2)]
+    pub key: KeyNumber,
+    /// SHA-256 of the secret part that was presented.
+    #[n(3)]
+    pub digest: SecretDigest,
+    /// The method, as it will be listed.
+    #[n(4)]
+    pub method: String,
+    /// The route's template, as it will be listed.
+    #[n(5)]
+    pub endpoint: String,
+    /// What it costs.
+    #[n(6)]
+    pub terms: Terms,
+    /// Refusals that the isolate has repeated for this key since it last told.
+    #[n(7)]
+    pub repeated_refusals: u32,
+}
+
+/// An admitted call.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Admission {
+    /// Its number.
+    #[n(0)]
+    pub call: CallNumber,
+    /// The credits that it holds.
+    #[n(1)]
+    pub held: Credits,
+    /// Limits as they stand with this call counted, and what its pool can spend beside its hold.
+    #[n(2)]
+    pub standing: Standing,
+    /// The account's plan.
+    #[n(3)]
+    pub plan: String,
+    /// The operator's own name for the account.
+    #[n(4)]
+    pub external_id: Option<ExternalId>,
+    /// What enforcing would have answered, where the gateway only observes.
+    #[n(5)]
+    pub would_refuse: Option<Refusal>,
+}
+
+/// Why a request does not become a call, in order of precedence. No error: an outcome.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Refusal {
+    /// 401: no such key, another secret, revoked, or the account is closed.
+    #[n(0)]
+    UnknownKey,
+    /// 403: the operator stopped the account.
+    #[n(1)]
+    Suspended {
+        /// What the customer is told.
+        #[n(0)]
+        reason: Option<String>,
+        /// Limits as they stand.
+        #[n(1)]
+        standing: Standing,
+    },
+    /// 429.
+    #[n(2)]
+    RateLimited {
+        /// The limits that are used up.
+        #[n(0)]
+        violated: Vec<ViolatedPolicy>,
+        /// The first moment at which a lone caller passes.
+        #[n(1)]
+        retry_at: Timestamp,
+        /// Limits as they stand.
+        #[n(2)]
+        standing: Standing,
+    },
+    /// 402.
+    #[n(3)]
+    InsufficientCredits {
+        /// The pool.
+        #[n(0)]
+        pool: String,
+        /// The least that had to be held.
+        #[n(1)]
+        required: Credits,
+        /// What could have been held.
+        #[n(2)]
+        available: Credits,
+        /// When the pool's next grant comes.
+        #[n(3)]
+        renews_at: Option<Timestamp>,
+        /// Whether the call can be paid then.
+        #[n(4)]
+        affordable_then: bool,
+        /// Limits as they stand.
+        #[n(5)]
+        standing: Standing,
+    },
+    /// The gateway gave this admission up before it arrived.
+    #[n(4)]
+    Cancelled,
+}
+
+impl Account {
+    /// Decides about a request and, if it becomes a call, counts it and holds its credits.
+    ///
+    /// # Errors
+    /// The refusal; nothing was counted or held.
+    pub fn admit(
+        &mut self,
+        admit: Admit,
+        clock: Timestamp,
+    ) -> (Result<Admission, Refusal>, Changes) {
+        let mut changes = Changes::default();
+        self.book_due(clock, &mut changes);
+        if admit.is_retry {
+            if let Some(call) = self
+                .open
+                .values()
+                .find(|call| call.hold.operation == admit.operation)
+            {
+                return (Ok(self.admission_of(call, clock, None)), changes);
+            }
+        }
+        if self
+            .state
+            .cancelled
+            .iter()
+            .any(|(operation, _)| *operation == admit.operation)
+        {
+            return (Err(Refusal::Cancelled), changes);
+        }
+        let observes = self.policy.gateway.mode == Mode::Observe;
+        let (parts, would_refuse) = match self.decide(&admit, clock) {
+            Ok(parts) => (parts, None),
+            // Without a key there is nobody to count the call for.
+            Err(refusal) if observes && refusal != Refusal::UnknownKey => {
+                (Vec::new(), Some(refusal))
+            }
+            Err(refusal) => return (Err(refusal), changes),
+        };
+        let call = self.count(admit, parts, observes, clock, &mut changes);
+        let admission = self.admission_of(&call, clock, would_refuse);
+        self.add_open(call);
+        (Ok(admission), changes)
+    }
+
+    /// Limits, and what `pool` can spend, as they stand for `key`.
+    #[must_use]
+    pub fn standing(&self, key: KeyNumber, pool: Option<&str>, clock: Timestamp) -> Standing {
+        let fresh = KeyUsage::default();
+        let usage = self.state.usage.get(&key).unwrap_or(&fresh);
+        let limits = &self.profile.plan.limits;
+        let calendar = self.policy.gateway.calendar;
+        let minute = limits.requests_per_minute.map(|limit| Window {
+            limit,
+            remaining: usage.minute.remaining(limit, clock),
+            reset_seconds: seconds_until(usage.minute.resets_at(clock), clock),
+        });
+        let daily = limits.requests_per_day.map(|limit| Window {
+            limit,
+            remaining: limit.saturating_sub(usage.days.of(calendar.day_of(clock))),
+            reset_seconds: seconds_until(calendar.next_day(clock), clock),
+        });
+        Standing {
+            minute,
+            daily,
+            credits_remaining: pool.map(|pool| self.available(pool)),
+        }
+    }
+
+    /// What `pool` can spend now.
+    pub(super) fn available(&self, pool: &str) -> Credits {
+        let spending = self.spending(pool, self.state.latest);
+        self.state
+            .ledger
+            .book(pool)
+            .map_or(Credits::ZERO, |book| book.available(spending))
+    }
+
+    /// Looks at everything and changes nothing.
+    fn decide(&self, admit: &Admit, clock: Timestamp) -> Result<Vec<Part>, Refusal> {
+        let key = self.keys.get(&admit.key).ok_or(Refusal::UnknownKey)?;
+        if key.revoked_at.is_some() || key.digest != admit.digest {
+            return Err(Refusal::UnknownKey);
+        }
+        let pool = admit.terms.pool.as_str();
+        if let Status::Suspended { reason } = &self.profile.status {
+            return Err(Refusal::Suspended {
+                reason: reason.clone(),
+                standing: self.standing(admit.key, Some(pool), clock),
+            });
+        }
+        let limited = self.violated(admit.key, admit.terms.job.is_some(), clock);
+        let short = match self.choose(&admit.terms) {
+            Ok(parts) if limited.is_none() => return Ok(parts),
+            Ok(_) => None,
+            Err(available) => Some(available),
+        };
+        let standing = self.standing(admit.key, Some(pool), clock);
+        let renews_at = self.renews_at(pool);
+        let affordable_then = self
+            .available_after_renewal(pool)
+            .is_some_and(|available| available >= admit.terms.least);
+        match (limited, short) {
+            // Waiting for the limit would end at a 402, unless a renewal comes before.
+            (Some((violated, retry_at)), Some(_))
+                if affordable_then && renews_at.is_some_and(|renews_at| renews_at <= retry_at) =>
+            {
+                Err(Refusal::RateLimited {
+                    violated,
+                    retry_at,
+                    standing,
+                })
+            }
+            (Some((violated, retry_at)), None) => Err(Refusal::RateLimited {
+                violated,
+                retry_at,
+                standing,
+            }),
+            (_, short) => Err(Refusal::InsufficientCredits {
+                pool: pool.to_owned(),
+                required: admit.terms.least,
+                available: short.unwrap_or_default(),
+                renews_at,
+                affordable_then,
+                standing,
+            }),
+        }
+    }
+
+    fn choose(&self, terms: &Terms) -> Result<Vec<Part>, Credits> {
+        if terms.most.is_zero() {
+            return Ok(Vec::new());
+        }
+        let spending = self.spending(&terms.pool, self.state.latest);
+        let Some(book) = self.state.ledger.book(&terms.pool) else {
+            return if terms.least.is_zero() {
+                Ok(Vec::new())
+            } else {
+                Err(Credits::ZERO)
+            };
+        };
+        book.choose(terms.least, terms.most, spending)
+            .map_err(|short| short.available)
+    }
+
+    /// The limits that are used up, and the first moment at which a lone caller passes them all.
+    fn violated(
+        &self,
+        key: KeyNumber,
+        opens_job: bool,
+        clock: Timestamp,
+    ) -> Option<(Vec<ViolatedPolicy>, Timestamp)> {
+        let limits = &self.profile.plan.limits;
+        let calendar = self.policy.gateway.calendar;
+        let usage = self.state.usage.get(&key);
+        let open = self.in_flight.get(&key).copied().unwrap_or_default();
+        let minute = limits
+            .requests_per_minute
+            .and_then(|limit| usage?.minute.frees_at(limit, clock));
+        let daily = limits
+            .requests_per_day
+            .filter(|limit| {
+                usage.is_some_and(|usage| usage.days.of(calendar.day_of(clock)) >= *limit)
+            })
+            .map(|_| calendar.next_day(clock));
+        let is_full = self.open.len() >= OPEN_CALLS_MAX;
+        let in_flight = limits
+            .requests_in_flight
+            .map_or(is_full, |limit| is_full || open.requests >= limit)
+            .then(|| clock.plus(IN_FLIGHT_RETRY));
+        let account = limits
+            .account_requests_per_minute
+            .and_then(|limit| self.state.account_minute.frees_at(limit, clock));
+        let jobs = limits
+            .jobs_open
+            .filter(|limit| opens_job && open.jobs >= *limit)
+            .map(|_| clock.plus(JOBS_RETRY));
+        let all = [
+            (ViolatedPolicy::Minute, minute),
+            (ViolatedPolicy::Daily, daily),
+            (ViolatedPolicy::InFlight, in_flight),
+            (ViolatedPolicy::Account, account),
+            (ViolatedPolicy::Jobs, jobs),
+        ];
+        let retry_at = all.iter().filter_map(|(_, frees_at)| *frees_at).max()?;
+        let violated = all
+            .iter()
+            .filter(|(_, frees_at)| frees_at.is_some())
+            .map(|(policy, _)| *policy)
+            .collect();
+        Some((violated, retry_at))
+    }
+
+    /// Past this line nothing can fail.
+    fn count(
+        &mut self,
+        admit: Admit,
+        parts: Vec<Part>,
+        observed: bool,
+        clock: Timestamp,
+        changes: &mut Changes,
+    ) -> Call {
+        self.state.calls_admitted = self.state.calls_admitted.saturating_add(1);
+        let number = CallNumber::new(self.state.calls_admitted).unwrap_or_default();
+        self.open_month(number, changes);
+        let hold = Hold {
+            operation: admit.operation,
+            terms: admit.terms,
+            parts,
+            deadline: clock.plus(self.policy.gateway.hold),
+            observed,
+        };
+        let call = Call {
+            number,
+            key: admit.key,
+            admitted_at: clock,
+            hold,
+            is_job: false,
+        };
+        self.count_admitted(&call);
+        changes.admitted.push(CallRow {
+            call: call.clone(),
+            method: admit.method,
+            endpoint: admit.endpoint,
+            outcome: None,
+        });
+        changes.snapshot |= self.is_snapshot_due();
+        call
+    }
+
+    /// Books an admission: the same at admission and when the call's row is replayed.
+    pub(super) fn count_admitted(&mut self, call: &Call) {
+        let clock = call.admitted_at;
+        self.state.latest = self.state.latest.max(clock);
+        let limits = self.profile.plan.limits;
+        let day = self.policy.gateway.calendar.day_of(clock);
+        let usage = self.state.usage.entry(call.key).or_default();
+        if let Some(limit) = limits.requests_per_minute {
+            usage.minute.count(call.number, limit, clock);
+        }
+        if let Some(limit) = limits.account_requests_per_minute {
+            self.state.account_minute.count(call.number, limit, clock);
+        }
+        usage.days.count(day);
+        usage.last_used_at = Some(clock);
+        if let Some(book) = self.state.ledger.book_mut(&call.hold.terms.pool) {
+            book.hold(&call.hold.parts);
+        }
+    }
+
+    fn open_month(&mut self, first: CallNumber, changes: &mut Changes) {
+        let month = self.policy.gateway.calendar.month_of(self.state.latest);
+        if self.state.log.last().is_none_or(|last| last.month < month) {
+            self.state.log.push(LogMonth {
+                month,
+                first,
+                cancelled: 0,
+            });
+            changes.new_month = Some(month);
+            changes.snapshot = true;
+        }
+    }
+
+    fn admission_of(
+        &self,
+        call: &Call,
+        clock: Timestamp,
+        would_refuse: Option<Refusal>,
+    ) -> Admission {
+        Admission {
+            call: call.number,
+            held: sum_of(&call.hold.parts),
+            standing: self.standing(call.key, Some(&call.hold.terms.pool), clock),
+            plan: self.profile.plan.name.clone(),
+            external_id: self.profile.external_id.clone(),
+            would_refuse,
+        }
+    }
+}
+
+fn seconds_until(moment: Timestamp, clock: Timestamp) -> u32 {
+    u32::try_from(moment.since(clock).as_seconds_ceil()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,437 @@
+//! The operator's commands: open an account, change it, issue and revoke keys, grant credits.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use minicbor::{Decode, Encode};
+
+use super::{
+    Account, Changes, Fingerprint, KEYS_MAX, Key, Profile, State, Status, Subscription,
+    SubscriptionStatus,
+};
+use crate::{
+    credits::Credits,
+    id::{AccountId, ExternalId, KeyNumber},
+    key::SecretDigest,
+    ledger::{EntryKind, LotNumber, NewLot},
+    policy::{Plan, Policy, Renews, Source},
+    time::Timestamp,
+};
+
+/// Opens an account.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct NewAccount {
+    /// Its id.
+    #[n(0)]
+    pub id: AccountId,
+    /// The operator's own name for it.
+    #[n(1)]
+    pub external_id: Option<ExternalId>,
+    /// A name for people.
+    #[n(2)]
+    pub name: Option<String>,
+    /// An e-mail address.
+    #[n(3)]
+    pub email: Option<String>,
+    /// The plan's name.
+    #[n(4)]
+    pub plan: String,
+    /// `subscription.billing_day`; the day of the month on which it is opened, if not told.
+    #[n(5)]
+    pub billing_day: Option<u8>,
+    /// `subscription.status`; active if not told.
+    #[n(6)]
+    pub subscription: Option<StatusChange>,
+    /// The request that opens it.
+    #[n(7)]
+    pub opened_by: Fingerprint,
+}
+
+/// Changes an account: what is `None` stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct PatchAccount {
+    /// Another plan's name.
+    #[n(0)]
+    pub plan: Option<String>,
+    /// Active, or suspended with a reason.
+    #[n(1)]
+    pub status: Option<Status>,
+    /// A name for people; `Some(None)` removes it.
+    #[n(2)]
+    pub name: Option<Option<String>>,
+    /// An e-mail address; `Some(None)` removes it.
+    #[n(3)]
+    pub email: Option<Option<String>>,
+    /// `subscription.billing_day`.
+    #[n(4)]
+    pub billing_day: Option<u8>,
+    /// `subscription.status`.
+    #[n(5)]
+    pub subscription: Option<StatusChange>,
+}
+
+/// What a subscription's status becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum StatusChange {
+    /// Paid.
+    #[n(0)]
+    Active,
+    /// No further grant; active until its cycle's end.
+    #[n(1)]
+    Cancelled,
+    /// Not paid.
+    #[n(2)]
+    Lapsed,
+}
+
+/// Issues a key. Its secret never comes here.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct NewKey {
+    /// A name for people.
+    #[n(0)]
+    pub name: Option<String>,
+}
+
+/// A key was created: the gateway can sign it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyCreated {
+    /// Its number.
+    pub number: KeyNumber,
+}
+
+/// Adds a lot.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct NewGrant {
+    /// The pool.
+    #[n(0)]
+    pub pool: String,
+    /// Its credits: at least 1.
+    #[n(1)]
+    pub amount: Credits,
+    /// Its source.
+    #[n(2)]
+    pub source: Source,
+    /// When what is left of it expires.
+    #[n(3)]
+    pub expires_at: Option<Timestamp>,
+    /// The operator's word on what it is for.
+    #[n(4)]
+    pub reference: Option<String>,
+}
+
+/// Why a command of the operator's is not carried out. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rejected {
+    /// The policy has no such plan.
+    UnknownPlan(String),
+    /// The policy has no such pool.
+    UnknownPool(String),
+    /// No key of that number was issued.
+    UnknownKey,
+    /// The account has as many keys as it may.
+    TooManyKeys(u32),
+    /// The pool's sum would be no number that JSON carries.
+    TooManyCredits,
+    /// The lot would expire before it was granted.
+    AlreadyExpired,
+}
+
+impl Account {
+    /// Opens an account on a plan of the policy.
+    ///
+    /// # Errors
+    /// No such plan.
+    pub fn open(
+        policy: Arc<Policy>,
+        new: NewAccount,
+        clock: Timestamp,
+    ) -> Result<(Self, Changes), Rejected> {
+        let plan = find_plan(&policy, &new.plan)?;
+        let billing_day = new
+            .billing_day
+            .unwrap_or_else(|| policy.gateway.calendar.day_of_month(clock));
+        let mut account = Self {
+            policy,
+            profile: Profile {
+                id: new.id,
+                external_id: new.external_id,
+                name: new.name,
+                email: new.email,
+                created_at: clock,
+                plan,
+                status: Status::Active,
+                subscription: Subscription {
+                    status: SubscriptionStatus::Active,
+                    billing_day,
+                },
+                keys_issued: 0,
+                opened_by: new.opened_by,
+            },
+            keys: BTreeMap::new(),
+            state: State {
+                latest: clock,
+                ..State::default()
+            },
+            open: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            in_flight: BTreeMap::new(),
+            calls_since_snapshot: 0,
+        };
+        if let Some(change) = new.subscription {
+            account.change_subscription(change);
+        }
+        let mut changes = Changes {
+            profile: true,
+            snapshot: true,
+            ..Changes::default()
+        };
+        account.start_missing_grants(clock, &mut changes);
+        Ok((account, changes))
+    }
+
+    /// Changes the account.
+    ///
+    /// # Errors
+    /// No such plan.
+    pub fn patch(&mut self, patch: PatchAccount, clock: Timestamp) -> Result<Changes, Rejected> {
+        let plan = patch.plan.map(|name| self.plan_named(&name)).transpose()?;
+        let mut changes = Changes::default();
+        self.book_due(clock, &mut changes);
+        let before = self.profile.clone();
+        if let Some(name) = patch.name {
+            self.profile.name = name;
+        }
+        if let Some(email) = patch.email {
+            self.profile.email = email;
+        }
+        if let Some(status) = patch.status {
+            self.profile.status = status;
+        }
+        if let Some(billing_day) = patch.billing_day {
+            self.profile.subscription.billing_day = billing_day;
+        }
+        if let Some(change) = patch.subscription {
+            self.change_subscription(change);
+        }
+        if let Some(plan) = plan.filter(|plan| *plan != self.profile.plan) {
+            self.change_plan(plan, &mut changes);
+        }
+        self.start_missing_grants(self.state.latest, &mut changes);
+        changes.profile |= before != self.profile;
+        changes.snapshot |= changes.profile;
+        Ok(changes)
+    }
+
+    /// Issues a key; its digest is the caller's to make.
+    ///
+    /// # Errors
+    /// The account has as many keys as it may.
+    pub fn create_key(
+        &mut self,
+        new: NewKey,
+        digest: SecretDigest,
+        clock: Timestamp,
+    ) -> Result<(KeyCreated, Changes), Rejected> {
+        let standing = self
+            .keys
+            .values()
+            .filter(|key| key.revoked_at.is_none())
+            .count();
+        let most = self.profile.plan.max_keys.unwrap_or(KEYS_MAX).min(KEYS_MAX);
+        if standing >= usize::try_from(most).unwrap_or(usize::MAX) {
+            return Err(Rejected::TooManyKeys(most));
+        }
+        let mut changes = Changes::default();
+        self.book_due(clock, &mut changes);
+        let number = self.next_key();
+        self.profile.keys_issued = number.get();
+        self.keys.insert(
+            number,
+            Key {
+                digest,
+                name: new.name,
+                created_at: clock,
+                revoked_at: None,
+            },
+        );
+        changes.profile = true;
+        changes.keys.insert(number);
+        Ok((KeyCreated { number }, changes))
+    }
+
+    /// The number that the next key will have: its secret has to be signed with it first.
+    #[must_use]
+    pub const fn next_key(&self) -> KeyNumber {
+        KeyNumber::new(self.profile.keys_issued.saturating_add(1))
+    }
+
+    /// Revokes a key, at once and for good. Revoking it again changes nothing.
+    ///
+    /// # Errors
+    /// No such key.
+    pub fn revoke_key(&mut self, number: KeyNumber, clock: Timestamp) -> Result<Changes, Rejected> {
+        let key = self.keys.get_mut(&number).ok_or(Rejected::UnknownKey)?;
+        let mut changes = Changes::default();
+        if key.revoked_at.is_none() {
+            key.revoked_at = Some(clock);
+            changes.keys.insert(number);
+        }
+        self.book_due(clock, &mut changes);
+        Ok(changes)
+    }
+
+    /// Adds a lot.
+    ///
+    /// # Errors
+    /// No such pool, more credits than can be summed, or an expiry that is past.
+    pub fn grant(
+        &mut self,
+        grant: NewGrant,
+        clock: Timestamp,
+    ) -> Result<(LotNumber, Changes), Rejected> {
+        if !self.policy.pools.contains_key(&grant.pool) {
+            return Err(Rejected::UnknownPool(grant.pool));
+        }
+        if !self.state.ledger.has_room_for(&grant.pool, grant.amount) {
+            return Err(Rejected::TooManyCredits);
+        }
+        let now = self.state.latest.max(clock);
+        if grant.expires_at.is_some_and(|expires_at| expires_at <= now) {
+            return Err(Rejected::AlreadyExpired);
+        }
+        let mut changes = Changes::default();
+        self.book_due(clock, &mut changes);
+        let moment = self.moment(now);
+        let (lot, entry) = self.state.ledger.grant(
+            NewLot {
+                kind: EntryKind::Granted,
+                pool: &grant.pool,
+                source: grant.source,
+                amount: grant.amount,
+                expires_at: grant.expires_at,
+                reference: grant.reference,
+            },
+            moment,
+        );
+        changes.enter(entry);
+        Ok((lot, changes))
+    }
+
+    /// Issues what the plan grants and the account does not have yet: one-time grants never
+    /// given, and recurring ones that have no running cycle.
+    pub(super) fn start_missing_grants(&mut self, at: Timestamp, changes: &mut Changes) {
+        if !self.grants_at(at) {
+            return;
+        }
+        for grant in self.profile.plan.grants.clone() {
+            match grant.renews {
+                Renews::Never => {
+                    let once = format!("{}/{}", self.profile.plan.name, grant.pool);
+                    if !self.state.given_once.insert(once.clone()) {
+                        continue;
+                    }
+                    let moment = self.moment(at);
+                    let (_, entry) = self.state.ledger.grant(
+                        NewLot {
+                            kind: EntryKind::Granted,
+                            pool: &grant.pool,
+                            source: Source::Promo,
+                            amount: grant.amount,
+                            expires_at: None,
+                            reference: Some(once),
+                        },
+                        moment,
+                    );
+                    changes.enter(entry);
+                }
+                Renews::Monthly | Renews::CalendarMonth => {
+                    if self
+                        .state
+                        .cycles
+                        .iter()
+                        .all(|cycle| cycle.pool != grant.pool)
+                    {
+                        self.start_cycle(&grant, at, changes);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Limits change at once; the running subscription lots' amounts become the new allowances.
+    fn change_plan(&mut self, plan: Plan, changes: &mut Changes) {
+        let reference = format!("plan {} to {}", self.profile.plan.name, plan.name);
+        self.profile.plan = plan;
+        let moment = self.moment(self.state.latest);
+        for index in 0..self.state.cycles.len() {
+            let Some(cycle) = self.state.cycles.get(index) else {
+                break;
+            };
+            let (pool, lot) = (cycle.pool.clone(), cycle.lot);
+            let allowance = self
+                .recurring_grant(&pool)
+                .map_or(Credits::ZERO, |grant| grant.amount);
+            if let Some(entry) = self
+                .state
+                .ledger
+                .set_amount(&pool, lot, allowance, &reference, moment)
+            {
+                changes.enter(entry);
+            }
+        }
+    }
+
+    fn change_subscription(&mut self, change: StatusChange) {
+        let now = self.state.latest;
+        self.profile.subscription.status = match change {
+            StatusChange::Active => SubscriptionStatus::Active,
+            StatusChange::Lapsed => SubscriptionStatus::Lapsed,
+            StatusChange::Cancelled => match self.profile.subscription.status {
+                // Cancelling again does not move the end.
+                cancelled @ SubscriptionStatus::Cancelled(_) => cancelled,
+                SubscriptionStatus::Active | SubscriptionStatus::Lapsed => {
+                    SubscriptionStatus::Cancelled(self.subscription_ends_at(now))
+                }
+            },
+        };
+    }
+
+    /// The end of the running cycle: of the monthly grant's if there is one, else the next
+    /// billing day.
+    fn subscription_ends_at(&self, now: Timestamp) -> Timestamp {
+        self.state
+            .cycles
+            .iter()
+            .filter(|cycle| cycle.renews == Renews::Monthly)
+            .map(|cycle| cycle.ends_at)
+            .min()
+            .unwrap_or_else(|| {
+                self.policy
+                    .gateway
+                    .calendar
+                    .next_billing(now, self.profile.subscription.billing_day)
+            })
+    }
+
+    /// The plan as the policy has it; the account's own also when the policy has it no more.
+    fn plan_named(&self, name: &str) -> Result<Plan, Rejected> {
+        match find_plan(&self.policy, name) {
+            Err(_) if name == self.profile.plan.name => Ok(self.profile.plan.clone()),
+            found => found,
+        }
+    }
+}
+
+fn find_plan(policy: &Policy, name: &str) -> Result<Plan, Rejected> {
+    policy
+        .plans
+        .get(name)
+        .map(|plan| plan.as_ref().clone())
+        .ok_or_else(|| Rejected::UnknownPlan(name.to_owned()))
+}

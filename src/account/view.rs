@@ -1,0 +1,404 @@
+//! What customers and operators read of an account, in the shapes of the contract.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{Account, Status, SubscriptionStatus};
+use crate::{
+    credits::Credits,
+    id::{AccountId, CallId, CallNumber, ExternalId, KeyId, KeyNumber},
+    ledger::{Lot, LotNumber},
+    policy::{Renews, Source},
+    time::Timestamp,
+};
+
+/// The pool that a route pays from unless it says otherwise.
+const DEFAULT_POOL: &str = "credits";
+
+/// An account as the admin API tells it.
+#[derive(Debug, Serialize)]
+pub struct AccountView<'a> {
+    id: &'a AccountId,
+    external_id: Option<&'a ExternalId>,
+    name: Option<&'a str>,
+    email: Option<&'a str>,
+    plan: &'a str,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    subscription: SubscriptionView,
+    created_at: Timestamp,
+}
+
+#[derive(Debug, Serialize)]
+struct SubscriptionView {
+    status: &'static str,
+    billing_day: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ends_at: Option<Timestamp>,
+}
+
+/// A key as the admin API tells it.
+#[derive(Debug, Serialize)]
+pub struct KeyView<'a> {
+    id: KeyId,
+    name: Option<&'a str>,
+    status: &'static str,
+    created_at: Timestamp,
+    last_used_at: Option<Timestamp>,
+}
+
+/// `GET …/keys`: all of them on one page, as there are never more than a thousand.
+#[derive(Debug, Serialize)]
+pub struct KeysView<'a> {
+    data: Vec<KeyView<'a>>,
+    next: Option<&'a str>,
+}
+
+/// `GET …/balance`.
+#[derive(Debug, Serialize)]
+pub struct BalanceView<'a> {
+    pools: BTreeMap<&'a str, PoolBalance>,
+}
+
+#[derive(Debug, Serialize)]
+struct PoolBalance {
+    available: Credits,
+    held: Credits,
+    spent: u64,
+    by_source: BySource,
+    lots: Vec<LotView>,
+    renews_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct BySource {
+    subscription: Credits,
+    extra: Credits,
+    promo: Credits,
+}
+
+/// A lot as the admin API tells it.
+#[derive(Debug, Serialize)]
+pub struct LotView {
+    id: LotNumber,
+    source: Source,
+    amount: Credits,
+    spent: Credits,
+    held: Credits,
+    expired: Credits,
+    available: Credits,
+    granted_at: Timestamp,
+    expires_at: Option<Timestamp>,
+}
+
+/// `GET /me`.
+#[derive(Debug, Serialize)]
+pub struct MeView<'a> {
+    tier: &'a str,
+    credits_remaining: Credits,
+    monthly_allowance: Credits,
+    rate_limit: RateLimitView,
+    pools: BTreeMap<&'a str, PoolView>,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+}
+
+#[derive(Debug, Serialize)]
+struct RateLimitView {
+    requests_per_minute: Option<u32>,
+    requests_per_day: Option<u32>,
+}
+
+#[derive(Debug, Serialize)]
+struct PoolView {
+    available: Credits,
+    held: Credits,
+    by_source: BySource,
+    renews_at: Option<Timestamp>,
+    expires: Vec<ExpiryView>,
+}
+
+#[derive(Debug, Serialize)]
+struct ExpiryView {
+    at: Timestamp,
+    credits: Credits,
+}
+
+/// `GET /get-credits`.
+#[derive(Debug, Serialize)]
+pub struct CreditsView<'a> {
+    credits: Credits,
+    extra_credits: Credits,
+    pools: BTreeMap<&'a str, Credits>,
+}
+
+/// A call as `/usage` lists it.
+#[derive(Debug, Serialize)]
+pub struct UsageLine {
+    /// When it was admitted.
+    pub timestamp: Timestamp,
+    /// Its route's template.
+    pub endpoint: String,
+    /// What the client saw; `null` while the call is open and where it was never learned.
+    pub status_code: Option<u16>,
+    /// What it was charged.
+    pub credits_consumed: Credits,
+    /// From admission to answer.
+    pub response_time_ms: Option<u32>,
+    /// The call's id.
+    pub request_id: CallId,
+    /// Its method.
+    pub method: String,
+    /// The key that made it.
+    pub key: KeyId,
+}
+
+/// `GET /usage`.
+#[derive(Debug, Serialize)]
+pub struct UsageView {
+    /// The page, newest first.
+    pub usage: Vec<UsageLine>,
+    /// How many calls there are in all.
+    pub total_count: u64,
+    /// How many newer calls were left out.
+    pub offset: u32,
+    /// The most that the page may have.
+    pub limit: u32,
+}
+
+impl Account {
+    /// The account as the admin API tells it.
+    #[must_use]
+    pub fn view(&self) -> AccountView<'_> {
+        let profile = &self.profile;
+        let (status, reason) = self.status_view();
+        let (subscription, ends_at) = match profile.subscription.status {
+            SubscriptionStatus::Active => ("active", None),
+            SubscriptionStatus::Cancelled(ends_at) => ("cancelled", Some(ends_at)),
+            SubscriptionStatus::Lapsed => ("lapsed", None),
+        };
+        AccountView {
+            id: &profile.id,
+            external_id: profile.external_id.as_ref(),
+            name: profile.name.as_deref(),
+            email: profile.email.as_deref(),
+            plan: &profile.plan.name,
+            status,
+            reason,
+            subscription: SubscriptionView {
+                status: subscription,
+                billing_day: profile.subscription.billing_day,
+                ends_at,
+            },
+            created_at: profile.created_at,
+        }
+    }
+
+    /// A key as the admin API tells it.
+    #[must_use]
+    pub fn key_view(&self, number: KeyNumber) -> Option<KeyView<'_>> {
+        let key = self.keys.get(&number)?;
+        Some(KeyView {
+            id: self.key_id(number),
+            name: key.name.as_deref(),
+            status: if key.revoked_at.is_some() {
+                "revoked"
+            } else {
+                "active"
+            },
+            created_at: key.created_at,
+            last_used_at: self
+                .state
+                .usage
+                .get(&number)
+                .and_then(|usage| usage.last_used_at),
+        })
+    }
+
+    /// Every key, the latest last.
+    #[must_use]
+    pub fn keys_view(&self) -> KeysView<'_> {
+        KeysView {
+            data: self.keys.keys().filter_map(|number| self.key_view(*number)).collect(),
+            next: None,
+        }
+    }
+
+    /// A lot as it stands.
+    #[must_use]
+    pub fn lot_view(&self, pool: &str, number: LotNumber) -> Option<LotView> {
+        self.lots(pool).find(|lot| lot.number == number).map(LotView::of)
+    }
+
+    /// The id of the key `number`.
+    #[must_use]
+    pub fn key_id(&self, number: KeyNumber) -> KeyId {
+        KeyId {
+            account: self.profile.id.clone(),
+            number,
+        }
+    }
+
+    /// The id of `call`.
+    #[must_use]
+    pub fn call_id(&self, number: CallNumber) -> CallId {
+        CallId {
+            account: self.profile.id.clone(),
+            number,
+        }
+    }
+
+    /// Every pool with its lots.
+    #[must_use]
+    pub fn balance_view(&self) -> BalanceView<'_> {
+        BalanceView {
+            pools: self
+                .pool_names()
+                .map(|pool| {
+                    let book = self.state.ledger.book(pool);
+                    let balance = PoolBalance {
+                        available: self.available(pool),
+                        held: book.map_or(Credits::ZERO, crate::ledger::Book::held),
+                        spent: book.map_or(0, crate::ledger::Book::spent),
+                        by_source: self.by_source(pool),
+                        lots: self.lots(pool).map(LotView::of).collect(),
+                        renews_at: self.renews_at(pool),
+                    };
+                    (pool, balance)
+                })
+                .collect(),
+        }
+    }
+
+    /// What customers read about themselves.
+    #[must_use]
+    pub fn me_view(&self) -> MeView<'_> {
+        let (status, reason) = self.status_view();
+        let limits = &self.profile.plan.limits;
+        MeView {
+            tier: &self.profile.plan.name,
+            credits_remaining: self.available(DEFAULT_POOL),
+            monthly_allowance: self.allowance(DEFAULT_POOL),
+            rate_limit: RateLimitView {
+                requests_per_minute: limits.requests_per_minute,
+                requests_per_day: limits.requests_per_day,
+            },
+            pools: self
+                .pool_names()
+                .map(|pool| {
+                    let book = self.state.ledger.book(pool);
+                    let view = PoolView {
+                        available: self.available(pool),
+                        held: book.map_or(Credits::ZERO, crate::ledger::Book::held),
+                        by_source: self.by_source(pool),
+                        renews_at: self.renews_at(pool),
+                        expires: self.expiries(pool),
+                    };
+                    (pool, view)
+                })
+                .collect(),
+            status,
+            reason,
+        }
+    }
+
+    /// What customers can spend.
+    #[must_use]
+    pub fn credits_view(&self) -> CreditsView<'_> {
+        CreditsView {
+            credits: self.available(DEFAULT_POOL),
+            extra_credits: self.by_source(DEFAULT_POOL).extra,
+            pools: self
+                .pool_names()
+                .map(|pool| (pool, self.available(pool)))
+                .collect(),
+        }
+    }
+
+    fn status_view(&self) -> (&'static str, Option<&str>) {
+        match &self.profile.status {
+            Status::Active => ("active", None),
+            Status::Suspended { reason } => ("suspended", reason.as_deref()),
+        }
+    }
+
+    /// The pools of the policy, and those gone from it of which the account still has lots.
+    fn pool_names(&self) -> impl Iterator<Item = &str> {
+        let gone = self
+            .state
+            .ledger
+            .books
+            .keys()
+            .filter(|pool| !self.policy.pools.contains_key(*pool));
+        self.policy.pools.keys().chain(gone).map(String::as_str)
+    }
+
+    fn lots(&self, pool: &str) -> impl Iterator<Item = &Lot> {
+        self.state
+            .ledger
+            .book(pool)
+            .into_iter()
+            .flat_map(|book| &book.lots)
+    }
+
+    fn by_source(&self, pool: &str) -> BySource {
+        let spending = self.spending(pool, self.state.latest);
+        let mut sum = BySource::default();
+        for lot in self.lots(pool).filter(|lot| spending.allows(lot)) {
+            let of_source = match lot.source {
+                Source::Subscription => &mut sum.subscription,
+                Source::Extra => &mut sum.extra,
+                Source::Promo => &mut sum.promo,
+            };
+            *of_source = of_source.saturating_add(lot.available());
+        }
+        sum
+    }
+
+    fn expiries(&self, pool: &str) -> Vec<ExpiryView> {
+        let mut sums: BTreeMap<Timestamp, Credits> = BTreeMap::new();
+        for lot in self.lots(pool).filter(|lot| !lot.available().is_zero()) {
+            if let Some(at) = lot.expires_at {
+                let sum = sums.entry(at).or_default();
+                *sum = sum.saturating_add(lot.available());
+            }
+        }
+        sums.into_iter()
+            .map(|(at, credits)| ExpiryView { at, credits })
+            .collect()
+    }
+
+    /// What the plan gives of `pool`: each cycle, or else once.
+    fn allowance(&self, pool: &str) -> Credits {
+        let grants = || {
+            self.profile
+                .plan
+                .grants
+                .iter()
+                .filter(|grant| grant.pool == pool)
+        };
+        grants()
+            .find(|grant| grant.renews != Renews::Never)
+            .or_else(|| grants().next())
+            .map_or(Credits::ZERO, |grant| grant.amount)
+    }
+}
+
+impl LotView {
+    fn of(lot: &Lot) -> Self {
+        Self {
+            id: lot.number,
+            source: lot.source,
+            amount: lot.amount,
+            spent: lot.spent,
+            held: lot.held,
+            expired: lot.expired,
+            available: lot.available(),
+            granted_at: lot.granted_at,
+            expires_at: lot.expires_at,
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! A call: from its admission to its end, in memory and as a row of the call log.
+
+use minicbor::{Decode, Encode};
+
+use crate::{
+    credits::Credits,
+    id::{CallNumber, KeyNumber},
+    ledger::{Part, sum_of},
+    price::{Mark, Terms},
+    time::Timestamp,
+};
+
+/// What a call is admitted under and ended by. Stored with its row.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Hold {
+    /// The operation id that it was admitted with.
+    #[n(0)]
+    pub operation: u64,
+    /// Its whole price.
+    #[n(1)]
+    pub terms: Terms,
+    /// What it holds, in the order in which it is charged.
+    #[n(2)]
+    pub parts: Vec<Part>,
+    /// When an end is made for it if nobody made one, by the clock.
+    #[n(3)]
+    pub deadline: Timestamp,
+    /// The gateway only observes: whatever happens, nothing is charged.
+    #[n(4)]
+    pub observed: bool,
+}
+
+/// An open call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Its number.
+    pub number: CallNumber,
+    /// The key that made it.
+    pub key: KeyNumber,
+    /// When it was admitted, by the clock as read.
+    pub admitted_at: Timestamp,
+    /// What it holds.
+    pub hold: Hold,
+    /// It was answered and goes on as a job.
+    pub is_job: bool,
+}
+
+impl Call {
+    /// The credits that it holds.
+    #[must_use]
+    pub fn held(&self) -> Credits {
+        sum_of(&self.hold.parts)
+    }
+}
+
+/// How far a call has come, and how it ended. The numbers are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[repr(u8)]
+pub enum CallState {
+    /// Admitted, not answered yet.
+    #[n(0)]
+    Open = 0,
+    /// Ended: charged.
+    #[n(1)]
+    Settled = 1,
+    /// Ended: everything was given back.
+    #[n(2)]
+    Released = 2,
+    /// Undone: its admission never reached the gateway.
+    #[n(3)]
+    Cancelled = 3,
+    /// Ended by the alarm, outcome unknown: given back. Provisional.
+    #[n(4)]
+    UnknownReleased = 4,
+    /// Ended by the alarm, outcome unknown: charged. Provisional.
+    #[n(5)]
+    UnknownCharged = 5,
+    /// Answered; the origin will tell how the job ended.
+    #[n(6)]
+    Job = 6,
+}
+
+impl CallState {
+    /// Every state, by its stored number.
+    const ALL: [Self; 7] = [
+        Self::Open,
+        Self::Settled,
+        Self::Released,
+        Self::Cancelled,
+        Self::UnknownReleased,
+        Self::UnknownCharged,
+        Self::Job,
+    ];
+
+    /// The state stored as `number`.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+
+    /// The number that is stored.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// Whether the hold still stands.
+    #[must_use]
+    pub const fn is_open(self) -> bool {
+        match self {
+            Self::Open | Self::Job => true,
+            Self::Settled
+            | Self::Released
+            | Self::Cancelled
+            | Self::UnknownReleased
+            | Self::UnknownCharged => false,
+        }
+    }
+}
+
+/// What a call's row says from its answer on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// How far it has come.
+    pub state: CallState,
+    /// The status the client saw; `None` where it was never learned.
+    pub status: Option<u16>,
+    /// What was charged.
+    pub charged: Credits,
+    /// From admission to answer, in milliseconds, as the gateway measured it.
+    pub response_time_ms: u32,
+    /// When, by the clock as read.
+    pub at: Timestamp,
+    /// Something for the operator to look at.
+    pub mark: Option<Mark>,
+}
+
+/// A row of the call log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallRow {
+    /// The call as it was admitted.
+    pub call: Call,
+    /// Its method.
+    pub method: String,
+    /// Its route's template.
+    pub endpoint: String,
+    /// What happened after; `None` while it is open.
+    pub outcome: Option<Outcome>,
+}
+
+/// What the gateway learned about a call's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Settle {
+    /// The call.
+    #[n(0)]
+    pub call: CallNumber,
+    /// The operation id of its admission.
+    #[n(1)]
+    pub operation: u64,
+    /// The status that the client sees.
+    #[n(2)]
+    pub status: u16,
+    /// From admission to answer, in milliseconds.
+    #[n(3)]
+    pub response_time_ms: u32,
+    /// Whether the origin answered at all; its failure is never charged.
+    #[n(4)]
+    pub answered: bool,
+    /// What the answer said about the quantity, where the price asks for it.
+    #[n(5)]
+    pub reported: Option<crate::price::Reported>,
+}

@@ -1,0 +1,610 @@
+//! Lots of credits, what calls hold of them, and the entries that tell how they came and went.
+//!
+//! For each lot: `amount = spent + held + expired + what it can give`, or it is overdrawn (its
+//! amount was lowered below what was already spent and held) and can give nothing.
+
+use std::collections::BTreeMap;
+
+use minicbor::{Decode, Encode};
+
+use crate::{
+    credits::Credits,
+    id::CallNumber,
+    policy::{Pool, Source},
+    time::{Span, Timestamp},
+};
+
+/// How long after its last movement an empty lot is kept in memory: a refund of a call may bring
+/// credits back to it for 30 days.
+const EMPTY_LOTS_KEPT: Span = Span::from_days(31);
+
+/// A lot's number inside its account.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, serde::Serialize,
+)]
+#[cbor(transparent)]
+pub struct LotNumber(#[n(0)] u32);
+
+/// One grant of credits in a pool.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Lot {
+    /// Its number.
+    #[n(0)]
+    pub number: LotNumber,
+    /// Where it came from.
+    #[n(1)]
+    pub source: Source,
+    /// What was granted.
+    #[n(2)]
+    pub amount: Credits,
+    /// What ended calls were charged.
+    #[n(3)]
+    pub spent: Credits,
+    /// What open calls hold.
+    #[n(4)]
+    pub held: Credits,
+    /// What nobody used in time.
+    #[n(5)]
+    pub expired: Credits,
+    /// When the rest expires; later than granted if something came back to an expired lot.
+    #[n(6)]
+    pub expires_at: Option<Timestamp>,
+    /// When it was granted.
+    #[n(7)]
+    pub granted_at: Timestamp,
+    /// When credits last moved in or out.
+    #[n(8)]
+    pub touched_at: Timestamp,
+}
+
+impl Lot {
+    /// What the lot can give, so that no later release can exceed the allowance.
+    #[must_use]
+    pub fn available(&self) -> Credits {
+        self.amount
+            .saturating_sub(self.spent)
+            .saturating_sub(self.held)
+            .saturating_sub(self.expired)
+    }
+
+    /// Amount less what was spent and expired: negative where the lot is overdrawn.
+    #[must_use]
+    pub fn balance(&self) -> i64 {
+        signed(self.amount)
+            .saturating_sub(signed(self.spent))
+            .saturating_sub(signed(self.expired))
+    }
+
+    fn is_done(&self, now: Timestamp) -> bool {
+        self.held.is_zero()
+            && self.available().is_zero()
+            && self.touched_at.plus(EMPTY_LOTS_KEPT) <= now
+    }
+}
+
+fn signed(credits: Credits) -> i64 {
+    i64::try_from(credits.get()).unwrap_or(i64::MAX)
+}
+
+/// What a hold takes from one lot. A hold is a list of these, in the order in which it is charged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Part {
+    /// The lot.
+    #[n(0)]
+    pub lot: LotNumber,
+    /// The credits.
+    #[n(1)]
+    pub credits: Credits,
+}
+
+/// The sum of a hold's parts.
+#[must_use]
+pub fn sum_of(parts: &[Part]) -> Credits {
+    parts
+        .iter()
+        .fold(Credits::ZERO, |sum, part| sum.saturating_add(part.credits))
+}
+
+/// What a charge of `credits` takes of a hold's parts, and what it leaves.
+#[must_use]
+pub fn split(parts: &[Part], credits: Credits) -> (Vec<Part>, Vec<Part>) {
+    let mut missing = credits;
+    let (mut taken, mut left) = (Vec::new(), Vec::new());
+    for part in parts {
+        let charged = part.credits.min(missing);
+        missing = missing.saturating_sub(charged);
+        let rest = part.credits.saturating_sub(charged);
+        let of_lot = |credits| Part {
+            lot: part.lot,
+            credits,
+        };
+        taken.extend((!charged.is_zero()).then(|| of_lot(charged)));
+        left.extend((!rest.is_zero()).then(|| of_lot(rest)));
+    }
+    (taken, left)
+}
+
+/// Why an entry was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EntryKind {
+    /// A lot: by the operator, by a purchase, or a plan's one-time grant.
+    #[n(0)]
+    Granted,
+    /// A lot: a plan's recurring grant.
+    #[n(1)]
+    Renewed,
+    /// A lot: what a renewal carried over from the cycle before.
+    #[n(2)]
+    RolledOver,
+    /// What was left of a lot at its end.
+    #[n(3)]
+    Expired,
+    /// A lot's amount was changed.
+    #[n(4)]
+    Adjusted,
+    /// A call that had been ended without its outcome got its real end.
+    #[n(5)]
+    Corrected,
+}
+
+/// One line of the account's append-only ledger. Calls are its charges and have lines of their
+/// own: the call log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// 1, 2, 3 … without gaps.
+    pub number: u64,
+    /// The moment it is dated at.
+    pub at: Timestamp,
+    /// Why.
+    pub kind: EntryKind,
+    /// The pool.
+    pub pool: String,
+    /// The lot.
+    pub lot: LotNumber,
+    /// What it adds to the pool; negative where it takes away.
+    pub credits: i64,
+    /// The pool's balance after it, holds included.
+    pub balance: i64,
+    /// How many calls had been admitted when it was written: its place among them.
+    pub calls_before: u64,
+    /// The call it is about.
+    pub call: Option<CallNumber>,
+    /// What brought it about: `plan/pool@period`, the operator's reference, a reason.
+    pub reference: Option<String>,
+}
+
+/// What can be spent of a pool, and in which order.
+#[derive(Clone, Copy, Debug)]
+pub struct Spending<'a> {
+    /// The pool as the policy has it; `None` if the policy no longer declares it: its lots are
+    /// shown, and nothing of them can be spent.
+    pub pool: Option<&'a Pool>,
+    /// Whether extra lots can be spent now.
+    pub extra: bool,
+}
+
+impl Spending<'_> {
+    /// Whether `lot` can be spent now, if it has anything to give.
+    #[must_use]
+    pub fn allows(&self, lot: &Lot) -> bool {
+        self.pool.is_some() && (self.extra || lot.source != Source::Extra)
+    }
+}
+
+/// A hold that cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Short {
+    /// What could have been held.
+    pub available: Credits,
+}
+
+/// Lots that were let go of, summed: history needs them, calls do not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Totals {
+    /// Sum of their amounts.
+    #[n(0)]
+    pub amount: u64,
+    /// Sum of what was spent.
+    #[n(1)]
+    pub spent: u64,
+    /// Sum of what expired.
+    #[n(2)]
+    pub expired: u64,
+}
+
+/// The lots of one pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Book {
+    /// The lots that can still move, by number.
+    #[n(0)]
+    pub lots: Vec<Lot>,
+    /// The lots that no longer can.
+    #[n(1)]
+    pub done: Totals,
+}
+
+impl Book {
+    /// What can be spent now.
+    #[must_use]
+    pub fn available(&self, spending: Spending<'_>) -> Credits {
+        self.lots
+            .iter()
+            .filter(|lot| spending.allows(lot))
+            .fold(Credits::ZERO, |sum, lot| {
+                sum.saturating_add(lot.available())
+            })
+    }
+
+    /// What open calls hold.
+    #[must_use]
+    pub fn held(&self) -> Credits {
+        self.lots
+            .iter()
+            .fold(Credits::ZERO, |sum, lot| sum.saturating_add(lot.held))
+    }
+
+    /// What ended calls were charged, ever.
+    #[must_use]
+    pub fn spent(&self) -> u64 {
+        self.lots.iter().fold(self.done.spent, |sum, lot| {
+            sum.saturating_add(lot.spent.get())
+        })
+    }
+
+    /// Everything granted less everything spent and expired; holds are still in it.
+    #[must_use]
+    pub fn balance(&self) -> i64 {
+        let done = i128::from(self.done.amount)
+            .saturating_sub(i128::from(self.done.spent))
+            .saturating_sub(i128::from(self.done.expired));
+        let sum = self.lots.iter().fold(done, |sum, lot| {
+            sum.saturating_add(i128::from(lot.balance()))
+        });
+        i64::try_from(sum).unwrap_or(i64::MAX)
+    }
+
+    fn lot_mut(&mut self, number: LotNumber) -> Option<&mut Lot> {
+        self.lots.iter_mut().find(|lot| lot.number == number)
+    }
+
+    /// The lots that can give something, the first to be spent first: by source, then soonest
+    /// expiry, then oldest.
+    fn in_spending_order(&self, spending: Spending<'_>) -> Vec<&Lot> {
+        let mut lots: Vec<&Lot> = self
+            .lots
+            .iter()
+            .filter(|lot| spending.allows(lot) && !lot.available().is_zero())
+            .collect();
+        if let Some(pool) = spending.pool {
+            lots.sort_by_key(|lot| {
+                let never = lot.expires_at.is_none();
+                (pool.rank(lot.source), never, lot.expires_at, lot.number)
+            });
+        }
+        lots
+    }
+
+    /// Chooses what a hold of at most `most` credits takes; refused if it would be less than
+    /// `least`. Changes nothing.
+    ///
+    /// # Errors
+    /// What could have been held, when that is too little.
+    pub fn choose(
+        &self,
+        least: Credits,
+        most: Credits,
+        spending: Spending<'_>,
+    ) -> Result<Vec<Part>, Short> {
+        let mut parts = Vec::new();
+        let mut missing = most;
+        if !most.is_zero() {
+            for lot in self.in_spending_order(spending) {
+                let credits = lot.available().min(missing);
+                parts.push(Part {
+                    lot: lot.number,
+                    credits,
+                });
+                missing = missing.saturating_sub(credits);
+                if missing.is_zero() {
+                    break;
+                }
+            }
+        }
+        let available = most.saturating_sub(missing);
+        if available < least {
+            return Err(Short {
+                available: self.available(spending),
+            });
+        }
+        Ok(parts)
+    }
+
+    /// Holds what was chosen.
+    pub fn hold(&mut self, parts: &[Part]) {
+        for part in parts {
+            if let Some(lot) = self.lot_mut(part.lot) {
+                lot.held = lot.held.saturating_add(part.credits);
+            }
+        }
+    }
+
+    /// Ends a hold: charges `charge` of it, in the order of its parts, and gives the rest back.
+    /// Says whether anything came back to a lot that had expired meanwhile.
+    pub fn end(&mut self, parts: &[Part], charge: Credits, now: Timestamp) -> bool {
+        let mut to_charge = charge;
+        let mut came_back_late = false;
+        for part in parts {
+            let charged = part.credits.min(to_charge);
+            to_charge = to_charge.saturating_sub(charged);
+            let Some(lot) = self.lot_mut(part.lot) else {
+                continue;
+            };
+            lot.held = lot.held.saturating_sub(part.credits);
+            lot.spent = lot.spent.saturating_add(charged);
+            lot.touched_at = lot.touched_at.max(now);
+            came_back_late |= charged < part.credits && is_past(lot.expires_at, now);
+        }
+        came_back_late
+    }
+
+    /// Gives back parts that an ended call was charged. Says whether any of it came back to a
+    /// lot that had expired meanwhile.
+    pub fn give_back(&mut self, charged: &[Part], now: Timestamp) -> bool {
+        let mut came_back_late = false;
+        for part in charged {
+            let Some(lot) = self.lot_mut(part.lot) else {
+                continue;
+            };
+            lot.spent = lot.spent.saturating_sub(part.credits);
+            lot.touched_at = lot.touched_at.max(now);
+            came_back_late |= is_past(lot.expires_at, now);
+        }
+        came_back_late
+    }
+}
+
+fn is_past(expires_at: Option<Timestamp>, now: Timestamp) -> bool {
+    expires_at.is_some_and(|expires_at| expires_at <= now)
+}
+
+/// The books of one account, and the numbers its lots and entries have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Ledger {
+    /// By pool.
+    #[n(0)]
+    pub books: BTreeMap<String, Book>,
+    /// Lots ever granted.
+    #[n(1)]
+    lots_granted: u32,
+    /// Entries ever written.
+    #[n(2)]
+    entries_written: u64,
+}
+
+/// A grant of credits about to be booked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewLot<'a> {
+    /// Why.
+    pub kind: EntryKind,
+    /// The pool it goes to.
+    pub pool: &'a str,
+    /// Its source.
+    pub source: Source,
+    /// Its credits.
+    pub amount: Credits,
+    /// When what is left of it expires.
+    pub expires_at: Option<Timestamp>,
+    /// What brought it about.
+    pub reference: Option<String>,
+}
+
+/// Where an entry stands: its date and its place among the calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The date.
+    pub at: Timestamp,
+    /// Calls admitted so far.
+    pub calls_before: u64,
+}
+
+impl Ledger {
+    /// The book of `pool`.
+    #[must_use]
+    pub fn book(&self, pool: &str) -> Option<&Book> {
+        self.books.get(pool)
+    }
+
+    /// The book of `pool`, to hold from or end on.
+    pub fn book_mut(&mut self, pool: &str) -> Option<&mut Book> {
+        self.books.get_mut(pool)
+    }
+
+    /// Books a lot. Past this line nothing can fail: whether the pool can take it is
+    /// [`Ledger::has_room_for`]'s question.
+    pub fn grant(&mut self, lot: NewLot<'_>, moment: Moment) -> (LotNumber, Entry) {
+        self.lots_granted = self.lots_granted.saturating_add(1);
+        let number = LotNumber(self.lots_granted);
+        self.books
+            .entry(lot.pool.to_owned())
+            .or_default()
+            .lots
+            .push(Lot {
+                number,
+                source: lot.source,
+                amount: lot.amount,
+                spent: Credits::ZERO,
+                held: Credits::ZERO,
+                expired: Credits::ZERO,
+                expires_at: lot.expires_at,
+                granted_at: moment.at,
+                touched_at: moment.at,
+            });
+        let entry = self.entry(
+            Line {
+                kind: lot.kind,
+                pool: lot.pool,
+                lot: number,
+                credits: signed(lot.amount),
+                call: None,
+                reference: lot.reference,
+            },
+            moment,
+        );
+        (number, entry)
+    }
+
+    /// Whether the pool's sum stays a number that JSON carries when `amount` is added.
+    #[must_use]
+    pub fn has_room_for(&self, pool: &str, amount: Credits) -> bool {
+        self.book(pool).is_none_or(|book| {
+            book.lots
+                .iter()
+                .try_fold(amount, |sum, lot| sum.checked_add(lot.amount))
+                .is_some()
+        })
+    }
+
+    /// Sets a lot's amount; what it can give is never below 0.
+    pub fn set_amount(
+        &mut self,
+        pool: &str,
+        lot: LotNumber,
+        amount: Credits,
+        reference: &str,
+        moment: Moment,
+    ) -> Option<Entry> {
+        let found = self.book_mut(pool)?.lot_mut(lot)?;
+        let change = signed(amount).saturating_sub(signed(found.amount));
+        if change == 0 {
+            return None;
+        }
+        found.amount = amount;
+        found.touched_at = moment.at;
+        Some(self.entry(
+            Line {
+                kind: EntryKind::Adjusted,
+                pool,
+                lot,
+                credits: change,
+                call: None,
+                reference: Some(reference.to_owned()),
+            },
+            moment,
+        ))
+    }
+
+    /// Expires what is left of a lot. No entry where nothing is left.
+    pub fn expire(&mut self, pool: &str, lot: LotNumber, moment: Moment) -> Option<Entry> {
+        let found = self.book_mut(pool)?.lot_mut(lot)?;
+        let rest = found.available();
+        if rest.is_zero() {
+            return None;
+        }
+        found.expired = found.expired.saturating_add(rest);
+        found.touched_at = moment.at;
+        Some(self.entry(
+            Line {
+                kind: EntryKind::Expired,
+                pool,
+                lot,
+                credits: signed(rest).saturating_neg(),
+                call: None,
+                reference: None,
+            },
+            moment,
+        ))
+    }
+
+    /// What came back to expired lots stays spendable for `restore` from `now` on.
+    pub fn restore(&mut self, pool: &str, restore: Span, now: Timestamp) {
+        let Some(book) = self.book_mut(pool) else {
+            return;
+        };
+        for lot in &mut book.lots {
+            if is_past(lot.expires_at, now) && !lot.available().is_zero() {
+                lot.expires_at = Some(now.plus(restore));
+            }
+        }
+    }
+
+    /// Writes that the end of `call` was corrected by `credits` (negative: charged after all).
+    pub fn correct(
+        &mut self,
+        pool: &str,
+        lot: LotNumber,
+        call: CallNumber,
+        credits: i64,
+        moment: Moment,
+    ) -> Entry {
+        self.entry(
+            Line {
+                kind: EntryKind::Corrected,
+                pool,
+                lot,
+                credits,
+                call: Some(call),
+                reference: None,
+            },
+            moment,
+        )
+    }
+
+    /// The next lot that has something left to expire, and when that is or was due.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<(Timestamp, &str, LotNumber)> {
+        self.books
+            .iter()
+            .flat_map(|(pool, book)| book.lots.iter().map(move |lot| (pool.as_str(), lot)))
+            .filter(|(_, lot)| !lot.available().is_zero())
+            .filter_map(|(pool, lot)| Some((lot.expires_at?, pool, lot.number)))
+            .min_by_key(|(at, _, lot)| (*at, *lot))
+    }
+
+    /// Lets go of lots that are empty and so old that nothing can come back to them.
+    pub fn let_go(&mut self, now: Timestamp) {
+        for book in self.books.values_mut() {
+            let done = &mut book.done;
+            book.lots.retain(|lot| {
+                let is_done = lot.is_done(now);
+                if is_done {
+                    done.amount = done.amount.saturating_add(lot.amount.get());
+                    done.spent = done.spent.saturating_add(lot.spent.get());
+                    done.expired = done.expired.saturating_add(lot.expired.get());
+                }
+                !is_done
+            });
+        }
+    }
+
+    fn entry(&mut self, line: Line<'_>, moment: Moment) -> Entry {
+        self.entries_written = self.entries_written.saturating_add(1);
+        Entry {
+            number: self.entries_written,
+            at: moment.at,
+            kind: line.kind,
+            pool: line.pool.to_owned(),
+            lot: line.lot,
+            credits: line.credits,
+            balance: self.book(line.pool).map_or(0, Book::balance),
+            calls_before: moment.calls_before,
+            call: line.call,
+            reference: line.reference,
+        }
+    }
+}
+
+/// An entry before it has a number, a date and a balance.
+struct Line<'a> {
+    kind: EntryKind,
+    pool: &'a str,
+    lot: LotNumber,
+    credits: i64,
+    call: Option<CallNumber>,
+    reference: Option<String>,
+}

@@ -1,0 +1,291 @@
+//! Limits of calls: any 60 seconds, a day, in flight. Look at all, then count all.
+//!
+//! Credits are charged for success only; limits count every call, also one that fails.
+
+use std::collections::VecDeque;
+
+use minicbor::{Decode, Encode};
+
+use crate::{
+    id::CallNumber,
+    time::{Day, Span, Timestamp},
+};
+
+/// How far the latest time seen may lie ahead of the clock before the minute window stops
+/// believing it.
+const STRAY: Span = Span::MINUTE;
+
+/// The latest calls of one key (or account) inside the last 60 seconds, oldest first.
+///
+/// It keeps as many as its limit, which is all that the next decision needs, so the limit is
+/// exact: never more than N calls admitted in *any* 60 seconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(transparent)]
+pub struct MinuteWindow(#[n(0)] VecDeque<Counted>);
+
+/// One call in the window, and when it counts as made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+struct Counted {
+    #[n(0)]
+    at: Timestamp,
+    #[n(1)]
+    call: CallNumber,
+}
+
+impl MinuteWindow {
+    /// The window's own time: it never runs backwards, so a clock that steps back a little can
+    /// not make two calls look a minute apart.
+    fn now(&self, clock: Timestamp) -> Timestamp {
+        self.0.back().map_or(clock, |newest| newest.at.max(clock))
+    }
+
+    /// When a caller passes a limit of `limit` calls: `None` is now.
+    #[must_use]
+    pub fn frees_at(&self, limit: u32, clock: Timestamp) -> Option<Timestamp> {
+        let index = self.0.len().checked_sub(as_len(limit))?;
+        // Of the last `limit` calls the oldest has to leave. A limit of 0 has no such call.
+        let oldest = self
+            .0
+            .get(index)
+            .map_or(self.now(clock), |counted| counted.at);
+        let frees_at = oldest.plus(Span::MINUTE);
+        (frees_at > self.now(clock)).then_some(frees_at)
+    }
+
+    /// How many more calls pass a limit of `limit` calls at this moment.
+    #[must_use]
+    pub fn remaining(&self, limit: u32, clock: Timestamp) -> u32 {
+        limit.saturating_sub(u32::try_from(self.in_force(clock).count()).unwrap_or(u32::MAX))
+    }
+
+    /// When the oldest call leaves the window: the next moment at which more calls pass.
+    #[must_use]
+    pub fn resets_at(&self, clock: Timestamp) -> Timestamp {
+        self.in_force(clock)
+            .next()
+            .map_or(clock, |oldest| oldest.at.plus(Span::MINUTE))
+    }
+
+    fn in_force(&self, clock: Timestamp) -> impl Iterator<Item = &Counted> {
+        let start = self.now(clock).minus(Span::MINUTE);
+        let first = self.0.partition_point(|counted| counted.at <= start);
+        self.0.range(first..)
+    }
+
+    /// Counts an admitted call under a limit of `limit` calls.
+    pub fn count(&mut self, call: CallNumber, limit: u32, clock: Timestamp) {
+        let at = self.now(clock);
+        let start = at.minus(Span::MINUTE);
+        while self
+            .0
+            .front()
+            .is_some_and(|oldest| oldest.at <= start || self.0.len() >= as_len(limit))
+        {
+            self.0.pop_front();
+        }
+        self.0.push_back(Counted { at, call });
+    }
+
+    /// Takes a call out that never was: its admission was undone.
+    pub fn uncount(&mut self, call: CallNumber) {
+        self.0.retain(|counted| counted.call != call);
+    }
+
+    /// If the clock turns out to have strayed more than a minute ahead, the window's calls count
+    /// as made just now, so that the stray clock can hold a key back for a minute at most.
+    /// Says whether it did anything.
+    pub fn forget_stray(&mut self, clock: Timestamp) -> bool {
+        let strayed = self
+            .0
+            .back()
+            .is_some_and(|newest| newest.at > clock.plus(STRAY));
+        if strayed {
+            for counted in &mut self.0 {
+                counted.at = clock;
+            }
+        }
+        strayed
+    }
+
+    /// Whether nothing in the window matters any more.
+    #[must_use]
+    pub fn is_idle(&self, clock: Timestamp) -> bool {
+        self.in_force(clock).next().is_none()
+    }
+}
+
+/// A limit as a length; a limit beyond the address space is no limit in practice.
+fn as_len(limit: u32) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
+/// How many days back a count is kept, so that a clock that strays over midnight and comes back
+/// finds the day's count as it was.
+const DAYS_KEPT: usize = 3;
+
+/// Counts per day of the clock as read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(transparent)]
+pub struct DayCounts(#[n(0)] VecDeque<(Day, u32)>);
+
+impl DayCounts {
+    /// The count of `day`.
+    #[must_use]
+    pub fn of(&self, day: Day) -> u32 {
+        self.0
+            .iter()
+            .find(|(counted, _)| *counted == day)
+            .map_or(0, |(_, count)| *count)
+    }
+
+    /// Adds one to the count of `day`.
+    pub fn count(&mut self, day: Day) {
+        if let Some((_, count)) = self.0.iter_mut().find(|(counted, _)| *counted == day) {
+            *count = count.saturating_add(1);
+            return;
+        }
+        while self.0.len() >= DAYS_KEPT {
+            self.0.pop_front();
+        }
+        self.0.push_back((day, 1));
+    }
+
+    /// Takes one from the count of `day`.
+    pub fn uncount(&mut self, day: Day) {
+        if let Some((_, count)) = self.0.iter_mut().find(|(counted, _)| *counted == day) {
+            *count = count.saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(1_800_000_000_000 + millis)
+    }
+
+    fn admit(
+        window: &mut MinuteWindow,
+        call: u64,
+        limit: u32,
+        clock: Timestamp,
+    ) -> Option<Timestamp> {
+        let frees_at = window.frees_at(limit, clock);
+        if frees_at.is_none() {
+            window.count(CallNumber::new(call).unwrap(), limit, clock);
+        }
+        frees_at
+    }
+
+    #[test]
+    fn a_call_is_refused_until_the_told_moment_and_admitted_at_it() {
+        let mut window = MinuteWindow::default();
+        for call in 0..5 {
+            assert_eq!(
+                admit(
+                    &mut window,
+                    call,
+                    5,
+                    at(i64::try_from(call).unwrap() * 1_000)
+                ),
+                None
+            );
+        }
+        assert_eq!(admit(&mut window, 5, 5, at(10_000)), Some(at(60_000)));
+        assert_eq!(admit(&mut window, 5, 5, at(59_999)), Some(at(60_000)));
+        assert_eq!(admit(&mut window, 5, 5, at(60_000)), None);
+        assert_eq!(admit(&mut window, 6, 5, at(60_000)), Some(at(61_000)));
+    }
+
+    #[test]
+    fn a_limit_that_became_smaller_looks_at_its_own_last_calls() {
+        let mut window = MinuteWindow::default();
+        for call in 0..10 {
+            assert_eq!(
+                admit(
+                    &mut window,
+                    call,
+                    10,
+                    at(i64::try_from(call).unwrap() * 1_000)
+                ),
+                None
+            );
+        }
+        assert_eq!(window.frees_at(2, at(20_000)), Some(at(68_000)));
+        assert_eq!(window.frees_at(11, at(20_000)), None);
+        assert_eq!(window.remaining(12, at(20_000)), 2);
+    }
+
+    #[test]
+    fn a_stray_clock_holds_a_key_back_for_a_minute_at_most() {
+        let mut window = MinuteWindow::default();
+        assert_eq!(admit(&mut window, 0, 1, at(3_600_000)), None);
+        // Back to the truth, an hour earlier: the call counts as made now, and only once.
+        assert!(window.forget_stray(at(0)));
+        assert_eq!(admit(&mut window, 1, 1, at(0)), Some(at(60_000)));
+        assert!(!window.forget_stray(at(1_000)));
+        assert_eq!(admit(&mut window, 1, 1, at(60_000)), None);
+    }
+
+    #[test]
+    fn a_small_step_back_does_not_open_the_window_early() {
+        let mut window = MinuteWindow::default();
+        assert_eq!(admit(&mut window, 0, 1, at(30_000)), None);
+        assert!(!window.forget_stray(at(0)));
+        assert_eq!(admit(&mut window, 1, 1, at(0)), Some(at(90_000)));
+        assert_eq!(admit(&mut window, 1, 1, at(90_000)), None);
+    }
+
+    #[test]
+    fn an_undone_call_gives_its_place_back() {
+        let mut window = MinuteWindow::default();
+        assert_eq!(admit(&mut window, 7, 1, at(0)), None);
+        window.uncount(CallNumber::new(7).unwrap());
+        assert_eq!(admit(&mut window, 8, 1, at(1)), None);
+    }
+
+    #[test]
+    fn a_day_that_comes_back_finds_its_count() {
+        let calendar = crate::time::Calendar::default();
+        let (today, tomorrow) = (calendar.day_of(at(0)), calendar.day_of(at(86_400_000)));
+        let mut counts = DayCounts::default();
+        counts.count(today);
+        counts.count(tomorrow);
+        counts.count(today);
+        assert_eq!((counts.of(today), counts.of(tomorrow)), (2, 1));
+        counts.uncount(today);
+        assert_eq!(counts.of(today), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn never_more_than_the_limit_in_any_sixty_seconds(
+            limit in 1_u32..8,
+            steps in prop::collection::vec(0_i64..30_000, 1..200),
+        ) {
+            let mut window = MinuteWindow::default();
+            let mut clock = 0;
+            let mut admitted: Vec<i64> = Vec::new();
+            for (call, step) in steps.into_iter().enumerate() {
+                clock += step;
+                if admit(&mut window, call as u64, limit, at(clock)).is_none() {
+                    admitted.push(clock);
+                }
+                let in_window = admitted.iter().filter(|made| **made > clock - 60_000).count();
+                prop_assert!(in_window <= limit as usize);
+                prop_assert_eq!(window.remaining(limit, at(clock)), limit - in_window as u32);
+                // Exact the other way as well: what is refused would have been one too many.
+                if let Some(frees_at) = window.frees_at(limit, at(clock)) {
+                    prop_assert_eq!(in_window, limit as usize);
+                    prop_assert!(window.frees_at(limit, frees_at).is_none());
+                    prop_assert!(window.frees_at(limit, frees_at.minus(Span::from_millis(1))).is_some());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,535 @@
+//! The account's object: it wakes the account, carries out one message at a time, and commits
+//! what it changed before it answers.
+//!
+//! Storage comes in as [`Store`], so that everything but the SQL itself runs and is tested
+//! natively. Nothing here waits: a message is carried out as a whole.
+
+use std::sync::Arc;
+
+use crate::{
+    account::{
+        Account, Admit, Broken, Changes, Fingerprint, LogMonth, NewAccount, Rejected, Stored, UsageLine, UsageView,
+    },
+    call::{CallRow, CallState, Settle},
+    id::{CallNumber, KeyNumber},
+    limits::MinuteWindow,
+    policy::Policy,
+    problem::Code,
+    protocol::{Command, Complaint, Document, Manage, Page, Read, Reply, Request, UsageQuery},
+    time::{MonthNumber, Span, Timestamp},
+};
+
+/// How long the answer to an operator's request is remembered, unless it made credits.
+const REMEMBERED: Span = Span::from_days(1);
+/// How often one key may read about itself in any 60 seconds.
+const READS_PER_MINUTE: u32 = 60;
+
+/// The durable storage of one account.
+pub trait Store {
+    /// What goes wrong with it.
+    type Error: std::fmt::Display;
+
+    /// The profile, the keys and the snapshot; `None` where no account was opened.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn load(&self) -> Result<Option<Loaded>, Self::Error>;
+
+    /// The row of `call` in the table of `month`.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn call(&self, month: MonthNumber, call: CallNumber) -> Result<Option<CallRow>, Self::Error>;
+
+    /// The rows after the call numbered `last`, in the table of `month`.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn calls_after(&self, month: MonthNumber, last: u64) -> Result<Vec<CallRow>, Self::Error>;
+
+    /// Calls of `month`, newest first, undone ones left out: `limit` of them after `offset`.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn newest_calls(&self, month: MonthNumber, offset: u64, limit: u64) -> Result<Vec<CallRow>, Self::Error>;
+
+    /// The remembered answer under `id`.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn remembered(&self, id: u64) -> Result<Option<Remembered>, Self::Error>;
+
+    /// Writes everything, or nothing.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    fn commit(&mut self, write: &Write) -> Result<(), Self::Error>;
+}
+
+/// What is loaded first at wake-up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// The profile.
+    pub profile: Vec<u8>,
+    /// The keys.
+    pub keys: Vec<(KeyNumber, Vec<u8>)>,
+    /// The snapshot.
+    pub snapshot: Vec<u8>,
+}
+
+/// One atomic write.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Write {
+    /// Rows of the call log, entries, and a month's table.
+    pub changes: Changes,
+    /// The profile anew.
+    pub profile: Option<Vec<u8>>,
+    /// Keys anew.
+    pub keys: Vec<(KeyNumber, Vec<u8>)>,
+    /// The snapshot anew.
+    pub snapshot: Option<Vec<u8>>,
+    /// An answer to be remembered.
+    pub remember: Option<Remembered>,
+}
+
+/// The answer to a request with an `Idempotency-Key`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// The request.
+    pub request: Fingerprint,
+    /// The answer's status.
+    pub status: u16,
+    /// The answer's JSON.
+    pub json: String,
+    /// Until when it is kept; `None`: for good.
+    pub until: Option<Timestamp>,
+}
+
+impl Fingerprint {
+    /// The row that it is remembered in: 53 bits of the key's digest, which JavaScript numbers
+    /// carry exactly.
+    #[must_use]
+    pub fn row(&self) -> u64 {
+        self.key
+            .iter()
+            .take(8)
+            .fold(0_u64, |row, byte| (row << 8) | u64::from(*byte))
+            >> 11
+    }
+}
+
+/// One account's object.
+#[derive(Debug)]
+pub struct Object<S> {
+    store: S,
+    policy: Arc<Policy>,
+    /// `None` until it is woken, and again after a write that failed.
+    account: Option<Account>,
+    /// What keys read about themselves lately. Not stored: it guards the object, not credits.
+    reads: std::collections::BTreeMap<KeyNumber, MinuteWindow>,
+    reads_counted: u64,
+}
+
+/// Why a message could not be carried out.
+enum Failure {
+    /// No account was opened here.
+    NoAccount,
+    /// The storage, or what is in it.
+    Storage(String),
+}
+
+impl From<Broken> for Failure {
+    fn from(broken: Broken) -> Self {
+        Self::Storage(broken.detail)
+    }
+}
+
+impl<S: Store> Object<S> {
+    /// An object that has not been woken yet.
+    pub const fn new(store: S, policy: Arc<Policy>) -> Self {
+        Self {
+            store,
+            policy,
+            account: None,
+            reads: std::collections::BTreeMap::new(),
+            reads_counted: 0,
+        }
+    }
+
+    /// The storage.
+    pub const fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// The storage.
+    pub const fn store_mut(&mut self) -> &mut S {
+        &mut self.store
+    }
+
+    /// The account, while it is awake.
+    pub const fn account(&self) -> Option<&Account> {
+        self.account.as_ref()
+    }
+
+    /// When [`Object::tick`] should be called at the latest; `None` while nothing is open.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Option<Timestamp> {
+        self.account.as_ref().and_then(Account::next_wakeup)
+    }
+
+    /// Books what has fallen due. Spurious calls are harmless.
+    ///
+    /// # Errors
+    /// What went wrong, for the log; nothing was changed.
+    pub fn tick(&mut self, clock: Timestamp) -> Result<(), String> {
+        let ticked = self.wake(clock).and_then(|()| {
+            let changes = self.awake()?.tick(clock);
+            self.commit(changes, None)
+        });
+        match ticked {
+            Ok(()) | Err(Failure::NoAccount) => Ok(()),
+            Err(Failure::Storage(detail)) => Err(detail),
+        }
+    }
+
+    /// Carries out one message.
+    pub fn handle(&mut self, request: Request, clock: Timestamp) -> Reply {
+        let reply = match request {
+            Request::Admit(admit) => self.admit(admit, clock),
+            Request::Settle(settle) => self.settle(settle, clock),
+            Request::Cancel(cancel) => self.wake(clock).and_then(|()| {
+                let changes = self.awake()?.cancel(cancel, clock);
+                self.commit(changes, None)?;
+                Ok(Reply::Cancelled)
+            }),
+            Request::Read(read) => self.read(&read, clock),
+            Request::Manage(manage) => self.manage(manage, clock),
+        };
+        reply.unwrap_or_else(|failure| match failure {
+            Failure::NoAccount => Reply::Problem(complaint(Code::NotFound, "there is no such account")),
+            Failure::Storage(detail) => Reply::Unavailable { detail },
+        })
+    }
+
+    fn admit(&mut self, admit: Admit, clock: Timestamp) -> Result<Reply, Failure> {
+        match self.wake(clock) {
+            Err(Failure::NoAccount) => return Ok(Reply::Refused(crate::account::Refusal::UnknownKey)),
+            woken => woken?,
+        }
+        let (outcome, changes) = self.awake()?.admit(admit, clock);
+        self.commit(changes, None)?;
+        Ok(match outcome {
+            Ok(admission) => Reply::Admitted(Box::new(admission)),
+            Err(refusal) => Reply::Refused(refusal),
+        })
+    }
+
+    fn settle(&mut self, settle: Settle, clock: Timestamp) -> Result<Reply, Failure> {
+        self.wake(clock)?;
+        let (settled, changes) = self.awake()?.settle(settle, clock);
+        self.commit(changes, None)?;
+        if settled.is_some() {
+            return Ok(Reply::Settled(settled));
+        }
+        let account = self.awake()?;
+        let Some(month) = account.month_of(settle.call) else {
+            return Ok(Reply::Settled(None));
+        };
+        let Some(row) = self.store.call(month, settle.call).map_err(storage)? else {
+            return Ok(Reply::Settled(None));
+        };
+        let (settled, changes) = self.awake()?.settle_ended(settle, &row, clock);
+        self.commit(changes, None)?;
+        Ok(Reply::Settled(Some(settled)))
+    }
+
+    fn read(&mut self, read: &Read, clock: Timestamp) -> Result<Reply, Failure> {
+        match self.wake(clock) {
+            Err(Failure::NoAccount) => return Ok(Reply::Refused(crate::account::Refusal::UnknownKey)),
+            woken => woken?,
+        }
+        let changes = self.awake()?.tick(clock);
+        self.commit(changes, None)?;
+        let account = self.awake()?;
+        let stands = account
+            .key(read.key)
+            .is_some_and(|key| key.revoked_at.is_none() && key.digest == read.digest);
+        if !stands {
+            return Ok(Reply::Refused(crate::account::Refusal::UnknownKey));
+        }
+        let standing = account.standing(read.key, Some("credits"), clock);
+        if let Some(retry_at) = self.guard_reads(read.key, clock) {
+            let seconds = retry_at.since(clock).as_seconds_ceil().max(1);
+            return Ok(Reply::Problem(Complaint {
+                retry_after_seconds: u32::try_from(seconds).ok(),
+                standing: Some(standing),
+                ..complaint(Code::RateLimited, "60 reads in any 60 seconds are allowed")
+            }));
+        }
+        let json = match &read.page {
+            Page::Me => to_json(&self.awake()?.me_view()),
+            Page::Credits => to_json(&self.awake()?.credits_view()),
+            Page::Usage(query) => to_json(&self.usage(query)?),
+        };
+        Ok(Reply::Document(Document {
+            standing: Some(standing),
+            ..document(200, json)
+        }))
+    }
+
+    fn guard_reads(&mut self, key: KeyNumber, clock: Timestamp) -> Option<Timestamp> {
+        let window = self.reads.entry(key).or_default();
+        window.forget_stray(clock);
+        let frees_at = window.frees_at(READS_PER_MINUTE, clock);
+        if frees_at.is_none() {
+            self.reads_counted = self.reads_counted.saturating_add(1);
+            let read = CallNumber::new(self.reads_counted).unwrap_or_default();
+            window.count(read, READS_PER_MINUTE, clock);
+        }
+        frees_at
+    }
+
+    fn usage(&mut self, query: &UsageQuery) -> Result<UsageView, Failure> {
+        let account = self.account.as_ref().ok_or(Failure::NoAccount)?;
+        let months = months_with_counts(account);
+        let total_count = months.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
+        let mut to_skip = u64::from(query.offset);
+        let mut usage = Vec::new();
+        for (month, count) in months.into_iter().rev() {
+            let missing = usize::try_from(query.limit).unwrap_or(usize::MAX).saturating_sub(usage.len());
+            if missing == 0 {
+                break;
+            }
+            if to_skip >= count {
+                to_skip = to_skip.saturating_sub(count);
+                continue;
+            }
+            let rows = self
+                .store
+                .newest_calls(month.month, to_skip, u64::try_from(missing).unwrap_or(u64::MAX))
+                .map_err(storage)?;
+            to_skip = 0;
+            usage.extend(rows.into_iter().map(|row| usage_line(account, row)));
+        }
+        Ok(UsageView { usage, total_count, offset: query.offset, limit: query.limit })
+    }
+
+    fn manage(&mut self, manage: Manage, clock: Timestamp) -> Result<Reply, Failure> {
+        if let Command::Open(new) = manage.command {
+            return self.open(new, clock);
+        }
+        self.wake(clock)?;
+        let changes = self.awake()?.tick(clock);
+        self.commit(changes, None)?;
+        if let Some(request) = manage.idempotency {
+            if let Some(remembered) = self.store.remembered(request.row()).map_err(storage)? {
+                let is_kept = remembered.until.is_none_or(|until| until > clock);
+                if is_kept {
+                    return Ok(answer_again(&remembered, &request));
+                }
+            }
+        }
+        let makes_credits = matches!(manage.command, Command::Grant(_));
+        let (done, changes) = match self.carry_out(manage.command, clock)? {
+            Ok(done) => done,
+            Err(rejected) => return Ok(Reply::Problem(rejected.complaint())),
+        };
+        let remember = manage.idempotency.map(|request| Remembered {
+            request,
+            status: done.status,
+            json: done.json.clone(),
+            until: (!makes_credits).then(|| clock.plus(REMEMBERED)),
+        });
+        self.commit(changes, remember)?;
+        Ok(Reply::Document(done))
+    }
+
+    fn carry_out(&mut self, command: Command, clock: Timestamp) -> Result<Result<(Document, Changes), Rejected>, Failure> {
+        if let Command::Usage(query) = &command {
+            let json = to_json(&self.usage(query)?);
+            return Ok(Ok((document(200, json), Changes::default())));
+        }
+        let account = self.awake()?;
+        Ok(match command {
+            Command::Show | Command::Open(_) | Command::Usage(_) => {
+                Ok((document(200, to_json(&account.view())), Changes::default()))
+            }
+            Command::Balance => Ok((document(200, to_json(&account.balance_view())), Changes::default())),
+            Command::ListKeys => Ok((document(200, to_json(&account.keys_view())), Changes::default())),
+            Command::Patch(patch) => account
+                .patch(patch, clock)
+                .map(|changes| (document(200, to_json(&account.view())), changes)),
+            Command::CreateKey { new, digest } => account.create_key(new, digest, clock).map(|(created, changes)| {
+                let json = to_json(&account.key_view(created.number));
+                (Document { created_key: Some(created.number), ..document(201, json) }, changes)
+            }),
+            Command::RevokeKey(number) => account
+                .revoke_key(number, clock)
+                .map(|changes| (document(204, String::new()), changes)),
+            Command::Grant(grant) => {
+                let pool = grant.pool.clone();
+                account
+                    .grant(grant, clock)
+                    .map(|(lot, changes)| (document(201, to_json(&account.lot_view(&pool, lot))), changes))
+            }
+        })
+    }
+
+    /// Opening again with the same `Idempotency-Key` and body finds the account it opened.
+    fn open(&mut self, new: NewAccount, clock: Timestamp) -> Result<Reply, Failure> {
+        match self.wake(clock) {
+            Ok(()) => {
+                let account = self.awake()?;
+                let opened_by = account.profile().opened_by;
+                return Ok(if opened_by == new.opened_by {
+                    Reply::Document(document(201, to_json(&account.view())))
+                } else if opened_by.key == new.opened_by.key {
+                    Reply::Problem(mismatch())
+                } else {
+                    Reply::Problem(complaint(Code::Conflict, &format!("the id {} is taken", new.id)))
+                });
+            }
+            Err(Failure::NoAccount) => {}
+            Err(failure) => return Err(failure),
+        }
+        match Account::open(Arc::clone(&self.policy), new, clock) {
+            Ok((account, changes)) => {
+                let json = to_json(&account.view());
+                self.account = Some(account);
+                self.commit(changes, None)?;
+                Ok(Reply::Document(document(201, json)))
+            }
+            Err(rejected) => Ok(Reply::Problem(rejected.complaint())),
+        }
+    }
+
+    fn awake(&mut self) -> Result<&mut Account, Failure> {
+        self.account.as_mut().ok_or(Failure::NoAccount)
+    }
+
+    /// Rebuilds the account from storage, unless it is awake.
+    fn wake(&mut self, clock: Timestamp) -> Result<(), Failure> {
+        if self.account.is_some() {
+            return Ok(());
+        }
+        let loaded = self.store.load().map_err(storage)?.ok_or(Failure::NoAccount)?;
+        let keys = loaded.keys.iter().map(|(number, bytes)| (*number, bytes.as_slice()));
+        let stored = Stored::read(&loaded.profile, keys, &loaded.snapshot)?;
+        let mut rows = Vec::new();
+        for call in stored.open() {
+            if let Some(month) = month_of(stored.log(), *call) {
+                rows.extend(self.store.call(month, *call).map_err(storage)?);
+            }
+        }
+        if let Some(last) = stored.log().last() {
+            rows.extend(self.store.calls_after(last.month, stored.last_call()).map_err(storage)?);
+        }
+        let (account, changes) = stored.wake(Arc::clone(&self.policy), rows, clock)?;
+        self.account = Some(account);
+        self.commit(changes, None)
+    }
+
+    /// Commits what a command changed. If that fails, memory is ahead of storage and is dropped.
+    fn commit(&mut self, changes: Changes, remember: Option<Remembered>) -> Result<(), Failure> {
+        if changes.is_empty() && remember.is_none() {
+            return Ok(());
+        }
+        let account = self.account.as_mut().ok_or(Failure::NoAccount)?;
+        let write = Write {
+            profile: changes.profile.then(|| account.profile_bytes()),
+            keys: changes
+                .keys
+                .iter()
+                .filter_map(|number| Some((*number, account.key_bytes(*number)?)))
+                .collect(),
+            snapshot: changes.snapshot.then(|| account.take_snapshot()),
+            remember,
+            changes,
+        };
+        let committed = self.store.commit(&write).map_err(storage);
+        if committed.is_err() {
+            self.account = None;
+        }
+        committed
+    }
+}
+
+fn storage<E: std::fmt::Display>(error: E) -> Failure {
+    Failure::Storage(error.to_string())
+}
+
+fn month_of(log: &[LogMonth], call: CallNumber) -> Option<MonthNumber> {
+    let after = log.partition_point(|month| month.first <= call);
+    Some(log.get(after.checked_sub(1)?)?.month)
+}
+
+/// The months that are kept, oldest first, with how many calls of each are listed.
+fn months_with_counts(account: &Account) -> Vec<(LogMonth, u64)> {
+    let log = account.log();
+    let ends = log
+        .iter()
+        .skip(1)
+        .map(|month| month.first.get())
+        .chain([account.calls_admitted().saturating_add(1)]);
+    log.iter()
+        .zip(ends)
+        .map(|(month, end)| (*month, end.saturating_sub(month.first.get()).saturating_sub(month.cancelled)))
+        .collect()
+}
+
+fn usage_line(account: &Account, row: CallRow) -> UsageLine {
+    let answered = row.outcome.filter(|outcome| outcome.state != CallState::Open);
+    UsageLine {
+        timestamp: row.call.admitted_at,
+        endpoint: row.endpoint,
+        status_code: answered.as_ref().and_then(|outcome| outcome.status),
+        credits_consumed: answered.as_ref().map_or_else(Default::default, |outcome| outcome.charged),
+        response_time_ms: answered
+            .as_ref()
+            .and_then(|outcome| outcome.status.map(|_| outcome.response_time_ms)),
+        request_id: account.call_id(row.call.number),
+        method: row.method,
+        key: account.key_id(row.call.key),
+    }
+}
+
+fn answer_again(remembered: &Remembered, request: &Fingerprint) -> Reply {
+    if remembered.request == *request {
+        Reply::Document(document(remembered.status, remembered.json.clone()))
+    } else {
+        Reply::Problem(mismatch())
+    }
+}
+
+fn mismatch() -> Complaint {
+    complaint(
+        Code::IdempotencyMismatch,
+        "this Idempotency-Key was used for another request; a new request needs a new key",
+    )
+}
+
+fn document(status: u16, json: String) -> Document {
+    Document { status, json, standing: None, created_key: None }
+}
+
+fn complaint(code: Code, detail: &str) -> Complaint {
+    Complaint { code, detail: detail.to_owned(), retry_after_seconds: None, standing: None }
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> String {
+    // The views are plain structs with string keys: serialising them cannot fail.
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+impl Rejected {
+    fn complaint(self) -> Complaint {
+        match self {
+            Self::UnknownPlan(plan) => complaint(Code::BadRequest, &format!("plan: the policy has no plan {plan:?}")),
+            Self::UnknownPool(pool) => complaint(Code::BadRequest, &format!("pool: the policy has no pool {pool:?}")),
+            Self::UnknownKey => complaint(Code::NotFound, "there is no such key"),
+            Self::TooManyKeys(most) => complaint(Code::Conflict, &format!("the account has {most} keys, as many as it may; revoke one first")),
+            Self::TooManyCredits => complaint(Code::BadRequest, "amount: the pool would hold more than 9007199254740991 credits"),
+            Self::AlreadyExpired => complaint(Code::BadRequest, "expires_at: expected a moment to come"),
+        }
+    }
+}

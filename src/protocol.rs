@@ -1,0 +1,232 @@
+//! What Worker and account object say to each other: one flat message each way.
+//!
+//! A message is a version byte and CBOR arrays whose places are numbered: a reader passes over
+//! places that it does not know and takes missing ones as absent, so the versions before and
+//! after understand it. Places are only ever added, at the end, and optional.
+
+use minicbor::{Decode, Encode};
+
+use crate::{
+    account::{Admission, Admit, Cancel, Fingerprint, NewAccount, NewGrant, NewKey, PatchAccount, Refusal, Settled},
+    call::Settle,
+    headers::Standing,
+    id::KeyNumber,
+    key::SecretDigest,
+    problem::Code,
+};
+
+/// The version that this crate writes.
+const VERSION: u8 = 1;
+
+/// What the Worker asks of an account's object.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Request {
+    /// A request that wants to become a call.
+    #[n(0)]
+    Admit(#[n(0)] Admit),
+    /// How a call ended.
+    #[n(1)]
+    Settle(#[n(0)] Settle),
+    /// An admission whose answer was lost.
+    #[n(2)]
+    Cancel(#[n(0)] Cancel),
+    /// Self-service, with the caller's own key.
+    #[n(3)]
+    Read(#[n(0)] Read),
+    /// The operator.
+    #[n(4)]
+    Manage(#[n(0)] Manage),
+}
+
+/// A customer's look at the own account.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Read {
+    /// The key.
+    #[n(0)]
+    pub key: KeyNumber,
+    /// SHA-256 of the secret part that was presented.
+    #[n(1)]
+    pub digest: SecretDigest,
+    /// What is asked for.
+    #[n(2)]
+    pub page: Page,
+}
+
+/// What self-service shows.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Page {
+    /// `GET /me`.
+    #[n(0)]
+    Me,
+    /// `GET /usage`.
+    #[n(1)]
+    Usage(#[n(0)] UsageQuery),
+    /// `GET /get-credits`.
+    #[n(2)]
+    Credits,
+}
+
+/// Which calls `/usage` lists: newest first.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct UsageQuery {
+    /// How many, 1 to 500.
+    #[n(0)]
+    pub limit: u32,
+    /// How many newer ones are left out; with `limit` at most 4,000.
+    #[n(1)]
+    pub offset: u32,
+}
+
+/// A command of the operator's.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Manage {
+    /// What to do.
+    #[n(0)]
+    pub command: Command,
+    /// The `Idempotency-Key` and what came with it.
+    #[n(1)]
+    pub idempotency: Option<Fingerprint>,
+}
+
+/// What the operator can have done.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Command {
+    /// `POST /accounts`.
+    #[n(0)]
+    Open(#[n(0)] NewAccount),
+    /// `GET /accounts/{id}`.
+    #[n(1)]
+    Show,
+    /// `PATCH /accounts/{id}`.
+    #[n(2)]
+    Patch(#[n(0)] PatchAccount),
+    /// `POST /accounts/{id}/keys`.
+    #[n(3)]
+    CreateKey {
+        /// The key.
+        #[n(0)]
+        new: NewKey,
+        /// SHA-256 of the secret part that it will have.
+        #[n(1)]
+        digest: SecretDigest,
+    },
+    /// `DELETE /accounts/{id}/keys/{key}`.
+    #[n(4)]
+    RevokeKey(#[n(0)] KeyNumber),
+    /// `POST /accounts/{id}/grants`.
+    #[n(5)]
+    Grant(#[n(0)] NewGrant),
+    /// `GET /accounts/{id}/balance`.
+    #[n(6)]
+    Balance,
+    /// `GET /accounts/{id}/keys`.
+    #[n(7)]
+    ListKeys,
+    /// `GET /accounts/{id}/usage`.
+    #[n(8)]
+    Usage(#[n(0)] UsageQuery),
+}
+
+/// What the object answers.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Reply {
+    /// The request is a call now.
+    #[n(0)]
+    Admitted(#[n(0)] Box<Admission>),
+    /// It is not.
+    #[n(1)]
+    Refused(#[n(0)] Refusal),
+    /// How the call stands; `None`: there is no such call.
+    #[n(2)]
+    Settled(#[n(0)] Option<Settled>),
+    /// The admission is undone, or will be refused.
+    #[n(3)]
+    Cancelled,
+    /// A document to be handed on.
+    #[n(4)]
+    Document(#[n(0)] Document),
+    /// A command that is not carried out, or a page that is not shown.
+    #[n(5)]
+    Problem(#[n(0)] Complaint),
+    /// The object cannot answer now; nothing was changed.
+    #[n(6)]
+    Unavailable {
+        /// For the log.
+        #[n(0)]
+        detail: String,
+    },
+}
+
+/// A JSON document.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Document {
+    /// The HTTP status that it is told with.
+    #[n(0)]
+    pub status: u16,
+    /// The JSON text; empty with 204.
+    #[n(1)]
+    pub json: String,
+    /// Limits and credits of the key that asked, in self-service.
+    #[n(2)]
+    pub standing: Option<Standing>,
+    /// The key that was created just now, and not by an earlier request of the same
+    /// `Idempotency-Key`: the Worker, which has its secret, signs it.
+    #[n(3)]
+    pub created_key: Option<KeyNumber>,
+}
+
+/// A refusal of a command or a page.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Complaint {
+    /// For programs.
+    #[n(0)]
+    pub code: Code,
+    /// For people.
+    #[n(1)]
+    pub detail: String,
+    /// In how many seconds to try again, where that helps.
+    #[n(2)]
+    pub retry_after_seconds: Option<u32>,
+    /// Limits and credits of the key that asked, in self-service.
+    #[n(3)]
+    pub standing: Option<Standing>,
+}
+
+/// A message that is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable(String);
+
+impl std::fmt::Display for Unreadable {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "unreadable message: {}", self.0)
+    }
+}
+
+/// Writes a message.
+pub fn encode<T: Encode<()>>(message: &T) -> Vec<u8> {
+    let mut bytes = vec![VERSION];
+    // Writing into memory cannot fail; an empty message would be unreadable at the other end.
+    if minicbor::encode(message, &mut bytes).is_err() {
+        bytes.clear();
+    }
+    bytes
+}
+
+/// Reads a message of this version, the one before or the one after.
+///
+/// # Errors
+/// Another version, or bytes that are no message.
+pub fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<T, Unreadable> {
+    match bytes.split_first() {
+        Some((version, message)) if version.abs_diff(VERSION) <= 1 => {
+            minicbor::decode(message).map_err(|error| Unreadable(error.to_string()))
+        }
+        Some((version, _)) => Err(Unreadable(format!("version {version}, expected {VERSION}"))),
+        None => Err(Unreadable("empty".to_owned())),
+    }
+}
