@@ -1,5 +1,9 @@
 //! Tollgate, a gateway that limits, charges and forwards API calls.
 pub mod credits;
+pub mod id;
+pub mod key;
 pub mod policy;
 pub mod price;
+pub mod secrets;
+pub mod signature;
 pub mod time;
