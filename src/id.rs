@@ -2,7 +2,7 @@
 //!
 //! The name of a key or a call names its account, and with it the object that knows it.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use minicbor::{Decode, Encode};
 use sha2::{Digest, Sha256};
@@ -37,7 +37,8 @@ impl AccountId {
             .finalize();
         let mut id = String::from("acc_");
         for byte in digest.iter().take(10) {
-            id.push_str(&format!("{byte:02x}"));
+            // Writing to a String cannot fail.
+            let _ = write!(id, "{byte:02x}");
         }
         Self(id.into())
     }

@@ -66,7 +66,8 @@ impl Signer {
         let mac = over(&self.current, t, signed).finalize().into_bytes();
         let mut value = format!("t={t},v1=");
         for byte in mac {
-            value.push_str(&format!("{byte:02x}"));
+            // Writing to a String cannot fail.
+            let _ = write!(value, "{byte:02x}");
         }
         value
     }
