@@ -8,13 +8,15 @@ use std::sync::Arc;
 
 use crate::{
     account::{
-        Account, Admit, Broken, Changes, Fingerprint, LogMonth, NewAccount, Rejected, Stored, UsageLine, UsageView,
+        Account, Admit, Broken, Changes, Fingerprint, LogMonth, NewAccount, Refusal, Rejected,
+        Stored, UsageLine, UsageView,
     },
     call::{CallRow, CallState, Settle},
+    credits::Credits,
     id::{CallNumber, KeyNumber},
     limits::MinuteWindow,
     policy::Policy,
-    problem::Code,
+    problem::{Code, ViolatedPolicy, Violation},
     protocol::{Command, Complaint, Document, Manage, Page, Read, Reply, Request, UsageQuery},
     time::{MonthNumber, Span, Timestamp},
 };
@@ -51,7 +53,12 @@ pub trait Store {
     ///
     /// # Errors
     /// Storage that cannot be read.
-    fn newest_calls(&self, month: MonthNumber, offset: u64, limit: u64) -> Result<Vec<CallRow>, Self::Error>;
+    fn newest_calls(
+        &self,
+        month: MonthNumber,
+        offset: u64,
+        limit: u64,
+    ) -> Result<Vec<CallRow>, Self::Error>;
 
     /// The remembered answer under `id`.
     ///
@@ -206,14 +213,16 @@ impl<S: Store> Object<S> {
             Request::Manage(manage) => self.manage(manage, clock),
         };
         reply.unwrap_or_else(|failure| match failure {
-            Failure::NoAccount => Reply::Problem(complaint(Code::NotFound, "there is no such account")),
+            Failure::NoAccount => {
+                Reply::Problem(complaint(Code::NotFound, "there is no such account"))
+            }
             Failure::Storage(detail) => Reply::Unavailable { detail },
         })
     }
 
     fn admit(&mut self, admit: Admit, clock: Timestamp) -> Result<Reply, Failure> {
         match self.wake(clock) {
-            Err(Failure::NoAccount) => return Ok(Reply::Refused(crate::account::Refusal::UnknownKey)),
+            Err(Failure::NoAccount) => return Ok(Reply::Refused(Refusal::UnknownKey)),
             woken => woken?,
         }
         let (outcome, changes) = self.awake()?.admit(admit, clock);
@@ -245,7 +254,7 @@ impl<S: Store> Object<S> {
 
     fn read(&mut self, read: &Read, clock: Timestamp) -> Result<Reply, Failure> {
         match self.wake(clock) {
-            Err(Failure::NoAccount) => return Ok(Reply::Refused(crate::account::Refusal::UnknownKey)),
+            Err(Failure::NoAccount) => return Ok(Reply::Refused(Refusal::UnknownKey)),
             woken => woken?,
         }
         let changes = self.awake()?.tick(clock);
@@ -255,15 +264,18 @@ impl<S: Store> Object<S> {
             .key(read.key)
             .is_some_and(|key| key.revoked_at.is_none() && key.digest == read.digest);
         if !stands {
-            return Ok(Reply::Refused(crate::account::Refusal::UnknownKey));
+            return Ok(Reply::Refused(Refusal::UnknownKey));
         }
         let standing = account.standing(read.key, Some("credits"), clock);
         if let Some(retry_at) = self.guard_reads(read.key, clock) {
-            let seconds = retry_at.since(clock).as_seconds_ceil().max(1);
-            return Ok(Reply::Problem(Complaint {
-                retry_after_seconds: u32::try_from(seconds).ok(),
-                standing: Some(standing),
-                ..complaint(Code::RateLimited, "60 reads in any 60 seconds are allowed")
+            let violated = vec![Violation {
+                policy: ViolatedPolicy::Minute,
+                limit: READS_PER_MINUTE,
+            }];
+            return Ok(Reply::Refused(Refusal::RateLimited {
+                violated,
+                retry_at,
+                standing,
             }));
         }
         let json = match &read.page {
@@ -292,11 +304,15 @@ impl<S: Store> Object<S> {
     fn usage(&mut self, query: &UsageQuery) -> Result<UsageView, Failure> {
         let account = self.account.as_ref().ok_or(Failure::NoAccount)?;
         let months = months_with_counts(account);
-        let total_count = months.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
+        let total_count = months
+            .iter()
+            .fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
         let mut to_skip = u64::from(query.offset);
         let mut usage = Vec::new();
         for (month, count) in months.into_iter().rev() {
-            let missing = usize::try_from(query.limit).unwrap_or(usize::MAX).saturating_sub(usage.len());
+            let missing = usize::try_from(query.limit)
+                .unwrap_or(usize::MAX)
+                .saturating_sub(usage.len());
             if missing == 0 {
                 break;
             }
@@ -306,12 +322,21 @@ impl<S: Store> Object<S> {
             }
             let rows = self
                 .store
-                .newest_calls(month.month, to_skip, u64::try_from(missing).unwrap_or(u64::MAX))
+                .newest_calls(
+                    month.month,
+                    to_skip,
+                    u64::try_from(missing).unwrap_or(u64::MAX),
+                )
                 .map_err(storage)?;
             to_skip = 0;
             usage.extend(rows.into_iter().map(|row| usage_line(account, row)));
         }
-        Ok(UsageView { usage, total_count, offset: query.offset, limit: query.limit })
+        Ok(UsageView {
+            usage,
+            total_count,
+            offset: query.offset,
+            limit: query.limit,
+        })
     }
 
     fn manage(&mut self, manage: Manage, clock: Timestamp) -> Result<Reply, Failure> {
@@ -321,13 +346,8 @@ impl<S: Store> Object<S> {
         self.wake(clock)?;
         let changes = self.awake()?.tick(clock);
         self.commit(changes, None)?;
-        if let Some(request) = manage.idempotency {
-            if let Some(remembered) = self.store.remembered(request.row()).map_err(storage)? {
-                let is_kept = remembered.until.is_none_or(|until| until > clock);
-                if is_kept {
-                    return Ok(answer_again(&remembered, &request));
-                }
-            }
+        if let Some(answer) = self.answer_again(manage.idempotency, clock)? {
+            return Ok(answer);
         }
         let makes_credits = matches!(manage.command, Command::Grant(_));
         let (done, changes) = match self.carry_out(manage.command, clock)? {
@@ -344,7 +364,34 @@ impl<S: Store> Object<S> {
         Ok(Reply::Document(done))
     }
 
-    fn carry_out(&mut self, command: Command, clock: Timestamp) -> Result<Result<(Document, Changes), Rejected>, Failure> {
+    /// The answer to a request that came before, from the record.
+    fn answer_again(
+        &self,
+        request: Option<Fingerprint>,
+        clock: Timestamp,
+    ) -> Result<Option<Reply>, Failure> {
+        let Some(request) = request else {
+            return Ok(None);
+        };
+        let remembered = self
+            .store
+            .remembered(request.row())
+            .map_err(storage)?
+            .filter(|remembered| remembered.until.is_none_or(|until| until > clock));
+        Ok(remembered.map(|remembered| {
+            if remembered.request == request {
+                Reply::Document(document(remembered.status, remembered.json))
+            } else {
+                Reply::Problem(mismatch())
+            }
+        }))
+    }
+
+    fn carry_out(
+        &mut self,
+        command: Command,
+        clock: Timestamp,
+    ) -> Result<Result<(Document, Changes), Rejected>, Failure> {
         if let Command::Usage(query) = &command {
             let json = to_json(&self.usage(query)?);
             return Ok(Ok((document(200, json), Changes::default())));
@@ -354,23 +401,42 @@ impl<S: Store> Object<S> {
             Command::Show | Command::Open(_) | Command::Usage(_) => {
                 Ok((document(200, to_json(&account.view())), Changes::default()))
             }
-            Command::Balance => Ok((document(200, to_json(&account.balance_view())), Changes::default())),
-            Command::ListKeys => Ok((document(200, to_json(&account.keys_view())), Changes::default())),
+            Command::Balance => Ok((
+                document(200, to_json(&account.balance_view())),
+                Changes::default(),
+            )),
+            Command::ListKeys => Ok((
+                document(200, to_json(&account.keys_view())),
+                Changes::default(),
+            )),
             Command::Patch(patch) => account
                 .patch(patch, clock)
                 .map(|changes| (document(200, to_json(&account.view())), changes)),
-            Command::CreateKey { new, digest } => account.create_key(new, digest, clock).map(|(created, changes)| {
-                let json = to_json(&account.key_view(created.number));
-                (Document { created_key: Some(created.number), ..document(201, json) }, changes)
-            }),
+            Command::CreateKey { new, digest } => {
+                account
+                    .create_key(new, digest, clock)
+                    .map(|(created, changes)| {
+                        let json = to_json(&account.key_view(created.number));
+                        (
+                            Document {
+                                created_key: Some(created.number),
+                                ..document(201, json)
+                            },
+                            changes,
+                        )
+                    })
+            }
             Command::RevokeKey(number) => account
                 .revoke_key(number, clock)
                 .map(|changes| (document(204, String::new()), changes)),
             Command::Grant(grant) => {
                 let pool = grant.pool.clone();
-                account
-                    .grant(grant, clock)
-                    .map(|(lot, changes)| (document(201, to_json(&account.lot_view(&pool, lot))), changes))
+                account.grant(grant, clock).map(|(lot, changes)| {
+                    (
+                        document(201, to_json(&account.lot_view(&pool, lot))),
+                        changes,
+                    )
+                })
             }
         })
     }
@@ -386,7 +452,10 @@ impl<S: Store> Object<S> {
                 } else if opened_by.key == new.opened_by.key {
                     Reply::Problem(mismatch())
                 } else {
-                    Reply::Problem(complaint(Code::Conflict, &format!("the id {} is taken", new.id)))
+                    Reply::Problem(complaint(
+                        Code::Conflict,
+                        &format!("the id {} is taken", new.id),
+                    ))
                 });
             }
             Err(Failure::NoAccount) => {}
@@ -412,8 +481,15 @@ impl<S: Store> Object<S> {
         if self.account.is_some() {
             return Ok(());
         }
-        let loaded = self.store.load().map_err(storage)?.ok_or(Failure::NoAccount)?;
-        let keys = loaded.keys.iter().map(|(number, bytes)| (*number, bytes.as_slice()));
+        let loaded = self
+            .store
+            .load()
+            .map_err(storage)?
+            .ok_or(Failure::NoAccount)?;
+        let keys = loaded
+            .keys
+            .iter()
+            .map(|(number, bytes)| (*number, bytes.as_slice()));
         let stored = Stored::read(&loaded.profile, keys, &loaded.snapshot)?;
         let mut rows = Vec::new();
         for call in stored.open() {
@@ -422,7 +498,11 @@ impl<S: Store> Object<S> {
             }
         }
         if let Some(last) = stored.log().last() {
-            rows.extend(self.store.calls_after(last.month, stored.last_call()).map_err(storage)?);
+            rows.extend(
+                self.store
+                    .calls_after(last.month, stored.last_call())
+                    .map_err(storage)?,
+            );
         }
         let (account, changes) = stored.wake(Arc::clone(&self.policy), rows, clock)?;
         self.account = Some(account);
@@ -473,31 +553,33 @@ fn months_with_counts(account: &Account) -> Vec<(LogMonth, u64)> {
         .chain([account.calls_admitted().saturating_add(1)]);
     log.iter()
         .zip(ends)
-        .map(|(month, end)| (*month, end.saturating_sub(month.first.get()).saturating_sub(month.cancelled)))
+        .map(|(month, end)| {
+            (
+                *month,
+                end.saturating_sub(month.first.get())
+                    .saturating_sub(month.cancelled),
+            )
+        })
         .collect()
 }
 
 fn usage_line(account: &Account, row: CallRow) -> UsageLine {
-    let answered = row.outcome.filter(|outcome| outcome.state != CallState::Open);
+    let answered = row
+        .outcome
+        .filter(|outcome| outcome.state != CallState::Open);
     UsageLine {
         timestamp: row.call.admitted_at,
         endpoint: row.endpoint,
         status_code: answered.as_ref().and_then(|outcome| outcome.status),
-        credits_consumed: answered.as_ref().map_or_else(Default::default, |outcome| outcome.charged),
+        credits_consumed: answered
+            .as_ref()
+            .map_or_else(Default::default, |outcome| outcome.charged),
         response_time_ms: answered
             .as_ref()
             .and_then(|outcome| outcome.status.map(|_| outcome.response_time_ms)),
         request_id: account.call_id(row.call.number),
         method: row.method,
         key: account.key_id(row.call.key),
-    }
-}
-
-fn answer_again(remembered: &Remembered, request: &Fingerprint) -> Reply {
-    if remembered.request == *request {
-        Reply::Document(document(remembered.status, remembered.json.clone()))
-    } else {
-        Reply::Problem(mismatch())
     }
 }
 
@@ -509,11 +591,20 @@ fn mismatch() -> Complaint {
 }
 
 fn document(status: u16, json: String) -> Document {
-    Document { status, json, standing: None, created_key: None }
+    Document {
+        status,
+        json,
+        standing: None,
+        created_key: None,
+    }
 }
 
 fn complaint(code: Code, detail: &str) -> Complaint {
-    Complaint { code, detail: detail.to_owned(), retry_after_seconds: None, standing: None }
+    Complaint {
+        code,
+        detail: detail.to_owned(),
+        field: None,
+    }
 }
 
 fn to_json<T: serde::Serialize>(value: &T) -> String {
@@ -523,13 +614,33 @@ fn to_json<T: serde::Serialize>(value: &T) -> String {
 
 impl Rejected {
     fn complaint(self) -> Complaint {
+        let of_field = |field: &str, detail: String| Complaint {
+            field: Some(field.to_owned()),
+            ..complaint(Code::BadRequest, &detail)
+        };
         match self {
-            Self::UnknownPlan(plan) => complaint(Code::BadRequest, &format!("plan: the policy has no plan {plan:?}")),
-            Self::UnknownPool(pool) => complaint(Code::BadRequest, &format!("pool: the policy has no pool {pool:?}")),
+            Self::UnknownPlan(plan) => {
+                of_field("plan", format!("plan: the policy has no plan {plan:?}"))
+            }
+            Self::UnknownPool(pool) => {
+                of_field("pool", format!("pool: the policy has no pool {pool:?}"))
+            }
+            Self::TooManyCredits => of_field(
+                "amount",
+                format!(
+                    "amount: the pool would have more than {} credits",
+                    Credits::MAX
+                ),
+            ),
+            Self::AlreadyExpired => of_field(
+                "expires_at",
+                "expires_at: expected a moment to come".to_owned(),
+            ),
             Self::UnknownKey => complaint(Code::NotFound, "there is no such key"),
-            Self::TooManyKeys(most) => complaint(Code::Conflict, &format!("the account has {most} keys, as many as it may; revoke one first")),
-            Self::TooManyCredits => complaint(Code::BadRequest, "amount: the pool would hold more than 9007199254740991 credits"),
-            Self::AlreadyExpired => complaint(Code::BadRequest, "expires_at: expected a moment to come"),
+            Self::TooManyKeys(most) => complaint(
+                Code::Conflict,
+                &format!("the account has {most} keys, as many as it may have; revoke one first"),
+            ),
         }
     }
 }

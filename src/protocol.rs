@@ -7,7 +7,10 @@
 use minicbor::{Decode, Encode};
 
 use crate::{
-    account::{Admission, Admit, Cancel, Fingerprint, NewAccount, NewGrant, NewKey, PatchAccount, Refusal, Settled},
+    account::{
+        Admission, Admit, Cancel, Fingerprint, NewAccount, NewGrant, NewKey, PatchAccount, Refusal,
+        Settled,
+    },
     call::Settle,
     headers::Standing,
     id::KeyNumber,
@@ -189,12 +192,9 @@ pub struct Complaint {
     /// For people.
     #[n(1)]
     pub detail: String,
-    /// In how many seconds to try again, where that helps.
+    /// The field of what was sent that is wrong.
     #[n(2)]
-    pub retry_after_seconds: Option<u32>,
-    /// Limits and credits of the key that asked, in self-service.
-    #[n(3)]
-    pub standing: Option<Standing>,
+    pub field: Option<String>,
 }
 
 /// A message that is none.

@@ -12,7 +12,7 @@ use crate::{
     ledger::{Part, sum_of},
     policy::Mode,
     price::Terms,
-    problem::ViolatedPolicy,
+    problem::{ViolatedPolicy, Violation},
     time::{Span, Timestamp},
 };
 
@@ -96,7 +96,7 @@ pub enum Refusal {
     RateLimited {
         /// The limits that are used up.
         #[n(0)]
-        violated: Vec<ViolatedPolicy>,
+        violated: Vec<Violation>,
         /// The first moment at which a lone caller passes.
         #[n(1)]
         retry_at: Timestamp,
@@ -143,14 +143,12 @@ impl Account {
     ) -> (Result<Admission, Refusal>, Changes) {
         let mut changes = Changes::default();
         self.book_due(clock, &mut changes);
-        if admit.is_retry {
-            if let Some(call) = self
-                .open
-                .values()
-                .find(|call| call.hold.operation == admit.operation)
-            {
-                return (Ok(self.admission_of(call, clock, None)), changes);
-            }
+        let before = self
+            .open
+            .values()
+            .find(|call| admit.is_retry && call.hold.operation == admit.operation);
+        if let Some(call) = before {
+            return (Ok(self.admission_of(call, clock, None)), changes);
         }
         if self
             .state
@@ -281,7 +279,7 @@ impl Account {
         key: KeyNumber,
         opens_job: bool,
         clock: Timestamp,
-    ) -> Option<(Vec<ViolatedPolicy>, Timestamp)> {
+    ) -> Option<(Vec<Violation>, Timestamp)> {
         let limits = &self.profile.plan.limits;
         let calendar = self.policy.gateway.calendar;
         let usage = self.state.usage.get(&key);
@@ -308,17 +306,28 @@ impl Account {
             .filter(|limit| opens_job && open.jobs >= *limit)
             .map(|_| clock.plus(JOBS_RETRY));
         let all = [
-            (ViolatedPolicy::Minute, minute),
-            (ViolatedPolicy::Daily, daily),
-            (ViolatedPolicy::InFlight, in_flight),
-            (ViolatedPolicy::Account, account),
-            (ViolatedPolicy::Jobs, jobs),
+            (ViolatedPolicy::Minute, limits.requests_per_minute, minute),
+            (ViolatedPolicy::Daily, limits.requests_per_day, daily),
+            (
+                ViolatedPolicy::InFlight,
+                limits.requests_in_flight.or(OPEN_CALLS_MAX.try_into().ok()),
+                in_flight,
+            ),
+            (
+                ViolatedPolicy::Account,
+                limits.account_requests_per_minute,
+                account,
+            ),
+            (ViolatedPolicy::Jobs, limits.jobs_open, jobs),
         ];
-        let retry_at = all.iter().filter_map(|(_, frees_at)| *frees_at).max()?;
+        let retry_at = all.iter().filter_map(|(_, _, frees_at)| *frees_at).max()?;
         let violated = all
-            .iter()
-            .filter(|(_, frees_at)| frees_at.is_some())
-            .map(|(policy, _)| *policy)
+            .into_iter()
+            .filter(|(_, _, frees_at)| frees_at.is_some())
+            .map(|(policy, limit, _)| Violation {
+                policy,
+                limit: limit.unwrap_or_default(),
+            })
             .collect();
         Some((violated, retry_at))
     }

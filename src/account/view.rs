@@ -222,7 +222,11 @@ impl Account {
     #[must_use]
     pub fn keys_view(&self) -> KeysView<'_> {
         KeysView {
-            data: self.keys.keys().filter_map(|number| self.key_view(*number)).collect(),
+            data: self
+                .keys
+                .keys()
+                .filter_map(|number| self.key_view(*number))
+                .collect(),
             next: None,
         }
     }
@@ -230,7 +234,9 @@ impl Account {
     /// A lot as it stands.
     #[must_use]
     pub fn lot_view(&self, pool: &str, number: LotNumber) -> Option<LotView> {
-        self.lots(pool).find(|lot| lot.number == number).map(LotView::of)
+        self.lots(pool)
+            .find(|lot| lot.number == number)
+            .map(LotView::of)
     }
 
     /// The id of the key `number`.
