@@ -179,6 +179,7 @@ impl Account {
                 ..State::default()
             },
             open: BTreeMap::new(),
+            operations: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             in_flight: BTreeMap::new(),
             calls_since_snapshot: 0,

@@ -289,27 +289,25 @@ impl Account {
         }
     }
 
-    /// Undoes an admission. Arriving before it, it is remembered for `hold_seconds`, and that
-    /// admission is refused. The call's number is never used again.
+    /// Undoes an admission, and has it refused for `hold_seconds` if it comes only now or once
+    /// more. The call's number is never used again.
     pub fn cancel(&mut self, cancel: Cancel, clock: Timestamp) -> Changes {
         let mut changes = Changes::default();
         self.book_due(clock, &mut changes);
         let open = self
-            .open
-            .values()
-            .find(|call| call.hold.operation == cancel.operation && !call.is_job)
+            .open_by(cancel.operation)
+            .filter(|call| !call.is_job)
             .map(|call| call.number);
+        let until = clock.plus(self.policy.gateway.hold);
+        let cancelled = &mut self.state.cancelled;
+        if cancelled
+            .iter()
+            .all(|(operation, _)| *operation != cancel.operation)
+        {
+            cancelled.push((cancel.operation, until));
+        }
         changes.snapshot = true;
         let Some(call) = open.and_then(|number| self.take_open(number)) else {
-            let until = clock.plus(self.policy.gateway.hold);
-            if self
-                .state
-                .cancelled
-                .iter()
-                .all(|(operation, _)| *operation != cancel.operation)
-            {
-                self.state.cancelled.push((cancel.operation, until));
-            }
             return changes;
         };
         self.uncount(&call, &mut changes);
