@@ -352,19 +352,22 @@ impl Book {
         came_back_late
     }
 
-    /// Gives back parts that an ended call was charged. Says whether any of it came back to a
-    /// lot that had expired meanwhile.
-    pub fn give_back(&mut self, charged: &[Part], now: Timestamp) -> bool {
-        let mut came_back_late = false;
-        for part in charged {
-            let Some(lot) = self.lot_mut(part.lot) else {
-                continue;
-            };
-            lot.spent = lot.spent.saturating_sub(part.credits);
+    /// Charges `part` without a hold: what an ended call turns out to have cost.
+    pub fn take(&mut self, part: Part, now: Timestamp) {
+        if let Some(lot) = self.lot_mut(part.lot) {
+            lot.spent = lot.spent.saturating_add(part.credits);
             lot.touched_at = lot.touched_at.max(now);
-            came_back_late |= is_past(lot.expires_at, now);
         }
-        came_back_late
+    }
+
+    /// Gives back a part that an ended call was charged. Says whether it came back to a lot that
+    /// had expired meanwhile.
+    pub fn give_back(&mut self, charged: Part, now: Timestamp) -> bool {
+        self.lot_mut(charged.lot).is_some_and(|lot| {
+            lot.spent = lot.spent.saturating_sub(charged.credits);
+            lot.touched_at = lot.touched_at.max(now);
+            is_past(lot.expires_at, now)
+        })
     }
 }
 

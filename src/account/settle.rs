@@ -178,12 +178,16 @@ impl Account {
             outcome.state,
             CallState::UnknownReleased | CallState::UnknownCharged
         ) && row.call.hold.operation == settle.operation
-            && clock <= outcome.at.plus(CORRECTED_WITHIN);
+            && self.state.latest <= outcome.at.plus(CORRECTED_WITHIN);
         if !is_provisional {
             return (as_it_stands, changes);
         }
         let terms = &row.call.hold.terms;
         let verdict = self.judge(terms, row.call.held(), row.call.hold.observed, &settle);
+        if verdict.state == CallState::Job {
+            // The hold is gone, and this tells no end: the origin's word on the job will.
+            return (as_it_stands, changes);
+        }
         let charged_before = split(&row.call.hold.parts, outcome.charged).0;
         let (charged, parts) = self.correct_charge(
             row.call.number,
@@ -192,22 +196,12 @@ impl Account {
             verdict.charged,
             &mut changes,
         );
-        let state = match verdict.state {
-            // The hold is gone: the origin's word on a job comes as a settle of its own.
-            CallState::Job => outcome.state,
-            CallState::Open
-            | CallState::Settled
-            | CallState::Released
-            | CallState::Cancelled
-            | CallState::UnknownReleased
-            | CallState::UnknownCharged => verdict.state,
-        };
         if let Some(month) = self.month_of(row.call.number) {
             changes.ended.push(CallEnd {
                 call: row.call.number,
                 month,
                 outcome: Outcome {
-                    state,
+                    state: verdict.state,
                     status: Some(settle.status),
                     charged,
                     response_time_ms: settle.response_time_ms,
@@ -219,7 +213,11 @@ impl Account {
             changes.snapshot = true;
         }
         self.book_due(clock, &mut changes);
-        (Settled { state, charged }, changes)
+        let settled = Settled {
+            state: verdict.state,
+            charged,
+        };
+        (settled, changes)
     }
 
     /// Brings what an ended call was charged to `charge`. Says what it is charged now, and from
@@ -243,25 +241,27 @@ impl Account {
                 .book(pool)
                 .and_then(|book| book.choose(Credits::ZERO, missing, spending).ok())
                 .unwrap_or_default();
-            if let Some(book) = self.state.ledger.book_mut(pool) {
-                book.hold(&taken);
-                book.end(&taken, sum_of(&taken), now);
+            for part in &taken {
+                if let Some(book) = self.state.ledger.book_mut(pool) {
+                    book.take(*part, now);
+                }
+                self.enter_correction(call, pool, *part, -1, changes);
             }
             let mut parts = charged_before.to_vec();
             parts.extend_from_slice(&taken);
-            self.enter_correction(call, pool, &taken, -1, changes);
             return (sum_of(&parts), Some(parts));
         }
         if charge == before {
             return (before, None);
         }
         let (_, returned) = split(charged_before, charge);
-        let came_back_late = self
-            .state
-            .ledger
-            .book_mut(pool)
-            .is_some_and(|book| book.give_back(&returned, now));
-        self.enter_correction(call, pool, &returned, 1, changes);
+        let mut came_back_late = false;
+        for part in returned {
+            if let Some(book) = self.state.ledger.book_mut(pool) {
+                came_back_late |= book.give_back(part, now);
+            }
+            self.enter_correction(call, pool, part, 1, changes);
+        }
         if came_back_late {
             self.restore(pool, changes);
         }
@@ -272,21 +272,19 @@ impl Account {
         &mut self,
         call: CallNumber,
         pool: &str,
-        parts: &[Part],
+        part: Part,
         sign: i64,
         changes: &mut Changes,
     ) {
         let moment = self.moment(self.state.latest);
-        for part in parts {
-            let credits = i64::try_from(part.credits.get())
-                .unwrap_or(i64::MAX)
-                .saturating_mul(sign);
-            let entry = self
-                .state
-                .ledger
-                .correct(pool, part.lot, call, credits, moment);
-            changes.enter(entry);
-        }
+        let credits = i64::try_from(part.credits.get())
+            .unwrap_or(i64::MAX)
+            .saturating_mul(sign);
+        let entry = self
+            .state
+            .ledger
+            .correct(pool, part.lot, call, credits, moment);
+        changes.enter(entry);
     }
 
     /// Undoes an admission, and has it refused for `hold_seconds` if it comes only now or once
