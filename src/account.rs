@@ -210,6 +210,10 @@ struct State {
     /// The operations of the latest calls, the last at the back.
     #[n(9)]
     operations: VecDeque<u64>,
+    /// Open calls whose deadline came from a stray clock and was brought forward: the new
+    /// deadline, and whether it is that of a job.
+    #[n(10)]
+    brought_forward: BTreeMap<CallNumber, (Timestamp, bool)>,
 }
 
 /// The running cycle of a recurring grant.
@@ -381,7 +385,12 @@ impl Account {
         }
     }
 
-    fn add_open(&mut self, call: Call) {
+    fn add_open(&mut self, mut call: Call) {
+        if let Some((deadline, of_job)) = self.state.brought_forward.get(&call.number)
+            && *of_job == call.is_job
+        {
+            call.hold.deadline = *deadline;
+        }
         let in_flight = self.in_flight.entry(call.key).or_default();
         if call.is_job {
             in_flight.jobs = in_flight.jobs.saturating_add(1);
@@ -402,6 +411,7 @@ impl Account {
         let call = self.open.remove(&number)?;
         self.deadlines.remove(&(call.hold.deadline, number));
         self.operations.remove(&call.hold.operation);
+        self.state.brought_forward.remove(&number);
         if let Some(in_flight) = self.in_flight.get_mut(&call.key) {
             if call.is_job {
                 in_flight.jobs = in_flight.jobs.saturating_sub(1);

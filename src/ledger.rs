@@ -268,6 +268,12 @@ impl Book {
         i64::try_from(sum).unwrap_or(i64::MAX)
     }
 
+    /// The lot `number`, while it is kept.
+    #[must_use]
+    pub fn lot(&self, number: LotNumber) -> Option<&Lot> {
+        self.lots.iter().find(|lot| lot.number == number)
+    }
+
     fn lot_mut(&mut self, number: LotNumber) -> Option<&mut Lot> {
         self.lots.iter_mut().find(|lot| lot.number == number)
     }
@@ -524,13 +530,17 @@ impl Ledger {
         ))
     }
 
-    /// What came back to expired lots stays spendable for `restore` from `now` on.
-    pub fn restore(&mut self, pool: &str, restore: Span, now: Timestamp) {
+    /// What came back to those of `parts` whose lots had expired by `now` stays spendable for
+    /// `restore` from then on.
+    pub fn restore(&mut self, pool: &str, parts: &[Part], restore: Span, now: Timestamp) {
         let Some(book) = self.book_mut(pool) else {
             return;
         };
-        for lot in &mut book.lots {
-            if is_past(lot.expires_at, now) && !lot.available().is_zero() {
+        for part in parts {
+            if let Some(lot) = book.lot_mut(part.lot)
+                && is_past(lot.expires_at, now)
+                && !lot.available().is_zero()
+            {
                 lot.expires_at = Some(now.plus(restore));
             }
         }

@@ -112,6 +112,7 @@ impl Account {
             self.add_open(call);
             return;
         }
+        self.state.brought_forward.remove(&call.number);
         let now = self.state.latest;
         let pool = call.hold.terms.pool;
         let came_back_late = self
@@ -120,7 +121,7 @@ impl Account {
             .book_mut(&pool)
             .is_some_and(|book| book.end(&call.hold.parts, outcome.charged, now));
         if came_back_late {
-            self.restore(&pool, changes);
+            self.restore(&pool, &call.hold.parts, now, changes);
             self.book_due(clock, changes);
         }
     }
@@ -256,14 +257,14 @@ impl Account {
         }
         let (_, returned) = split(charged_before, charge);
         let mut came_back_late = false;
-        for part in returned {
+        for part in &returned {
             if let Some(book) = self.state.ledger.book_mut(pool) {
-                came_back_late |= book.give_back(part, now);
+                came_back_late |= book.give_back(*part, now);
             }
-            self.enter_correction(call, pool, part, 1, changes);
+            self.enter_correction(call, pool, *part, 1, changes);
         }
         if came_back_late {
-            self.restore(pool, changes);
+            self.restore(pool, &returned, now, changes);
         }
         (charge, None)
     }
@@ -347,7 +348,7 @@ impl Account {
             .book_mut(pool)
             .is_some_and(|book| book.end(&call.hold.parts, Credits::ZERO, now));
         if came_back_late {
-            self.restore(pool, changes);
+            self.restore(pool, &call.hold.parts, now, changes);
         }
     }
 }
