@@ -339,9 +339,9 @@ impl Book {
         }
     }
 
-    /// Ends a hold: charges `charge` of it, in the order of its parts, and gives the rest back.
-    /// Says whether anything came back to a lot that had expired meanwhile.
-    pub fn end(&mut self, parts: &[Part], charge: Credits, now: Timestamp) -> bool {
+    /// Ends a hold at `at`: charges `charge` of it, in the order of its parts, and gives the rest
+    /// back. Says whether anything came back to a lot that had expired by `now`.
+    pub fn end(&mut self, parts: &[Part], charge: Credits, at: Timestamp, now: Timestamp) -> bool {
         let mut to_charge = charge;
         let mut came_back_late = false;
         for part in parts {
@@ -352,7 +352,7 @@ impl Book {
             };
             lot.held = lot.held.saturating_sub(part.credits);
             lot.spent = lot.spent.saturating_add(charged);
-            lot.touched_at = lot.touched_at.max(now);
+            lot.touched_at = lot.touched_at.max(at);
             came_back_late |= charged < part.credits && is_past(lot.expires_at, now);
         }
         came_back_late

@@ -312,7 +312,7 @@ impl Account {
             .state
             .ledger
             .book_mut(&pool)
-            .is_some_and(|book| book.end(&call.hold.parts, charged, booked));
+            .is_some_and(|book| book.end(&call.hold.parts, charged, at, booked));
         if let Some(month) = self.month_of(number) {
             changes.ended.push(CallEnd {
                 call: number,

@@ -119,7 +119,7 @@ impl Account {
             .state
             .ledger
             .book_mut(&pool)
-            .is_some_and(|book| book.end(&call.hold.parts, outcome.charged, now));
+            .is_some_and(|book| book.end(&call.hold.parts, outcome.charged, outcome.at, now));
         if came_back_late {
             self.restore(&pool, &call.hold.parts, now, changes);
             self.book_due(clock, changes);
@@ -346,7 +346,7 @@ impl Account {
             .state
             .ledger
             .book_mut(pool)
-            .is_some_and(|book| book.end(&call.hold.parts, Credits::ZERO, now));
+            .is_some_and(|book| book.end(&call.hold.parts, Credits::ZERO, now, now));
         if came_back_late {
             self.restore(pool, &call.hold.parts, now, changes);
         }

@@ -18,5 +18,6 @@ mod memory_store;
 mod properties;
 mod renewals;
 mod rows;
+mod simulation;
 mod sold;
 mod statement;
