@@ -137,6 +137,9 @@ struct World {
     /// Calls admitted while their key, or the account, had no limit a minute: no window knows
     /// them when a plan with a limit comes.
     unlimited: (BTreeSet<CallNumber>, BTreeSet<CallNumber>),
+    /// The last call before the clock was found to have strayed: it and those before it count as
+    /// made at that moment, which their rows do not tell.
+    strayed: Option<CallNumber>,
     history: String,
     steps: u64,
 }
@@ -160,6 +163,7 @@ impl World {
             alarm: None,
             grants: BTreeMap::new(),
             unlimited: (BTreeSet::new(), BTreeSet::new()),
+            strayed: None,
             history: format!("plan {plan}\n"),
             steps: 0,
         };
@@ -318,6 +322,12 @@ impl World {
     fn ring(&mut self) -> Result<(), String> {
         let clock = self.clock();
         self.branch.set_clock(clock);
+        let ahead = self
+            .branch
+            .store()
+            .calls()
+            .filter(|row| row.call.admitted_at > clock.plus(Span::MINUTE));
+        self.strayed = self.strayed.max(ahead.map(|row| row.call.number).max());
         if self.alarm.is_none_or(|alarm| alarm > clock) {
             return Ok(());
         }
@@ -618,8 +628,9 @@ impl World {
         let jobs = of_key().filter(|row| state(row) == CallState::Job).count();
         let exceeds =
             |count: usize, limit: Option<u32>| limit.is_some_and(|limit| count > limit as usize);
-        let counted =
-            |unlimited: &BTreeSet<_>, row: &CallRow| !unlimited.contains(&row.call.number);
+        let counted = |unlimited: &BTreeSet<_>, row: &CallRow| {
+            !unlimited.contains(&row.call.number) && Some(row.call.number) > self.strayed
+        };
         let minute = in_last_minute(
             of_key()
                 .copied()
@@ -763,16 +774,12 @@ fn state(row: &CallRow) -> CallState {
 }
 
 /// How many of these calls, the newest included, lie in its 60 seconds. Time runs as the calls
-/// saw it and never backwards; where the clock had strayed, it starts anew.
+/// saw it and never backwards.
 fn in_last_minute<'a>(calls: impl Iterator<Item = &'a CallRow>) -> usize {
     let mut times: Vec<Timestamp> = Vec::new();
     for row in calls {
-        let at = row.call.admitted_at;
-        match times.last() {
-            Some(last) if *last > at.plus(Span::MINUTE) => times = vec![at],
-            Some(last) => times.push(at.max(*last)),
-            None => times.push(at),
-        }
+        let last = times.last().copied().unwrap_or_default();
+        times.push(row.call.admitted_at.max(last));
     }
     let newest = times.last().copied().unwrap_or_default();
     times
