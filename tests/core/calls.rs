@@ -14,7 +14,7 @@ fn only_success_is_charged() {
                              | call 15          | call 2 holds 15
                              | settle 2 500     | released 0
                              | call 15          | call 3 holds 15
-                             | settle 3 502 unreachable | released 0
+                             | settle 3 200 unreachable | released 0
                              | call 15 2xx      | call 4 holds 15
                              | settle 4 302     | released 0
                              | call 15          | call 5 holds 15

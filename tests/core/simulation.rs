@@ -140,6 +140,9 @@ struct World {
     /// The last call before the clock was found to have strayed: it and those before it count as
     /// made at that moment, which their rows do not tell.
     strayed: Option<CallNumber>,
+    /// Calls whose time was up at some time of the object's clock, or brought forward by it: they
+    /// may have ended before they were told of.
+    outrun: BTreeSet<CallNumber>,
     history: String,
     steps: u64,
 }
@@ -164,6 +167,7 @@ impl World {
             grants: BTreeMap::new(),
             unlimited: (BTreeSet::new(), BTreeSet::new()),
             strayed: None,
+            outrun: BTreeSet::new(),
             history: format!("plan {plan}\n"),
             steps: 0,
         };
@@ -328,6 +332,11 @@ impl World {
             .calls()
             .filter(|row| row.call.admitted_at > clock.plus(Span::MINUTE));
         self.strayed = self.strayed.max(ahead.map(|row| row.call.number).max());
+        let outrun = self.branch.store().calls().filter(|row| {
+            state(row) == CallState::Open
+                && (row.call.admitted_at > clock || row.call.hold.deadline <= clock)
+        });
+        self.outrun.extend(outrun.map(|row| row.call.number));
         if self.alarm.is_none_or(|alarm| alarm > clock) {
             return Ok(());
         }
@@ -683,7 +692,8 @@ impl World {
             if !seen.insert(operation) {
                 return Err(format!("operation {operation} became two calls"));
             }
-            inspect_end(row, journey)?;
+            let was_outrun = self.outrun.contains(&row.call.number);
+            inspect_end(row, journey, was_outrun)?;
             let hold = &row.call.hold;
             let outcome = row.outcome.as_ref().ok_or("an open call")?;
             let is_forgiven = outcome.state == CallState::UnknownReleased
@@ -704,7 +714,7 @@ impl World {
     }
 }
 
-fn inspect_end(row: &CallRow, journey: &Journey) -> Result<(), String> {
+fn inspect_end(row: &CallRow, journey: &Journey, was_outrun: bool) -> Result<(), String> {
     let outcome = row.outcome.as_ref().ok_or("an open call")?;
     let charged = outcome.charged.get();
     let wrong = |what: &str| {
@@ -753,14 +763,10 @@ fn inspect_end(row: &CallRow, journey: &Journey) -> Result<(), String> {
     } else {
         row.call.hold.terms.least.get()
     };
-    let told_in_time = journey
-        .told_at
-        .is_some_and(|told_at| told_at.plus(Span::from_seconds(1)) < row.call.hold.deadline);
     let most = row.call.hold.terms.most.get();
     if outcome.state != CallState::Settled
         || charged > price.min(most)
-        || (told_in_time && row.call.hold.terms.meter.is_none() && charged != price)
-        || (told_in_time && charged != price.min(row.call.held().get()))
+        || (!was_outrun && charged != price.min(row.call.held().get()))
     {
         return wrong("a success is not charged what it cost");
     }
