@@ -6,16 +6,15 @@ import { once } from "node:events";
 // Sends a request and resolves with the whole answer:
 // { status, headers, rawHeaders, body: Buffer, text(), json() }.
 export async function send(url, options) {
-  const exchange = open(url, options);
-  exchange.end(options?.body);
-  const answer = await exchange.answer;
+  const answer = await open(url, options).end(options?.body);
   return Object.assign(answer, { body: await answer.rest() });
 }
 
 // Opens a request without ending it:
-//   exchange.write(bytes), exchange.end(bytes)   send the body, piece by piece
-//   exchange.answer                              resolves at the answer's headers
-//   exchange.hangUp()                            closes the connection, whatever is still to come
+//   exchange.flushHeaders(), exchange.write(bytes)   send headers and body, piece by piece
+//   exchange.end(bytes)                              ends the body; resolves as `answer` does
+//   exchange.answer                                  resolves at the answer's headers
+//   exchange.hangUp()                                closes the connection, whatever is still to come
 // The answer: { status, headers, rawHeaders, text(), json() (after rest()), next(), rest(), hangUp() }.
 export function open(url, { method = "GET", headers = {}, path } = {}) {
   const { hostname, port, pathname, search } = new URL(url);
@@ -35,7 +34,10 @@ export function open(url, { method = "GET", headers = {}, path } = {}) {
   return {
     answer,
     write: (bytes) => new Promise((resolve, reject) => request.write(bytes, (error) => (error ? reject(error) : resolve()))),
-    end: (bytes) => request.end(bytes),
+    end(bytes) {
+      request.end(bytes);
+      return answer;
+    },
     flushHeaders: () => request.flushHeaders(),
     hangUp: () => request.destroy(),
   };
