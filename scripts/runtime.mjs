@@ -1,25 +1,27 @@
 // Runs the bundle of dist/ in miniflare, the local Workers runtime: for `npm run dev` and for the tests.
 import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
+import { parse } from "smol-toml";
 import { Log, LogLevel, Miniflare } from "miniflare";
 import { inProject } from "./project.mjs";
 
 const DIST = inProject("dist");
 
-// Resolves when the gateway listens on 127.0.0.1:`port` (0: any free one) and returns the Miniflare
-// instance with its URL.
+// Resolves when the gateway listens on 127.0.0.1:`port` (0: any free one), with the Miniflare instance and
+// the gateway's URL. `state` is the folder of the objects' databases, `environment` workerd's own,
+// `more` goes to Miniflare as it is.
 export async function runBundle({ port, policy, bindings, state, onLog, environment = {}, ...more }) {
+  const deployed = parse(readFileSync(inProject("wrangler.toml"), "utf8"));
   const miniflare = new Miniflare({
-    name: "tollgate",
+    name: deployed.name,
     modules: modulesOf(policy),
     modulesRoot: DIST,
-    compatibilityDate: compatibilityDate(),
+    compatibilityDate: deployed.compatibility_date,
+    compatibilityFlags: deployed.compatibility_flags,
     bindings,
-    durableObjects: {
-      ACCOUNTS: { className: "Account", useSQLite: true },
-      DIRECTORY: { className: "Directory", useSQLite: true },
-      IMPORTED_KEYS: { className: "ImportedKeys", useSQLite: true },
-    },
+    durableObjects: Object.fromEntries(
+      deployed.durable_objects.bindings.map(({ name, class_name }) => [name, { className: class_name, useSQLite: true }]),
+    ),
     durableObjectsPersist: state,
     // Straight to the Worker: miniflare's own front worker would take part in every request and stream.
     unsafeDirectSockets: [{ host: "127.0.0.1", port }],
@@ -51,8 +53,4 @@ function modulesOf(policy) {
   });
   // The first module is the entry.
   return [{ type: "ESModule", path: join(DIST, "entry.js"), contents: readFileSync(join(DIST, "entry.js")) }, ...modules];
-}
-
-function compatibilityDate() {
-  return /^compatibility_date\s*=\s*"(.+)"/m.exec(readFileSync(inProject("wrangler.toml"), "utf8"))[1];
 }

@@ -35,7 +35,9 @@ pub async fn fetch(
     let text = String::from_utf8_lossy(&bytes);
     let policy_bytes = POLICY_TEXT.with(String::len);
     worker::console_log!("{{\"url\":\"{url}\",\"policy_bytes\":{policy_bytes}}}");
-    web_sys::Response::new_with_opt_str(Some(&text))
+    let init = web_sys::ResponseInit::new();
+    init.set_status(if request.method() == "POST" { 201 } else { 200 });
+    web_sys::Response::new_with_opt_str_and_init(Some(&text), &init)
 }
 
 #[allow(clippy::panic)]
@@ -66,11 +68,20 @@ impl AccountCore {
         if url.contains("/panic-object") {
             panic_now();
         }
-        sql.exec("CREATE TABLE IF NOT EXISTS told (n INTEGER PRIMARY KEY, url TEXT)", None)?;
-        sql.exec("INSERT INTO told (url) VALUES (?)", vec![url.as_ref().into()])?;
-        let rows: Vec<serde_json::Value> = sql.exec("SELECT count(*) AS told FROM told", None)?.to_array()?;
+        sql.exec(
+            "CREATE TABLE IF NOT EXISTS told (n INTEGER PRIMARY KEY, url TEXT)",
+            None,
+        )?;
+        sql.exec(
+            "INSERT INTO told (url) VALUES (?)",
+            vec![url.as_ref().into()],
+        )?;
+        let rows: Vec<serde_json::Value> = sql
+            .exec("SELECT count(*) AS told FROM told", None)?
+            .to_array()?;
         let told = rows.first().and_then(|row| row.get("told")).cloned();
-        let answer = serde_json::json!({ "told": told, "now": js_sys::Date::now() });
+        let answer =
+            serde_json::json!({ "told": told, "key": "skeleton", "now": js_sys::Date::now() });
         Ok(answer.to_string().into_bytes())
     }
 
