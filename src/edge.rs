@@ -25,7 +25,7 @@ pub async fn fetch(
     _context: JsValue,
 ) -> Result<web_sys::Response, JsValue> {
     let url = request.url();
-    if url.contains("/panic") {
+    if url.ends_with("/panic") {
         panic_now();
     }
     let accounts = env.durable_object("ACCOUNTS")?;

@@ -7,6 +7,24 @@ import Gateway, { AccountCore } from "../build/index.js";
 // Rust reads it from here at first use, also after a trap has reset the wasm's memory.
 globalThis.tollgatePolicy = policy;
 
+// A trap ends the wasm's memory with every call in it, and none of their promises would ever settle: callers
+// of the object would hang. They are told instead; the next call finds the wasm started anew.
+const underWay = new Set();
+addEventListener("error", ({ error }) => {
+  if (!(error instanceof WebAssembly.RuntimeError)) return;
+  for (const reject of underWay) reject(new Error("the account's object was interrupted"));
+});
+
+async function orInterrupted(begin) {
+  const { promise, reject } = Promise.withResolvers();
+  underWay.add(reject);
+  try {
+    return await Promise.race([begin(), promise]);
+  } finally {
+    underWay.delete(reject);
+  }
+}
+
 export class Account extends DurableObject {
   constructor(ctx, env) {
     super(ctx, env);
@@ -14,11 +32,11 @@ export class Account extends DurableObject {
   }
 
   tell(message) {
-    return this.core.tell(message);
+    return orInterrupted(() => this.core.tell(message));
   }
 
   alarm() {
-    return this.core.alarm();
+    return orInterrupted(() => this.core.alarm());
   }
 }
 
