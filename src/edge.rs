@@ -1,90 +1,54 @@
-//! A skeleton of the Worker that proves the pipeline: wasm exports, RPC to the object, SQLite,
-//! the clock, a log line, the policy's text.
+//! The Worker and its objects, on wasm32 only: thin. What is decided is decided in the core.
+//!
+//! `entry.mjs` hands over a request, or a message to an object; the files here turn JavaScript
+//! into the core's types and back.
+
+mod accounts;
+mod answer;
+mod deployment;
+mod forward;
+mod gateway;
+mod log;
+mod object;
+mod platform;
+mod sql;
+mod visit;
 
 use wasm_bindgen::prelude::*;
-use worker::{Env, State};
 
-#[wasm_bindgen]
-extern "C" {
-    /// The stub of an account's object, as RPC sees it.
-    #[wasm_bindgen(extends = js_sys::Object)]
-    type AccountStub;
+pub use self::object::AccountCore;
+use self::{
+    deployment::Deployment,
+    gateway::Gateway,
+    platform::{Context, Env},
+};
 
-    #[wasm_bindgen(method, catch)]
-    async fn tell(this: &AccountStub, message: &[u8]) -> Result<JsValue, JsValue>;
-
-    #[wasm_bindgen(thread_local_v2, js_namespace = globalThis, js_name = tollgatePolicy)]
-    static POLICY_TEXT: String;
+/// Runs once in each isolate, before anything else.
+#[wasm_bindgen(start)]
+pub fn start() {
+    console_error_panic_hook::set_once();
 }
 
 /// Answers one request.
+///
+/// # Errors
+/// What the platform throws where its own objects are built; nothing that a caller can bring about.
 #[wasm_bindgen]
 pub async fn fetch(
     request: web_sys::Request,
     env: Env,
-    _context: JsValue,
+    context: Context,
 ) -> Result<web_sys::Response, JsValue> {
-    let url = request.url();
-    if url.ends_with("/panic") {
-        panic_now();
+    match Deployment::of(&env) {
+        Ok(deployment) => Gateway::new(deployment, env, context).answer(request).await,
+        Err(faults) => answer::out_of_order(&request, &faults),
     }
-    let accounts = env.durable_object("ACCOUNTS")?;
-    let stub: AccountStub = accounts.id_from_name("skeleton")?.get_stub()?.into_rpc();
-    let answer = stub.tell(url.as_bytes()).await?;
-    let bytes = js_sys::Uint8Array::new(&answer).to_vec();
-    let text = String::from_utf8_lossy(&bytes);
-    let policy_bytes = POLICY_TEXT.with(String::len);
-    worker::console_log!("{{\"url\":\"{url}\",\"policy_bytes\":{policy_bytes}}}");
-    let init = web_sys::ResponseInit::new();
-    init.set_status(if request.method() == "POST" { 201 } else { 200 });
-    web_sys::Response::new_with_opt_str_and_init(Some(&text), &init)
 }
 
-#[allow(clippy::panic)]
-fn panic_now() {
-    panic!("asked to");
-}
-
-/// The account object's Rust half; the entry's `Account` forwards to it.
-#[wasm_bindgen]
-pub struct AccountCore {
-    state: State,
-}
-
-#[wasm_bindgen]
-impl AccountCore {
-    /// Built once per wake-up of the object.
-    #[wasm_bindgen(constructor)]
-    pub fn new(state: worker::worker_sys::DurableObjectState, _env: Env) -> Self {
-        Self {
-            state: State::from(state),
-        }
-    }
-
-    /// Takes one message and answers it.
-    pub async fn tell(&self, message: &[u8]) -> Result<Vec<u8>, JsValue> {
-        let sql = self.state.storage().sql();
-        let url = String::from_utf8_lossy(message);
-        if url.contains("/panic-object") {
-            panic_now();
-        }
-        sql.exec(
-            "CREATE TABLE IF NOT EXISTS told (n INTEGER PRIMARY KEY, url TEXT)",
-            None,
-        )?;
-        sql.exec(
-            "INSERT INTO told (url) VALUES (?)",
-            vec![url.as_ref().into()],
-        )?;
-        let rows: Vec<serde_json::Value> = sql
-            .exec("SELECT count(*) AS told FROM told", None)?
-            .to_array()?;
-        let told = rows.first().and_then(|row| row.get("told")).cloned();
-        let answer =
-            serde_json::json!({ "told": told, "key": "skeleton", "now": js_sys::Date::now() });
-        Ok(answer.to_string().into_bytes())
-    }
-
-    /// Does what has fallen due.
-    pub async fn alarm(&self) {}
+/// What is wrong with the policy that travels with this bundle; nothing, where it is `undefined`.
+/// A deploy that would serve nobody is refused before it serves.
+#[wasm_bindgen(js_name = policyMistake)]
+#[must_use]
+pub fn policy_mistake() -> Option<String> {
+    deployment::policy().err()
 }

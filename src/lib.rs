@@ -37,3 +37,4 @@ pub mod protocol;
 pub mod secrets;
 pub mod signature;
 pub mod time;
+pub mod url;
