@@ -1,9 +1,6 @@
 //! Path templates: `/tracks/{id}/preview`, `/hooks/*`.
 
-use crate::{
-    caseless,
-    path::{self, CanonicalPath},
-};
+use crate::path::{self, CanonicalPath};
 
 /// A path template, segment by segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +51,7 @@ impl Template {
                 None => literal(segment)?,
             });
         }
-        // Segment by segment, what only two of them show (`//`) goes unseen.
+        // An empty segment is right at the end alone, which one by one they do not show.
         if text.contains("//") {
             return Err("a template without //".into());
         }
@@ -214,7 +211,7 @@ fn literal(segment: &str) -> Result<Segment, String> {
     }
     Ok(Segment::Literal {
         exact: exact.to_owned(),
-        folded: caseless::fold(path.folded().trim_start_matches('/')),
+        folded: path.folded().trim_start_matches('/').to_owned(),
     })
 }
 

@@ -215,10 +215,7 @@ fn read_key_prefixes(table: &mut Table<'_>) -> Vec<String> {
     prefixes
 }
 
-#[expect(
-    clippy::option_option,
-    reason = "the outer layer is a mistake, the inner one \"reject\""
-)]
+/// The outer `None` is a mistake, the inner one `"reject"`.
 fn read_unmatched(value: &Value<'_>, pools: &BTreeMap<String, Pool>) -> Option<Option<Price>> {
     match value.as_text() {
         Some("reject") => return Some(None),

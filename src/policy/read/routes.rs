@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     policy::{
-        Access, Amount, Policy, Price, Route, WhenUnavailable,
+        Access, Amount, Policy, Price, Route, When, WhenUnavailable,
         router::{Page, full_template, pages},
         template::Template,
     },
@@ -51,6 +51,9 @@ pub(super) fn read(routes: Option<Value<'_>>, mut policy: Policy) -> Policy {
         if let Some(matched) = value.field("match") {
             placed.check_own_paths(&pages, &matched);
             placed.check_reachable(&route, &earlier, &policy.routes, &matched);
+        }
+        if let Some(when) = value.field("when") {
+            placed.check_types(&route, &earlier, &policy.routes, &when);
         }
         earlier.push(placed);
         policy.routes.push(route);
@@ -97,6 +100,31 @@ impl Placed {
             ));
         }
     }
+
+    /// A request's value of another type than a condition's is refused, so that two types for
+    /// one field would leave the second without a call.
+    fn check_types(&self, route: &Route, earlier: &[Self], routes: &[Route], when: &Value<'_>) {
+        for (placed, other) in earlier.iter().zip(routes) {
+            if other.method != route.method || !placed.template.covers(&self.template) {
+                continue;
+            }
+            let differs = |ours: &&When| {
+                other.when.iter().any(|theirs| {
+                    theirs.field == ours.field && !same_type(&theirs.equals, &ours.equals)
+                })
+            };
+            if let Some(ours) = route.when.iter().find(differs) {
+                when.say(&format!(
+                    "expected {} to have the type that it has in routes[{}], found {}",
+                    ours.field, placed.index, ours.equals
+                ));
+            }
+        }
+    }
+}
+
+fn same_type(one: &serde_json::Value, other: &serde_json::Value) -> bool {
+    std::mem::discriminant(one) == std::mem::discriminant(other)
 }
 
 fn read_route(mut table: Table<'_>, policy: &Policy) -> Option<Route> {
