@@ -11,6 +11,7 @@
 mod admit;
 mod due;
 mod manage;
+mod refusal;
 mod settle;
 mod stored;
 #[cfg(test)]
@@ -25,8 +26,9 @@ use std::{
 use minicbor::{Decode, Encode};
 
 pub use self::{
-    admit::{Admission, Admit, Refusal},
+    admit::{Admission, Admit},
     manage::{KeyCreated, NewAccount, NewGrant, NewKey, PatchAccount, Rejected, StatusChange},
+    refusal::Refusal,
     settle::{Cancel, Settled},
     stored::{Broken, Stored},
     view::{UsageLine, UsageView},
