@@ -10,6 +10,7 @@ mod forward;
 mod gateway;
 mod log;
 mod object;
+mod operate;
 mod platform;
 mod sql;
 mod visit;

@@ -1,42 +1,33 @@
-// The only hand-written JavaScript in the deployed code: workerd gives RPC and alarms
-// to classes that extend DurableObject, which a class exported from Rust cannot.
+// The only hand-written JavaScript in the deployed code: the runtime gives RPC and alarms to classes
+// that extend DurableObject, which a class exported from Rust cannot.
 import { DurableObject } from "cloudflare:workers";
 import policy from "../policy.toml";
 import Gateway, { AccountCore } from "../build/index.js";
 
-// Rust reads it from here at first use, also after a trap has reset the wasm's memory.
+// Rust reads it from here at first use, also after a trap has begun the wasm anew.
 globalThis.tollgatePolicy = policy;
 
-// A trap ends the wasm's memory with every call in it, and none of their promises would ever settle: callers
-// of the object would hang. They are told instead; the next call finds the wasm started anew.
-const underWay = new Set();
-addEventListener("error", ({ error }) => {
-  if (!(error instanceof WebAssembly.RuntimeError)) return;
-  for (const reject of underWay) reject(new Error("the account's object was interrupted"));
-});
-
-async function orInterrupted(begin) {
-  const { promise, reject } = Promise.withResolvers();
-  underWay.add(reject);
-  try {
-    return await Promise.race([begin(), promise]);
-  } finally {
-    underWay.delete(reject);
-  }
-}
-
 export class Account extends DurableObject {
-  constructor(ctx, env) {
-    super(ctx, env);
-    this.core = new AccountCore(ctx, env);
-  }
+  #core = null;
 
   tell(message) {
-    return orInterrupted(() => this.core.tell(message));
+    return this.#run((core) => core.tell(message));
   }
 
   alarm() {
-    return orInterrupted(() => this.core.alarm());
+    this.#run((core) => core.alarm());
+  }
+
+  // A trap ends the wasm's memory, with the cores of all objects in this isolate. The call that trapped
+  // fails; every other core is refused by the glue before it runs, and is built again from its storage.
+  #run(work) {
+    try {
+      return work((this.#core ??= new AccountCore(this.ctx)));
+    } catch (error) {
+      this.#core = null;
+      if (error instanceof WebAssembly.RuntimeError) throw error;
+      return work((this.#core = new AccountCore(this.ctx)));
+    }
   }
 }
 
@@ -45,3 +36,6 @@ export class Directory extends DurableObject {}
 export class ImportedKeys extends DurableObject {}
 
 export default Gateway;
+
+const mistake = Gateway.prototype.policyMistake();
+if (mistake) throw new Error(mistake);

@@ -25,7 +25,12 @@ impl<'a> CalledUrl<'a> {
             Some((path, query)) => (path, Some(query)),
             None => (rest, None),
         };
-        Some(Self { scheme, authority, path, query })
+        Some(Self {
+            scheme,
+            authority,
+            path,
+            query,
+        })
     }
 
     /// The host in lower case, without the port: what policies name.
@@ -53,15 +58,42 @@ mod tests {
     #[test]
     fn a_url_is_taken_apart_as_it_was_sent() {
         let cases = [
-            ("https://a.example/b/c?d=e?f", "https", "a.example", "/b/c", Some("d=e?f")),
-            ("http://127.0.0.1:8787/", "http", "127.0.0.1:8787", "/", None),
+            (
+                "https://a.example/b/c?d=e?f",
+                "https",
+                "a.example",
+                "/b/c",
+                Some("d=e?f"),
+            ),
+            (
+                "http://127.0.0.1:8787/",
+                "http",
+                "127.0.0.1:8787",
+                "/",
+                None,
+            ),
             ("https://A.example?", "https", "A.example", "", Some("")),
             ("https://a.example/b#c?d", "https", "a.example", "/b", None),
-            ("https://a.example//b/%2e?x", "https", "a.example", "//b/%2e", Some("x")),
+            (
+                "https://a.example//b/%2e?x",
+                "https",
+                "a.example",
+                "//b/%2e",
+                Some("x"),
+            ),
         ];
         for (url, scheme, authority, path, query) in cases {
             let split = CalledUrl::split(url);
-            assert_eq!(split, Some(CalledUrl { scheme, authority, path, query }), "{url}");
+            assert_eq!(
+                split,
+                Some(CalledUrl {
+                    scheme,
+                    authority,
+                    path,
+                    query
+                }),
+                "{url}"
+            );
         }
         assert_eq!(CalledUrl::split("/only/a/path"), None);
     }

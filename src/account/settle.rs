@@ -214,7 +214,10 @@ impl Account {
                     at: clock,
                     mark: verdict.mark,
                 },
-                hold: parts.map(|parts| Hold { parts, ..row.call.hold.clone() }),
+                hold: parts.map(|parts| Hold {
+                    parts,
+                    ..row.call.hold.clone()
+                }),
             });
             changes.snapshot = true;
         }

@@ -39,7 +39,12 @@ impl Objects {
     ///
     /// # Errors
     /// The object cannot answer.
-    pub async fn ask_in(&self, account: &AccountId, region: Option<&str>, request: &Request) -> Result<Answer, Unavailable> {
+    pub async fn ask_in(
+        &self,
+        account: &AccountId,
+        region: Option<&str>,
+        request: &Request,
+    ) -> Result<Answer, Unavailable> {
         self.send(account, region, request).await
     }
 
@@ -48,7 +53,11 @@ impl Objects {
     /// # Errors
     /// The object cannot answer. Whether it admitted the call is not known: see
     /// [`Objects::give_up`].
-    pub async fn admit(&self, account: &AccountId, mut admit: Admit) -> Result<Answer, Unavailable> {
+    pub async fn admit(
+        &self,
+        account: &AccountId,
+        mut admit: Admit,
+    ) -> Result<Answer, Unavailable> {
         match self.ask(account, &Request::Admit(admit.clone())).await {
             Err(unavailable) if unavailable.may_retry => {
                 admit.is_retry = true;
@@ -62,22 +71,36 @@ impl Objects {
     ///
     /// # Errors
     /// The object still cannot answer; its alarm will end the call, if there is one.
-    pub async fn give_up(&self, account: &AccountId, operation: u64) -> Result<Answer, Unavailable> {
-        self.ask_again(account, &Request::Cancel(Cancel { operation })).await
+    pub async fn give_up(
+        &self,
+        account: &AccountId,
+        operation: u64,
+    ) -> Result<Answer, Unavailable> {
+        self.ask_again(account, &Request::Cancel(Cancel { operation }))
+            .await
     }
 
     /// Asks, and once more if it failed: for messages that are safe to repeat.
     ///
     /// # Errors
     /// The object cannot answer.
-    pub async fn ask_again(&self, account: &AccountId, request: &Request) -> Result<Answer, Unavailable> {
+    pub async fn ask_again(
+        &self,
+        account: &AccountId,
+        request: &Request,
+    ) -> Result<Answer, Unavailable> {
         match self.ask(account, request).await {
             Err(_) => self.ask(account, request).await,
             answered => answered,
         }
     }
 
-    async fn send(&self, account: &AccountId, region: Option<&str>, request: &Request) -> Result<Answer, Unavailable> {
+    async fn send(
+        &self,
+        account: &AccountId,
+        region: Option<&str>,
+        request: &Request,
+    ) -> Result<Answer, Unavailable> {
         let stub = match region {
             None => self.0.get_by_name(account.as_str()),
             Some(region) => {
@@ -87,12 +110,18 @@ impl Objects {
             }
         }?;
         let message = Uint8Array::from(protocol::encode(request).as_slice());
-        let answer: Answer = protocol::decode(&stub.tell(message).await?.to_vec()).map_err(|unreadable| Unavailable {
-            detail: unreadable.to_string(),
-            may_retry: false,
-        })?;
+        let answer: Answer =
+            protocol::decode(&stub.tell(message).await?.to_vec()).map_err(|unreadable| {
+                Unavailable {
+                    detail: unreadable.to_string(),
+                    may_retry: false,
+                }
+            })?;
         match answer.reply {
-            Reply::Unavailable { detail } => Err(Unavailable { detail, may_retry: true }),
+            Reply::Unavailable { detail } => Err(Unavailable {
+                detail,
+                may_retry: true,
+            }),
             _ => Ok(answer),
         }
     }

@@ -23,7 +23,10 @@ pub struct Refused {
 
 impl From<Problem> for Refused {
     fn from(problem: Problem) -> Self {
-        Self { problem, standing: None }
+        Self {
+            problem,
+            standing: None,
+        }
     }
 }
 
@@ -38,15 +41,26 @@ pub struct About<'a> {
 }
 
 /// A problem document.
-pub fn problem(visit: &Visit, refused: &Refused, about: &About<'_>) -> Result<web_sys::Response, JsValue> {
+pub fn problem(
+    visit: &Visit,
+    refused: &Refused,
+    about: &About<'_>,
+) -> Result<web_sys::Response, JsValue> {
     let headers = own_headers(visit, about)?;
-    refused.problem.write_headers(|name, value| headers.set(name, value))?;
+    refused
+        .problem
+        .write_headers(|name, value| headers.set(name, value))?;
     let json = refused.problem.to_json(about.request_id);
     respond(refused.problem.status(), &headers, Some(&json))
 }
 
 /// A JSON document; nothing at all with 204.
-pub fn document(visit: &Visit, status: u16, json: &str, about: &About<'_>) -> Result<web_sys::Response, JsValue> {
+pub fn document(
+    visit: &Visit,
+    status: u16,
+    json: &str,
+    about: &About<'_>,
+) -> Result<web_sys::Response, JsValue> {
     let headers = own_headers(visit, about)?;
     headers.set("Cache-Control", "no-store")?;
     if status == 204 {
@@ -57,7 +71,11 @@ pub fn document(visit: &Visit, status: u16, json: &str, about: &About<'_>) -> Re
 }
 
 /// The answer to a preflight: whoever asks may send `methods`, and read the answer if `origin`.
-pub fn preflight(visit: &Visit, origin: Option<&str>, methods: &str) -> Result<web_sys::Response, JsValue> {
+pub fn preflight(
+    visit: &Visit,
+    origin: Option<&str>,
+    methods: &str,
+) -> Result<web_sys::Response, JsValue> {
     let headers = web_sys::Headers::new()?;
     headers.set("X-Request-Id", &visit.request_id())?;
     if let Some(origin) = origin {
@@ -104,12 +122,25 @@ pub fn hand_on(
 
 /// 503 for everything: the deployment is not fit to serve. The log says why, the caller is not
 /// told.
-pub fn out_of_order(request: &web_sys::Request, faults: &str) -> Result<web_sys::Response, JsValue> {
+pub fn out_of_order(
+    request: &web_sys::Request,
+    faults: &str,
+) -> Result<web_sys::Response, JsValue> {
     let visit = Visit::new(request.clone()?)?;
-    console_error(&serde_json::json!({ "event": "not_fit_to_serve", "detail": faults }).to_string());
-    let refused = Problem::new(Code::Unavailable, "this gateway is not set up; its operator's log says why").into();
+    console_error(
+        &serde_json::json!({ "event": "not_fit_to_serve", "detail": faults }).to_string(),
+    );
+    let refused = Problem::new(
+        Code::Unavailable,
+        "this gateway is not set up; its operator's log says why",
+    )
+    .into();
     let request_id = visit.request_id();
-    let about = About { request_id: &request_id, standing: None, charged: None };
+    let about = About {
+        request_id: &request_id,
+        standing: None,
+        charged: None,
+    };
     let answer = problem(&visit, &refused, &about)?;
     let mut line = Line {
         request_id: visit.request_id(),
@@ -151,12 +182,19 @@ fn write_about(about: &About<'_>, headers: &web_sys::Headers) -> Result<(), JsVa
     .write(|name, value| headers.set(name, value))
 }
 
-fn respond(status: u16, headers: &web_sys::Headers, body: Option<&[u8]>) -> Result<web_sys::Response, JsValue> {
+fn respond(
+    status: u16,
+    headers: &web_sys::Headers,
+    body: Option<&[u8]>,
+) -> Result<web_sys::Response, JsValue> {
     let init = web_sys::ResponseInit::new();
     init.set_status(status);
     init.set_headers(headers);
     match body {
-        Some(body) => web_sys::Response::new_with_opt_js_u8_array_and_init(Some(&js_sys::Uint8Array::from(body)), &init),
+        Some(body) => web_sys::Response::new_with_opt_js_u8_array_and_init(
+            Some(&js_sys::Uint8Array::from(body)),
+            &init,
+        ),
         None => web_sys::Response::new_with_opt_str_and_init(None, &init),
     }
 }

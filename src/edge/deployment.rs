@@ -77,7 +77,11 @@ impl Deployment {
         let policy = shared_policy()?;
         let development = env.text("DEVELOPMENT").as_deref() == Some("true");
         let secrets = Secrets::read(|name| env.text(name), development).map_err(|faults| {
-            faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+            faults
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("; ")
         })?;
         Ok(Self {
             policy,

@@ -87,8 +87,14 @@ impl Forward<'_> {
     ///
     /// # Errors
     /// The origin did not answer.
-    pub async fn send(&self, env: &Env, signer: &Signer) -> Result<web_sys::Response, OriginFailure> {
-        let request = self.request(signer).map_err(|thrown| unreachable_because(&thrown))?;
+    pub async fn send(
+        &self,
+        env: &Env,
+        signer: &Signer,
+    ) -> Result<web_sys::Response, OriginFailure> {
+        let request = self
+            .request(signer)
+            .map_err(|thrown| unreachable_because(&thrown))?;
         self.fetch(env, &request).await
     }
 
@@ -97,12 +103,19 @@ impl Forward<'_> {
     /// # Errors
     /// The origin did not answer.
     pub async fn send_preflight(&self, env: &Env) -> Result<web_sys::Response, OriginFailure> {
-        let request = self.preflight().map_err(|thrown| unreachable_because(&thrown))?;
+        let request = self
+            .preflight()
+            .map_err(|thrown| unreachable_because(&thrown))?;
         self.fetch(env, &request).await
     }
 
-    async fn fetch(&self, env: &Env, request: &web_sys::Request) -> Result<web_sys::Response, OriginFailure> {
-        let controller = web_sys::AbortController::new().map_err(|thrown| unreachable_because(&thrown))?;
+    async fn fetch(
+        &self,
+        env: &Env,
+        request: &web_sys::Request,
+    ) -> Result<web_sys::Response, OriginFailure> {
+        let controller =
+            web_sys::AbortController::new().map_err(|thrown| unreachable_because(&thrown))?;
         let init = web_sys::RequestInit::new();
         // A redirect is the client's to follow: it has to be admitted, too.
         init.set_redirect(web_sys::RequestRedirect::Manual);
@@ -183,7 +196,8 @@ impl Forward<'_> {
         let connection = self.visit.header("Connection");
         let dropped = Dropped::of(connection.as_deref());
         for name in names_of(headers)? {
-            let carries_key = (self.drop.authorization && name.eq_ignore_ascii_case("authorization"))
+            let carries_key = (self.drop.authorization
+                && name.eq_ignore_ascii_case("authorization"))
                 || (self.drop.x_api_key && name.eq_ignore_ascii_case("x-api-key"));
             if carries_key || dropped.contains(&name) {
                 headers.delete(&name)?;
@@ -194,8 +208,18 @@ impl Forward<'_> {
 
     /// What the origin is told about the caller, and the signature by which it knows that this
     /// did not go round the gateway.
-    fn sign(&self, headers: &web_sys::Headers, query: &str, signer: &Signer) -> Result<(), JsValue> {
-        let mut signed = Signed { method: &self.visit.method, path: self.path, query, ..Signed::default() };
+    fn sign(
+        &self,
+        headers: &web_sys::Headers,
+        query: &str,
+        signer: &Signer,
+    ) -> Result<(), JsValue> {
+        let mut signed = Signed {
+            method: &self.visit.method,
+            path: self.path,
+            query,
+            ..Signed::default()
+        };
         if let Some(identity) = self.identity {
             signed.call = &identity.call;
             signed.account = &identity.account;
@@ -211,7 +235,10 @@ impl Forward<'_> {
             }
             headers.set("X-Tollgate-Held", &identity.held.to_string())?;
         }
-        headers.set("X-Tollgate-Signature", &signer.sign(&signed, self.visit.started))
+        headers.set(
+            "X-Tollgate-Signature",
+            &signer.sign(&signed, self.visit.started),
+        )
     }
 }
 

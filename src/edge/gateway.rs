@@ -24,7 +24,7 @@ use crate::{
     key::{Carriers, Presented, PresentedKey, SecretDigest},
     path::CanonicalPath,
     policy::{
-        Amount, Access, Cors, Mode, Origin, Price, Route, WhenUnavailable,
+        Access, Amount, Cors, Mode, Origin, Price, Route, WhenUnavailable,
         quote::{Choice, Facts, choose},
         router::{Found, Page},
     },
@@ -85,9 +85,14 @@ enum Destination<'a> {
     Page(Page),
     Admin,
     /// A preflight that Tollgate answers, for this page's origin.
-    Preflight { origin: Option<String>, methods: String },
+    Preflight {
+        origin: Option<String>,
+        methods: String,
+    },
     /// A preflight that the origin answers.
-    OriginPreflight { path: String },
+    OriginPreflight {
+        path: String,
+    },
 }
 
 impl Gateway {
@@ -133,18 +138,29 @@ impl Gateway {
 
     async fn serve(&self, visit: &Rc<Visit>, line: &mut Line) -> Result<Served, Interruption> {
         if self.is_loop(visit) {
-            return Err(Problem::new(Code::Loop, "this request has already come through this gateway").into());
+            return Err(Problem::new(
+                Code::Loop,
+                "this request has already come through this gateway",
+            )
+            .into());
         }
         if NEVER_FORWARDED.contains(&visit.method.as_str()) {
-            return Err(Problem::method_not_allowed("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS").into());
+            return Err(Problem::method_not_allowed(
+                "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
+            )
+            .into());
         }
         match self.destination(visit, line).await? {
             Destination::Page(page) => self.show(visit, page, line).await.map(Served::Own),
             Destination::Admin => self.operate(visit, line).await.map(Served::Own),
-            Destination::Preflight { origin, methods } => {
-                Ok(Served::Own(answer::preflight(visit, origin.as_deref(), &methods)?))
+            Destination::Preflight { origin, methods } => Ok(Served::Own(answer::preflight(
+                visit,
+                origin.as_deref(),
+                &methods,
+            )?)),
+            Destination::OriginPreflight { path } => {
+                self.forward_preflight(visit, &path).await.map(Served::Own)
             }
-            Destination::OriginPreflight { path } => self.forward_preflight(visit, &path).await.map(Served::Own),
             Destination::Through(passage) => self.pass(visit, passage, line).await,
         }
     }
@@ -156,7 +172,11 @@ impl Gateway {
         };
         let url = visit.url();
         let of = |name: &str| visit.header(name).unwrap_or_default();
-        let (call, account, key) = (of("X-Tollgate-Call"), of("X-Tollgate-Account"), of("X-Tollgate-Key"));
+        let (call, account, key) = (
+            of("X-Tollgate-Call"),
+            of("X-Tollgate-Account"),
+            of("X-Tollgate-Key"),
+        );
         let (plan, external_id) = (of("X-Tollgate-Plan"), of("X-Tollgate-External-Id"));
         let signed = Signed {
             method: &visit.method,
@@ -172,14 +192,22 @@ impl Gateway {
     }
 
     /// What the request is for, and what it costs.
-    async fn destination(&self, visit: &Visit, line: &mut Line) -> Result<Destination<'static>, Interruption> {
+    async fn destination(
+        &self,
+        visit: &Visit,
+        line: &mut Line,
+    ) -> Result<Destination<'static>, Interruption> {
         let observes = self.deployment.policy.gateway.mode == Mode::Observe;
         let url = visit.url();
         let path = match CanonicalPath::parse(url.path) {
             Ok(path) => path,
             Err(bad) if observes => {
                 let code = Problem::new(Code::BadPath, bad.to_string()).code;
-                return Ok(Destination::Through(Passage::observed(url.path, self.carriers(visit), code)));
+                return Ok(Destination::Through(Passage::observed(
+                    url.path,
+                    self.carriers(visit),
+                    code,
+                )));
             }
             Err(bad) => return Err(Problem::new(Code::BadPath, bad.to_string()).into()),
         };
@@ -191,13 +219,20 @@ impl Gateway {
         match found {
             Found::SelfService(page) => return Ok(Destination::Page(page)),
             Found::Admin => return Ok(Destination::Admin),
-            Found::Candidates(_) | Found::NotAllowed { .. } | Found::Unmatched(_) | Found::NoRoute => {}
+            Found::Candidates(_)
+            | Found::NotAllowed { .. }
+            | Found::Unmatched(_)
+            | Found::NoRoute => {}
         }
         match self.passage(visit, &path, found, line).await {
             Ok(passage) => Ok(Destination::Through(passage)),
             Err(Interruption::Refused(refused)) if observes => {
                 let code = refused.problem.code;
-                Ok(Destination::Through(Passage::observed(path.as_str(), self.carriers(visit), code)))
+                Ok(Destination::Through(Passage::observed(
+                    path.as_str(),
+                    self.carriers(visit),
+                    code,
+                )))
             }
             Err(interruption) => Err(interruption),
         }
@@ -216,7 +251,9 @@ impl Gateway {
             _ => &[],
         };
         // Where a route may be public, which one it is comes before the key.
-        let may_be_public = candidates.iter().any(|route| route.access == Access::Public);
+        let may_be_public = candidates
+            .iter()
+            .any(|route| route.access == Access::Public);
         let mut body = None;
         if may_be_public {
             let chosen = self.choose(visit, candidates, &mut body).await?;
@@ -233,7 +270,17 @@ impl Gateway {
             };
             let (key, carriers) = self.key(visit, line)?;
             let reported_in = reported_in(chosen.route);
-            return Ok(Passage::paid(path, Some(chosen.route), body, carriers, Fare { key, terms, reported_in }));
+            return Ok(Passage::paid(
+                path,
+                Some(chosen.route),
+                body,
+                carriers,
+                Fare {
+                    key,
+                    terms,
+                    reported_in,
+                },
+            ));
         }
         let (key, carriers) = self.key(visit, line)?;
         match found {
@@ -242,7 +289,17 @@ impl Gateway {
                 line.route = Some(chosen.route.template.clone());
                 let terms = chosen.terms.ok_or_else(|| no_route(path))?;
                 let reported_in = reported_in(chosen.route);
-                Ok(Passage::paid(path, Some(chosen.route), body, carriers, Fare { key, terms, reported_in }))
+                Ok(Passage::paid(
+                    path,
+                    Some(chosen.route),
+                    body,
+                    carriers,
+                    Fare {
+                        key,
+                        terms,
+                        reported_in,
+                    },
+                ))
             }
             Found::Unmatched(price) => {
                 line.route = Some(UNMATCHED_ENDPOINT.to_owned());
@@ -251,7 +308,17 @@ impl Gateway {
                     .terms(None, on_unknown)
                     .map_err(|bad| Problem::new(Code::BadRequest, bad.to_string()))?;
                 let reported_in = reported_by(price);
-                Ok(Passage::paid(path, None, None, carriers, Fare { key, terms, reported_in }))
+                Ok(Passage::paid(
+                    path,
+                    None,
+                    None,
+                    carriers,
+                    Fare {
+                        key,
+                        terms,
+                        reported_in,
+                    },
+                ))
             }
             Found::NotAllowed { allow } => Err(Problem::method_not_allowed(allow).into()),
             Found::NoRoute | Found::SelfService(_) | Found::Admin => Err(no_route(path).into()),
@@ -277,10 +344,16 @@ impl Gateway {
         };
         loop {
             let url = visit.url();
-            let facts = Facts { query: url.query.unwrap_or(""), header: &header, body: body.as_deref() };
+            let facts = Facts {
+                query: url.query.unwrap_or(""),
+                header: &header,
+                body: body.as_deref(),
+            };
             match choose(candidates, facts, gateway.on_unknown) {
                 Choice::Made(chosen) => return Ok(chosen),
-                Choice::Refused(bad) => return Err(Problem::new(Code::BadRequest, bad.to_string())),
+                Choice::Refused(bad) => {
+                    return Err(Problem::new(Code::BadRequest, bad.to_string()));
+                }
                 Choice::NeedsBody => *body = Some(visit.body(gateway.body_limit).await?),
             }
         }
@@ -295,7 +368,10 @@ impl Gateway {
                 Code::MissingKey,
                 "this call needs a key: send it as \"Authorization: Bearer KEY\" or \"X-API-Key: KEY\"",
             )),
-            Presented::TwoDifferent => Err(Problem::new(Code::BadRequest, "this request carries two different keys")),
+            Presented::TwoDifferent => Err(Problem::new(
+                Code::BadRequest,
+                "this request carries two different keys",
+            )),
             Presented::Mixed => Err(Problem::new(
                 Code::BadRequest,
                 "this request carries a key and another credential in one header",
@@ -305,7 +381,9 @@ impl Gateway {
                     .deployment
                     .keyring
                     .verify(prefixes, text)
-                    .map_err(|_| Problem::new(Code::InvalidKey, "this key is not one of this gateway's"))?;
+                    .map_err(|_| {
+                        Problem::new(Code::InvalidKey, "this key is not one of this gateway's")
+                    })?;
                 line.account = Some(key.account.to_string());
                 line.key = Some(key_id(&key).to_string());
                 Ok((key, carriers))
@@ -319,14 +397,25 @@ impl Gateway {
         let prefixes = &self.deployment.policy.gateway.key_prefixes;
         match Presented::read(authorization.as_deref(), x_api_key.as_deref(), prefixes) {
             Presented::Key { carriers, .. } => carriers,
-            Presented::None => Carriers { authorization: false, x_api_key: false },
-            Presented::TwoDifferent | Presented::Mixed => Carriers { authorization: true, x_api_key: true },
+            Presented::None => Carriers {
+                authorization: false,
+                x_api_key: false,
+            },
+            Presented::TwoDifferent | Presented::Mixed => Carriers {
+                authorization: true,
+                x_api_key: true,
+            },
         }
     }
 
     /// A preflight: of Tollgate's own paths answered here, of others by the origin or the policy,
     /// of public routes nobody's business.
-    fn preflight(&self, visit: &Visit, host: &str, path: &CanonicalPath) -> Option<Destination<'static>> {
+    fn preflight(
+        &self,
+        visit: &Visit,
+        host: &str,
+        path: &CanonicalPath,
+    ) -> Option<Destination<'static>> {
         if visit.method != "OPTIONS" {
             return None;
         }
@@ -337,46 +426,83 @@ impl Gateway {
                 origin: Some("*".to_owned()),
                 methods: "GET, POST, PUT, PATCH, DELETE".to_owned(),
             }),
-            Found::Candidates(candidates) if candidates.iter().all(|route| route.access == Access::Public) => None,
-            Found::Candidates(_) | Found::NotAllowed { .. } | Found::Unmatched(_) | Found::NoRoute => {
-                Some(match &self.deployment.policy.gateway.cors {
-                    Cors::Origin => Destination::OriginPreflight { path: path.as_str().to_owned() },
-                    Cors::Origins(origins) => Destination::Preflight {
-                        origin: origins.contains(&origin).then_some(origin),
-                        methods: method,
-                    },
-                })
+            Found::Candidates(candidates)
+                if candidates
+                    .iter()
+                    .all(|route| route.access == Access::Public) =>
+            {
+                None
             }
+            Found::Candidates(_)
+            | Found::NotAllowed { .. }
+            | Found::Unmatched(_)
+            | Found::NoRoute => Some(match &self.deployment.policy.gateway.cors {
+                Cors::Origin => Destination::OriginPreflight {
+                    path: path.as_str().to_owned(),
+                },
+                Cors::Origins(origins) => Destination::Preflight {
+                    origin: origins.contains(&origin).then_some(origin),
+                    methods: method,
+                },
+            }),
         }
     }
 
-    async fn forward_preflight(&self, visit: &Visit, path: &str) -> Result<web_sys::Response, Interruption> {
+    async fn forward_preflight(
+        &self,
+        visit: &Visit,
+        path: &str,
+    ) -> Result<web_sys::Response, Interruption> {
         let gateway = &self.deployment.policy.gateway;
         let forward = Forward {
             visit,
             origin: self.origin(visit),
             path,
             body: None,
-            drop: Carriers { authorization: true, x_api_key: true },
+            drop: Carriers {
+                authorization: true,
+                x_api_key: true,
+            },
             identity: None,
             cache: false,
             upgrade: false,
             timeout: gateway.origin_timeout,
         };
-        let from_origin = forward.send_preflight(&self.env).await.map_err(|failure| of_failure(&failure))?;
+        let from_origin = forward
+            .send_preflight(&self.env)
+            .await
+            .map_err(|failure| of_failure(&failure))?;
         let request_id = visit.request_id();
-        let about = About { request_id: &request_id, standing: None, charged: None };
-        Ok(answer::hand_on(visit, &forward.origin_url(), &from_origin, &about)?)
+        let about = About {
+            request_id: &request_id,
+            standing: None,
+            charged: None,
+        };
+        Ok(answer::hand_on(
+            visit,
+            &forward.origin_url(),
+            &from_origin,
+            &about,
+        )?)
     }
 
     /// A page of the caller's own account.
-    async fn show(&self, visit: &Visit, page: Page, line: &mut Line) -> Result<web_sys::Response, Interruption> {
+    async fn show(
+        &self,
+        visit: &Visit,
+        page: Page,
+        line: &mut Line,
+    ) -> Result<web_sys::Response, Interruption> {
         if !matches!(visit.method.as_str(), "GET" | "HEAD") {
             return Err(Problem::method_not_allowed("GET, HEAD").into());
         }
         let (key, _) = self.key(visit, line)?;
         let page = crate::self_service::read(page, visit.url().query)?;
-        let read = Request::Read(Read { key: key.key, digest: key.digest, page });
+        let read = Request::Read(Read {
+            key: key.key,
+            digest: key.digest,
+            page,
+        });
         match self.ask(&key.account, &read, line).await? {
             Reply::Document(document) => Ok(self.show_document(visit, &document)?),
             Reply::Refused(refusal) => Err(self.refused(visit, &refusal)),
@@ -384,7 +510,11 @@ impl Gateway {
         }
     }
 
-    pub(super) fn show_document(&self, visit: &Visit, document: &Document) -> Result<web_sys::Response, JsValue> {
+    pub(super) fn show_document(
+        &self,
+        visit: &Visit,
+        document: &Document,
+    ) -> Result<web_sys::Response, JsValue> {
         let request_id = visit.request_id();
         let about = About {
             request_id: &request_id,
@@ -414,7 +544,12 @@ impl Gateway {
     }
 
     /// Admits the call, forwards it, and has it settled whatever the client does meanwhile.
-    async fn pass(&self, visit: &Rc<Visit>, mut passage: Passage<'static>, line: &mut Line) -> Result<Served, Interruption> {
+    async fn pass(
+        &self,
+        visit: &Rc<Visit>,
+        mut passage: Passage<'static>,
+        line: &mut Line,
+    ) -> Result<Served, Interruption> {
         line.would_refuse = passage.would_refuse;
         let ride = match passage.fare.take() {
             None => None,
@@ -465,7 +600,9 @@ impl Gateway {
             key: fare.key.key,
             digest: fare.key.digest,
             method: visit.method.clone(),
-            endpoint: route.map_or(UNMATCHED_ENDPOINT, |route| &route.template).to_owned(),
+            endpoint: route
+                .map_or(UNMATCHED_ENDPOINT, |route| &route.template)
+                .to_owned(),
             terms: fare.terms.clone(),
             repeated_refusals: deployment.refusals.borrow_mut().take_repeated(
                 &fare.key.account,
@@ -516,7 +653,11 @@ impl Gateway {
 
     /// In the background: nobody will call with this admission, so it must not count.
     fn give_up(&self, visit: &Visit, fare: &Fare) {
-        let (objects, account, operation) = (Rc::clone(&self.objects), fare.key.account.clone(), visit.operation);
+        let (objects, account, operation) = (
+            Rc::clone(&self.objects),
+            fare.key.account.clone(),
+            visit.operation,
+        );
         let cancelled = future_to_promise(async move {
             if let Err(failed) = objects.give_up(&account, operation).await {
                 let event = serde_json::json!({ "event": "cancel_failed", "account": account, "detail": failed.detail });
@@ -572,7 +713,13 @@ impl From<JsValue> for Interruption {
 }
 
 impl Passage<'static> {
-    fn paid(path: &CanonicalPath, route: Option<&'static Route>, body: Option<Vec<u8>>, carriers: Carriers, fare: Fare) -> Self {
+    fn paid(
+        path: &CanonicalPath,
+        route: Option<&'static Route>,
+        body: Option<Vec<u8>>,
+        carriers: Carriers,
+        fare: Fare,
+    ) -> Self {
         Self {
             path: path.as_str().to_owned(),
             route,
@@ -612,7 +759,10 @@ impl Journey {
             Ok(from_origin) => (from_origin.status(), true),
             Err(failure) => (of_failure(failure).status(), false),
         };
-        let reported = forwarded.as_ref().ok().and_then(|from_origin| self.reported(from_origin));
+        let reported = forwarded
+            .as_ref()
+            .ok()
+            .and_then(|from_origin| self.reported(from_origin));
         if let Ok(answer) = self.answer(forwarded, answered, reported) {
             self.line.answered(answer.status(), self.visit.started);
             // The client may be gone: the call is settled all the same.
@@ -632,13 +782,22 @@ impl Journey {
             origin: self.gateway.origin(&self.visit),
             path: &self.passage.path,
             body: self.passage.body.as_deref(),
-            drop: if keeps_key { Carriers { authorization: false, x_api_key: false } } else { self.passage.carriers },
+            drop: if keeps_key {
+                Carriers {
+                    authorization: false,
+                    x_api_key: false,
+                }
+            } else {
+                self.passage.carriers
+            },
             identity: identity.as_ref(),
             cache: route.is_some_and(|route| route.cache),
             upgrade: route.is_some_and(|route| route.upgrade),
             timeout: route.map_or(gateway.origin_timeout, |route| route.timeout),
         };
-        let forwarded = forward.send(&self.gateway.env, &self.gateway.deployment.signer).await;
+        let forwarded = forward
+            .send(&self.gateway.env, &self.gateway.deployment.signer)
+            .await;
         self.passage.body = None;
         forwarded
     }
@@ -647,7 +806,12 @@ impl Journey {
     fn reported(&self, from_origin: &web_sys::Response) -> Option<Reported> {
         let header = self.ride.as_ref()?.fare.reported_in.as_ref()?;
         let value = from_origin.headers().get(header).ok().flatten();
-        Some(value.as_deref().and_then(Quantity::parse).map_or(Reported::Unreadable, Reported::Value))
+        Some(
+            value
+                .as_deref()
+                .and_then(Quantity::parse)
+                .map_or(Reported::Unreadable, Reported::Value),
+        )
     }
 
     fn answer(
@@ -659,8 +823,13 @@ impl Journey {
         let request_id = self.line.request_id.clone();
         match forwarded {
             Ok(from_origin) => {
-                let (standing, charged) = self.standing_after(from_origin.status(), answered, reported);
-                let about = About { request_id: &request_id, standing: standing.as_ref(), charged };
+                let (standing, charged) =
+                    self.standing_after(from_origin.status(), answered, reported);
+                let about = About {
+                    request_id: &request_id,
+                    standing: standing.as_ref(),
+                    charged,
+                };
                 let origin_url = match self.gateway.origin(&self.visit) {
                     Origin::Url(url) => url.clone(),
                     Origin::Service(_) | Origin::Zone => self.visit.url().origin(),
@@ -674,14 +843,23 @@ impl Journey {
                 let problem = of_failure(&failure);
                 self.line.code = Some(problem.code.as_str());
                 let (standing, charged) = self.standing_after(problem.status(), answered, reported);
-                let about = About { request_id: &request_id, standing: standing.as_ref(), charged };
+                let about = About {
+                    request_id: &request_id,
+                    standing: standing.as_ref(),
+                    charged,
+                };
                 answer::problem(&self.visit, &problem.into(), &about)
             }
         }
     }
 
     /// How the key stands once the call is ended as its status says, and what it was charged.
-    fn standing_after(&self, status: u16, answered: bool, reported: Option<Reported>) -> (Option<Standing>, Option<Credits>) {
+    fn standing_after(
+        &self,
+        status: u16,
+        answered: bool,
+        reported: Option<Reported>,
+    ) -> (Option<Standing>, Option<Credits>) {
         let Some(ride) = &self.ride else {
             return (None, None);
         };
@@ -692,11 +870,17 @@ impl Journey {
         } else if terms.job.is_some() {
             None
         } else {
-            Some(terms.charge(held, reported.unwrap_or(Reported::Unreadable)).credits)
+            Some(
+                terms
+                    .charge(held, reported.unwrap_or(Reported::Unreadable))
+                    .credits,
+            )
         };
         let comes_back = held.saturating_sub(charged.unwrap_or(held));
         let mut standing = ride.admission.standing;
-        standing.credits_remaining = standing.credits_remaining.map(|rest| rest.saturating_add(comes_back));
+        standing.credits_remaining = standing
+            .credits_remaining
+            .map(|rest| rest.saturating_add(comes_back));
         (Some(standing), charged)
     }
 
@@ -713,7 +897,12 @@ impl Journey {
             answered,
             reported,
         });
-        match self.gateway.objects.ask_again(&ride.fare.key.account, &settle).await {
+        match self
+            .gateway
+            .objects
+            .ask_again(&ride.fare.key.account, &settle)
+            .await
+        {
             Ok(answer) => self.line.rows = self.line.rows.saturating_add(answer.rows_written),
             Err(failed) => self.line.detail = Some(format!("not settled: {}", failed.detail)),
         }
@@ -744,11 +933,17 @@ fn refuse(visit: &Visit, refused: &Refused) -> Result<web_sys::Response, JsValue
 }
 
 fn key_id(key: &PresentedKey) -> KeyId {
-    KeyId { account: key.account.clone(), number: key.key }
+    KeyId {
+        account: key.account.clone(),
+        number: key.key,
+    }
 }
 
 fn call_id(key: &PresentedKey, admission: &Admission) -> CallId {
-    CallId { account: key.account.clone(), number: admission.call }
+    CallId {
+        account: key.account.clone(),
+        number: admission.call,
+    }
 }
 
 fn reported_in(route: &Route) -> Option<String> {
@@ -766,11 +961,17 @@ fn reported_by(price: &Price) -> Option<String> {
 }
 
 fn no_route(path: &CanonicalPath) -> Problem {
-    Problem::new(Code::NoRoute, format!("there is nothing at {}", path.as_str()))
+    Problem::new(
+        Code::NoRoute,
+        format!("there is nothing at {}", path.as_str()),
+    )
 }
 
 pub(super) fn unavailable() -> Problem {
-    Problem::new(Code::Unavailable, "the account cannot be asked right now; nothing was counted or charged")
+    Problem::new(
+        Code::Unavailable,
+        "the account cannot be asked right now; nothing was counted or charged",
+    )
 }
 
 /// An answer that no version of the object gives to this question.
@@ -781,11 +982,13 @@ pub(super) fn unexpected(reply: &Reply) -> Interruption {
 
 fn of_failure(failure: &OriginFailure) -> Problem {
     match failure {
-        OriginFailure::Unreachable(_) => {
-            Problem::new(Code::OriginUnreachable, "the origin could not be reached; nothing was charged")
-        }
-        OriginFailure::Timeout => {
-            Problem::new(Code::OriginTimeout, "the origin did not answer in time; nothing was charged")
-        }
+        OriginFailure::Unreachable(_) => Problem::new(
+            Code::OriginUnreachable,
+            "the origin could not be reached; nothing was charged",
+        ),
+        OriginFailure::Timeout => Problem::new(
+            Code::OriginTimeout,
+            "the origin did not answer in time; nothing was charged",
+        ),
     }
 }

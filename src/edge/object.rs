@@ -45,7 +45,10 @@ impl AccountCore {
     pub fn new(state: &ObjectState) -> Self {
         let object = deployment::policy()
             .map(|policy| RefCell::new(Object::new(SqlStore::new(state.storage()), policy)));
-        Self { object, alarm_at: Cell::new(None) }
+        Self {
+            object,
+            alarm_at: Cell::new(None),
+        }
     }
 
     /// Carries out one message (see `protocol.rs`) and answers it. Never waits.
@@ -66,19 +69,22 @@ impl AccountCore {
             return;
         };
         if let Err(detail) = object.tick(now) {
-            console_error(&serde_json::json!({ "event": "alarm_failed", "detail": detail }).to_string());
+            console_error(
+                &serde_json::json!({ "event": "alarm_failed", "detail": detail }).to_string(),
+            );
             self.set_alarm(object.store().storage(), now.plus(SWEEP));
             return;
         }
         self.arm(&object, now);
     }
-
 }
 
 impl AccountCore {
     fn answer(&self, message: &[u8]) -> Answer {
         let unavailable = |detail: &str| Answer {
-            reply: Reply::Unavailable { detail: detail.to_owned() },
+            reply: Reply::Unavailable {
+                detail: detail.to_owned(),
+            },
             rows_written: 0,
         };
         let object = match &self.object {
@@ -96,7 +102,10 @@ impl AccountCore {
         let now = clock();
         let reply = object.handle(request, now);
         self.arm(&object, now);
-        Answer { reply, rows_written: object.store_mut().take_rows_written() }
+        Answer {
+            reply,
+            rows_written: object.store_mut().take_rows_written(),
+        }
     }
 
     /// Sets the alarm, if it would come too late.
@@ -104,7 +113,11 @@ impl AccountCore {
         let Some(wakeup) = object.next_wakeup() else {
             return;
         };
-        if self.alarm_at.get().is_some_and(|alarm_at| alarm_at <= sweep_after(wakeup)) {
+        if self
+            .alarm_at
+            .get()
+            .is_some_and(|alarm_at| alarm_at <= sweep_after(wakeup))
+        {
             return;
         }
         self.set_alarm(object.store().storage(), sweep_after(wakeup).max(now));

@@ -21,7 +21,11 @@ extern "C" {
     #[wasm_bindgen(method, catch, js_name = getByName)]
     pub fn get_by_name(this: &Accounts, name: &str) -> Result<AccountStub, JsValue>;
     #[wasm_bindgen(method, catch, js_name = getByName)]
-    pub fn get_by_name_near(this: &Accounts, name: &str, options: &JsValue) -> Result<AccountStub, JsValue>;
+    pub fn get_by_name_near(
+        this: &Accounts,
+        name: &str,
+        options: &JsValue,
+    ) -> Result<AccountStub, JsValue>;
 
     /// One account's object, from far.
     pub type AccountStub;
@@ -31,10 +35,17 @@ extern "C" {
     /// Another Worker, bound as a service.
     pub type Service;
     #[wasm_bindgen(method, catch, js_name = fetch)]
-    pub async fn fetch(this: &Service, request: &web_sys::Request, init: &web_sys::RequestInit) -> Result<web_sys::Response, JsValue>;
+    pub async fn fetch(
+        this: &Service,
+        request: &web_sys::Request,
+        init: &web_sys::RequestInit,
+    ) -> Result<web_sys::Response, JsValue>;
 
     #[wasm_bindgen(catch, js_name = fetch)]
-    pub async fn fetch(request: &web_sys::Request, init: &web_sys::RequestInit) -> Result<web_sys::Response, JsValue>;
+    pub async fn fetch(
+        request: &web_sys::Request,
+        init: &web_sys::RequestInit,
+    ) -> Result<web_sys::Response, JsValue>;
 
     #[wasm_bindgen(js_name = setTimeout)]
     fn set_timeout(callback: &Function, millis: i32) -> JsValue;
@@ -110,7 +121,10 @@ impl Timer {
         let callback = Closure::once(callback);
         let millis = i32::try_from(millis).unwrap_or(i32::MAX);
         let timer = set_timeout(callback.as_ref().unchecked_ref(), millis);
-        Self { timer, _callback: callback }
+        Self {
+            timer,
+            _callback: callback,
+        }
     }
 }
 

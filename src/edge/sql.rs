@@ -39,8 +39,7 @@ const VERSION_ROW: u32 = 1;
 const PROFILE_ROW: u32 = 2;
 const SNAPSHOT_ROW: u32 = 3;
 /// The columns of a call, in the order in which [`read_call`] reads them.
-const CALL_COLUMNS: &str =
-    "number, at, key, method, endpoint, hold, state, status, charged, response_time_ms, ended_at, mark";
+const CALL_COLUMNS: &str = "number, at, key, method, endpoint, hold, state, status, charged, response_time_ms, ended_at, mark";
 
 #[wasm_bindgen]
 extern "C" {
@@ -49,7 +48,10 @@ extern "C" {
     #[wasm_bindgen(method, getter)]
     pub fn sql(this: &Storage) -> Sql;
     #[wasm_bindgen(method, catch, js_name = transactionSync)]
-    fn transaction_sync(this: &Storage, work: &mut dyn FnMut() -> Result<(), JsValue>) -> Result<(), JsValue>;
+    fn transaction_sync(
+        this: &Storage,
+        work: &mut dyn FnMut() -> Result<(), JsValue>,
+    ) -> Result<(), JsValue>;
     #[wasm_bindgen(method, catch, js_name = setAlarm)]
     pub fn set_alarm(this: &Storage, at_millis: f64) -> Result<js_sys::Promise, JsValue>;
 
@@ -150,7 +152,12 @@ impl SqlStore {
     /// The storage of the object it is opened in.
     pub fn new(storage: Storage) -> Self {
         let sql = storage.sql();
-        Self { storage, sql, month: None, rows_written: 0.0 }
+        Self {
+            storage,
+            sql,
+            month: None,
+            rows_written: 0.0,
+        }
     }
 
     /// The storage itself, for alarms.
@@ -167,23 +174,33 @@ impl SqlStore {
     }
 
     fn rows(&self, statement: &str, bindings: &[JsValue]) -> Result<Array, StorageError> {
-        let cursor = self.sql.exec(&statement.into(), &bindings.iter().collect())?;
+        let cursor = self
+            .sql
+            .exec(&statement.into(), &bindings.iter().collect())?;
         Ok(cursor.raw()?.to_array()?)
     }
 
     fn run(&mut self, statement: &str, bindings: &[JsValue]) -> Result<(), StorageError> {
-        let cursor = self.sql.exec(&statement.into(), &bindings.iter().collect())?;
+        let cursor = self
+            .sql
+            .exec(&statement.into(), &bindings.iter().collect())?;
         self.rows_written += cursor.rows_written();
         Ok(())
     }
 
     fn has_schema(&self) -> Result<bool, StorageError> {
-        let found = self.rows("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'account'", &[])?;
+        let found = self.rows(
+            "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'account'",
+            &[],
+        )?;
         Ok(found.length() > 0)
     }
 
     fn calls(&self, query: &str, bindings: &[JsValue]) -> Result<Vec<CallRow>, StorageError> {
-        self.rows(query, bindings)?.iter().map(|row| read_call(&row.unchecked_into())).collect()
+        self.rows(query, bindings)?
+            .iter()
+            .map(|row| read_call(&row.unchecked_into()))
+            .collect()
     }
 
     fn write(&mut self, write: &Write) -> Result<(), StorageError> {
@@ -204,8 +221,14 @@ impl SqlStore {
             )?;
         }
         if !write.changes.admitted.is_empty() {
-            let month = write.month.ok_or_else(|| StorageError("no month is open for calls".to_owned()))?;
-            if self.month.as_ref().is_none_or(|statements| statements.month != month) {
+            let month = write
+                .month
+                .ok_or_else(|| StorageError("no month is open for calls".to_owned()))?;
+            if self
+                .month
+                .as_ref()
+                .is_none_or(|statements| statements.month != month)
+            {
                 self.month = Some(MonthStatements::of(month));
             }
         }
@@ -220,7 +243,10 @@ impl SqlStore {
         }
         for (number, body) in &write.keys {
             let bindings = [number.get().into(), blob(body)];
-            self.run("INSERT OR REPLACE INTO keys (number, body) VALUES (?, ?)", &bindings)?;
+            self.run(
+                "INSERT OR REPLACE INTO keys (number, body) VALUES (?, ?)",
+                &bindings,
+            )?;
         }
         if let Some(profile) = &write.profile {
             self.put(PROFILE_ROW, profile)?;
@@ -235,7 +261,10 @@ impl SqlStore {
     }
 
     fn put(&mut self, row: u32, body: &[u8]) -> Result<(), StorageError> {
-        self.run("INSERT OR REPLACE INTO account (id, body) VALUES (?, ?)", &[row.into(), blob(body)])
+        self.run(
+            "INSERT OR REPLACE INTO account (id, body) VALUES (?, ?)",
+            &[row.into(), blob(body)],
+        )
     }
 
     fn admit(&mut self, row: &CallRow) -> Result<(), StorageError> {
@@ -283,7 +312,10 @@ impl SqlStore {
             return Ok(());
         };
         let hold = minicbor::to_vec(hold).map_err(|_| StorageError::unreadable("hold"))?;
-        let statement = format!("UPDATE {} SET hold = ? WHERE number = ?", table_of(end.month));
+        let statement = format!(
+            "UPDATE {} SET hold = ? WHERE number = ?",
+            table_of(end.month)
+        );
         self.run(&statement, &[blob(&hold), to_number(end.call.get()).into()])
     }
 
@@ -316,7 +348,10 @@ impl SqlStore {
     fn remember(&mut self, answer: &Remembered) -> Result<(), StorageError> {
         if let Some(until) = answer.until {
             let day_before = until.minus(crate::object::REMEMBERED);
-            self.run("DELETE FROM answers WHERE until < ?", &[millis(day_before).into()])?;
+            self.run(
+                "DELETE FROM answers WHERE until < ?",
+                &[millis(day_before).into()],
+            )?;
         }
         self.run(
             "INSERT OR REPLACE INTO answers (id, key, request, status, json, until) VALUES (?, ?, ?, ?, ?, ?)",
@@ -354,22 +389,35 @@ impl Store for SqlStore {
             let row: Array = row.unchecked_into();
             let number = integer(&row.get(0)).and_then(|number| u32::try_from(number).ok());
             let number = number.ok_or_else(|| StorageError::unreadable("key"))?;
-            loaded.keys.push((KeyNumber::new(number), bytes(&row.get(1))));
+            loaded
+                .keys
+                .push((KeyNumber::new(number), bytes(&row.get(1))));
         }
         Ok(Some(loaded))
     }
 
     fn call(&self, month: MonthNumber, call: CallNumber) -> Result<Option<CallRow>, StorageError> {
-        let query = format!("SELECT {CALL_COLUMNS} FROM {} WHERE number = ?", table_of(month));
+        let query = format!(
+            "SELECT {CALL_COLUMNS} FROM {} WHERE number = ?",
+            table_of(month)
+        );
         Ok(self.calls(&query, &[to_number(call.get()).into()])?.pop())
     }
 
     fn calls_after(&self, month: MonthNumber, last: u64) -> Result<Vec<CallRow>, StorageError> {
-        let query = format!("SELECT {CALL_COLUMNS} FROM {} WHERE number > ? ORDER BY number", table_of(month));
+        let query = format!(
+            "SELECT {CALL_COLUMNS} FROM {} WHERE number > ? ORDER BY number",
+            table_of(month)
+        );
         self.calls(&query, &[to_number(last).into()])
     }
 
-    fn newest_calls(&self, month: MonthNumber, offset: u64, limit: u64) -> Result<Vec<CallRow>, StorageError> {
+    fn newest_calls(
+        &self,
+        month: MonthNumber,
+        offset: u64,
+        limit: u64,
+    ) -> Result<Vec<CallRow>, StorageError> {
         let query = format!(
             "SELECT {CALL_COLUMNS} FROM {} WHERE state <> {} ORDER BY number DESC LIMIT ? OFFSET ?",
             table_of(month),
@@ -385,11 +433,17 @@ impl Store for SqlStore {
         };
         let row: Array = row.unchecked_into();
         let digest = |index| {
-            <[u8; 32]>::try_from(bytes(&row.get(index))).map_err(|_| StorageError::unreadable("answer"))
+            <[u8; 32]>::try_from(bytes(&row.get(index)))
+                .map_err(|_| StorageError::unreadable("answer"))
         };
         Ok(Some(Remembered {
-            request: crate::account::Fingerprint { key: digest(0)?, request: digest(1)? },
-            status: integer(&row.get(2)).and_then(|status| u16::try_from(status).ok()).unwrap_or(200),
+            request: crate::account::Fingerprint {
+                key: digest(0)?,
+                request: digest(1)?,
+            },
+            status: integer(&row.get(2))
+                .and_then(|status| u16::try_from(status).ok())
+                .unwrap_or(200),
             json: row.get(3).as_string().unwrap_or_default(),
             until: integer(&row.get(4)).map(Timestamp::from_millis),
         }))
@@ -432,7 +486,9 @@ fn read_call(row: &Array) -> Result<CallRow, StorageError> {
         .and_then(|state| CallState::from_number(u8::try_from(state).ok()?))
         .ok_or_else(unreadable)?;
     let call = Call {
-        number: unsigned(0).and_then(CallNumber::new).ok_or_else(unreadable)?,
+        number: unsigned(0)
+            .and_then(CallNumber::new)
+            .ok_or_else(unreadable)?,
         key: KeyNumber::new(small(2).ok_or_else(unreadable)?),
         admitted_at: Timestamp::from_millis(number_at(1).ok_or_else(unreadable)?),
         hold,

@@ -44,7 +44,12 @@ impl Visit {
 
     /// The URL's parts. The runtime only hands over absolute URLs.
     pub fn url(&self) -> CalledUrl<'_> {
-        CalledUrl::split(&self.url).unwrap_or(CalledUrl { scheme: "", authority: "", path: "", query: None })
+        CalledUrl::split(&self.url).unwrap_or(CalledUrl {
+            scheme: "",
+            authority: "",
+            path: "",
+            query: None,
+        })
     }
 
     /// The id of a request that becomes no call.
@@ -68,9 +73,16 @@ impl Visit {
     /// 413 for a longer one, 400 for one that breaks off.
     pub async fn body(&self, limit: usize) -> Result<Vec<u8>, Problem> {
         let too_large = || {
-            Problem::new(Code::BodyTooLarge, format!("the body of this request is read, and {limit} bytes are the most that is read"))
+            Problem::new(
+                Code::BodyTooLarge,
+                format!(
+                    "the body of this request is read, and {limit} bytes are the most that is read"
+                ),
+            )
         };
-        let told = self.header("Content-Length").and_then(|length| length.parse::<usize>().ok());
+        let told = self
+            .header("Content-Length")
+            .and_then(|length| length.parse::<usize>().ok());
         if told.is_some_and(|length| length > limit) {
             return Err(too_large());
         }
@@ -82,10 +94,15 @@ impl Visit {
         let mut body = Vec::new();
         loop {
             let chunk = JsFuture::from(reader.read()).await.map_err(broken)?;
-            if Reflect::get(&chunk, &"done".into()).map_err(broken)?.is_truthy() {
+            if Reflect::get(&chunk, &"done".into())
+                .map_err(broken)?
+                .is_truthy()
+            {
                 return Ok(body);
             }
-            let bytes: Uint8Array = Reflect::get(&chunk, &"value".into()).map_err(broken)?.unchecked_into();
+            let bytes: Uint8Array = Reflect::get(&chunk, &"value".into())
+                .map_err(broken)?
+                .unchecked_into();
             let length = usize::try_from(bytes.length()).unwrap_or(usize::MAX);
             if body.len().saturating_add(length) > limit {
                 // The rest is not wanted; nobody waits for its end.
