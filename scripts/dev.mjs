@@ -8,7 +8,7 @@ import { build } from "./build.mjs";
 import { checkPolicy } from "./check.mjs";
 import { inProject } from "./project.mjs";
 import { setUp, underProjectNode } from "./setup.mjs";
-import { Failure, keepQuiet, main, say } from "./step.mjs";
+import { ENDING_SIGNALS, Failure, keepQuiet, main, say } from "./step.mjs";
 
 const USAGE = `npm run dev -- [options]
   --policy FILE   the policy to run under (policy.toml)
@@ -76,15 +76,14 @@ async function portMustBeFree(port) {
 }
 
 async function runGateway(options) {
-  const policyText = readPolicy(options.policy);
   await build();
   if (options.policy !== inProject("policy.toml")) await checkPolicy(options.policy);
+  const policyText = readPolicy(options.policy);
   // These need the packages that set-up brings.
   const [{ parse }, { runBundle }, { startDemoOrigin }, { openDemoAccount, curlLine }] = await Promise.all(
     ["smol-toml", "./runtime.mjs", "./demo-origin.mjs", "./demo-account.mjs"].map((name) => import(name)),
   );
 
-  const stopping = Promise.race(["SIGINT", "SIGTERM", "SIGHUP"].map((signal) => once(process, signal)));
   const running = [];
   try {
     const origin = options.origin ? { url: options.origin, close() {} } : await startDemoOrigin();
@@ -100,6 +99,9 @@ async function runGateway(options) {
       throw new Failure(`The gateway did not start: ${error.message}`);
     });
     running.push(() => miniflare.dispose());
+    // Miniflare would leave at once with a signal's exit code; being asked to end is no failure.
+    for (const signal of ENDING_SIGNALS) process.removeAllListeners(signal);
+    const stopping = Promise.race(ENDING_SIGNALS.map((signal) => once(process, signal)));
 
     const policy = parse(policyText);
     const plan = options.plan ?? Object.keys(policy.plans ?? {})[0];

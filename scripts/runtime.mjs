@@ -38,7 +38,7 @@ export async function runBundle({ port, policy, bindings, state, onLog, environm
     return { miniflare, url: (await miniflare.unsafeGetDirectURL()).origin };
   } catch (error) {
     await miniflare.dispose().catch(() => {});
-    throw error;
+    throw new Error(workerdsWords(error.message));
   }
 }
 
@@ -53,4 +53,10 @@ function modulesOf(policy) {
   });
   // The first module is the entry.
   return [{ type: "ESModule", path: join(DIST, "entry.js"), contents: readFileSync(join(DIST, "entry.js")) }, ...modules];
+}
+
+// What workerd said when it did not start, out of the structured lines that miniflare hands on.
+function workerdsWords(text) {
+  const words = text.split("\n").flatMap((line) => (line.startsWith("{") ? [JSON.parse(line).message] : []));
+  return words.length > 0 ? words.join("\n") : text;
 }

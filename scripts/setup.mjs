@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { cargoTool, cargoTools, inProject, movedClock, npmProgram, rustChannel } from "./project.mjs";
-import { Failure, main, outputOf, step } from "./step.mjs";
+import { ENDING_SIGNALS, Failure, main, outputOf, step } from "./step.mjs";
 
 const WASM = "wasm32-unknown-unknown";
 const NETWORK = "Is the network there? Running the same command again goes on where it stopped.";
@@ -84,11 +84,11 @@ async function clockLibrary() {
 }
 
 // After set-up: goes on in this process where its Node.js is new enough, else in the project's own, and
-// then ends as that one ends. Signals sent to this process reach the other, so that nothing is left behind.
+// then ends as that one ends. Signals sent to this process reach the other.
 export async function underProjectNode(run) {
   if (Number(process.versions.node.split(".")[0]) >= NODE_MAJOR) return run();
   const child = spawn(npmProgram("node"), process.argv.slice(1), { stdio: "inherit" });
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => child.kill(signal));
+  for (const signal of ENDING_SIGNALS) process.on(signal, () => child.kill(signal));
   const [code] = await once(child, "exit");
   process.exitCode = code ?? 1;
 }

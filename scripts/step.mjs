@@ -6,6 +6,9 @@ import { root } from "./project.mjs";
 
 const TAIL_LINES = 60;
 
+// What ends this process ends its children first, so that nothing is left behind.
+export const ENDING_SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"];
+
 // A failure that the person at the terminal can act on: told in one sentence, without a stack.
 export class Failure extends Error {}
 
@@ -34,7 +37,10 @@ export async function step(title, command, args, { env = {}, live = false, other
   for (const stream of [child.stdout, child.stderr]) {
     stream?.setEncoding("utf8").on("data", (text) => (output += text));
   }
+  const passOn = (signal) => child.kill(signal);
+  for (const signal of ENDING_SIGNALS) process.on(signal, passOn);
   const [code, signal] = await once(child, "close").catch((error) => [error.message]);
+  for (const signal of ENDING_SIGNALS) process.off(signal, passOn);
   const seconds = ((performance.now() - started) / 1000).toFixed(1);
   if (code !== 0) {
     const tail = output.trimEnd().split("\n").slice(-TAIL_LINES).join("\n");
