@@ -8,7 +8,14 @@ import { setUp, underProjectNode } from "./setup.mjs";
 import { main, say, step } from "./step.mjs";
 import { buildWasm } from "./wasm.mjs";
 
-const INPUTS = ["build/index.js", "build/index_bg.wasm", "src/entry.mjs", "policy.toml", "wrangler.toml", "package-lock.json"];
+const INPUTS = [
+  "build/index.js",
+  "build/index_bg.wasm",
+  "src/entry.mjs",
+  "policy.toml",
+  "wrangler.toml",
+  "package-lock.json",
+];
 
 export async function build() {
   await buildWasm();
@@ -16,10 +23,12 @@ export async function build() {
   if (isMadeFrom("dist", inputs)) return say("▸ dist/ is up to date");
   // File names in the bundle carry hashes: what an earlier build left would stay beside it.
   rmSync(inProject("dist"), { recursive: true, force: true });
-  await step("Bundle into dist/ (a few seconds)", npmProgram("wrangler"), ["deploy", "--dry-run", "--outdir", "dist"], {
-    env: { WRANGLER_SEND_METRICS: "false" },
-    otherwise: "wrangler's words are above.",
-  });
+  await step(
+    "Bundle into dist/ (a few seconds)",
+    npmProgram("wrangler"),
+    ["deploy", "--dry-run", "--outdir", "dist"],
+    { otherwise: "wrangler's words are above." },
+  );
   markAsMadeFrom("dist", inputs);
 }
 

@@ -6,7 +6,9 @@ import { rust } from "./setup.mjs";
 import { main, say, step } from "./step.mjs";
 
 export async function checkPolicy(file = "policy.toml") {
-  if (!existsSync(inProject("src", "bin", "check.rs"))) return say("▸ No policy checker yet: src/bin/check.rs is missing");
+  if (!existsSync(inProject("src", "bin", "check.rs"))) {
+    return say("▸ No policy checker yet: src/bin/check.rs is missing");
+  }
   await step(`Check ${file}`, "cargo", ["run", "--quiet", "--bin", "check", "--", file], {
     live: true,
     otherwise: "Mend the policy as told above.",

@@ -5,7 +5,12 @@ import { once } from "node:events";
 export async function startDemoOrigin() {
   const server = http.createServer((request, response) => {
     const told = Object.entries(request.headers).filter(([name]) => name.startsWith("x-tollgate-"));
-    const body = JSON.stringify({ message: "The demo origin answers.", method: request.method, path: request.url, tollgate: Object.fromEntries(told) });
+    const body = JSON.stringify({
+      message: "The demo origin answers.",
+      method: request.method,
+      path: request.url,
+      tollgate: Object.fromEntries(told),
+    });
     // The body is not looked at, but must be taken for the connection to be used again.
     request.resume();
     response.writeHead(200, { "content-type": "application/json" });

@@ -41,8 +41,13 @@ function optionsFrom(args) {
         help: { type: "boolean", default: false },
       },
     });
-    if (!/^\d{1,5}$/.test(values.port) || Number(values.port) > 65_535) throw new Error(`--port: "${values.port}" is no port`);
-    if (values.origin && !(URL.canParse(values.origin) && /^https?:$/.test(new URL(values.origin).protocol))) {
+    if (!/^\d{1,5}$/.test(values.port) || Number(values.port) > 65_535) {
+      throw new Error(`--port: "${values.port}" is no port`);
+    }
+    if (
+      values.origin &&
+      !(URL.canParse(values.origin) && /^https?:$/.test(new URL(values.origin).protocol))
+    ) {
       throw new Error(`--origin: "${values.origin}" is no http or https address`);
     }
     // npm runs scripts in the project's folder; names are meant from where the person is.
@@ -70,7 +75,9 @@ function readPolicy(file) {
 async function portMustBeFree(port) {
   const probe = net.createServer().listen(port, "127.0.0.1");
   await once(probe, "listening").catch(({ code }) => {
-    throw new Failure(`Port ${port} cannot be used (${code}); choose another with --port, or 0 for any free one.`);
+    throw new Failure(
+      `Port ${port} cannot be used (${code}); choose another with --port, or 0 for any free one.`,
+    );
   });
   probe.close();
 }
@@ -88,13 +95,16 @@ async function runGateway(options) {
   try {
     const origin = options.origin ? { url: options.origin, close() {} } : await startDemoOrigin();
     running.push(() => origin.close());
-    const secrets = Object.fromEntries(Object.entries(developmentSecrets).map(([name, value]) => [name, process.env[name] || value]));
+    const secrets = Object.fromEntries(
+      Object.entries(developmentSecrets).map(([name, value]) => [name, process.env[name] || value]),
+    );
     const { miniflare, url } = await runBundle({
       port: options.port,
       policy: policyText,
       bindings: { ...secrets, DEVELOPMENT: "true", ORIGIN_OVERRIDE: origin.url },
       state: options.state,
-      onLog: ({ level, message }) => (level === "error" || level === "warn" ? console.error(message) : say(message)),
+      onLog: ({ level, message }) =>
+        level === "error" || level === "warn" ? console.error(message) : say(message),
     }).catch((error) => {
       throw new Failure(`The gateway did not start: ${error.message}`);
     });

@@ -9,7 +9,9 @@ const KEPT_IN = "inputs.sha256";
 
 export function fingerprint(paths, matters = () => true) {
   const hash = createHash("sha256");
-  for (const path of paths.flatMap(filesOf).filter(matters)) hash.update(`${path}\0`).update(readFileSync(inProject(path)));
+  for (const path of paths.flatMap(filesOf).filter(matters)) {
+    hash.update(`${path}\0`).update(readFileSync(inProject(path)));
+  }
   return hash.digest("hex");
 }
 
@@ -24,5 +26,7 @@ export function markAsMadeFrom(outputFolder, made) {
 
 function filesOf(path) {
   if (!statSync(inProject(path)).isDirectory()) return [path];
-  return readdirSync(inProject(path)).sort().flatMap((name) => filesOf(join(path, name)));
+  return readdirSync(inProject(path))
+    .sort()
+    .flatMap((name) => filesOf(join(path, name)));
 }

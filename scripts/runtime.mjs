@@ -20,7 +20,10 @@ export async function runBundle({ port, policy, bindings, state, onLog, environm
     compatibilityFlags: deployed.compatibility_flags,
     bindings,
     durableObjects: Object.fromEntries(
-      deployed.durable_objects.bindings.map(({ name, class_name }) => [name, { className: class_name, useSQLite: true }]),
+      deployed.durable_objects.bindings.map(({ name, class_name }) => [
+        name,
+        { className: class_name, useSQLite: true },
+      ]),
     ),
     durableObjectsPersist: state,
     // Straight to the Worker: miniflare's own front worker would take part in every request and stream.
@@ -49,10 +52,19 @@ function modulesOf(policy) {
     const type = kinds[name.slice(name.lastIndexOf("."))];
     if (!type) return [];
     const isPolicy = name.endsWith("-policy.toml");
-    return [{ type, path: join(DIST, name), contents: isPolicy && policy !== undefined ? policy : readFileSync(join(DIST, name)) }];
+    return [
+      {
+        type,
+        path: join(DIST, name),
+        contents: isPolicy && policy !== undefined ? policy : readFileSync(join(DIST, name)),
+      },
+    ];
   });
   // The first module is the entry.
-  return [{ type: "ESModule", path: join(DIST, "entry.js"), contents: readFileSync(join(DIST, "entry.js")) }, ...modules];
+  return [
+    { type: "ESModule", path: join(DIST, "entry.js"), contents: readFileSync(join(DIST, "entry.js")) },
+    ...modules,
+  ];
 }
 
 // What workerd said when it did not start, out of the structured lines that miniflare hands on.

@@ -14,10 +14,14 @@ const NETWORK = "Is the network there? Running the same command again goes on wh
 const NODE_MAJOR = 22;
 
 export async function setUp({ forTests = false } = {}) {
-  await rust();
-  for (const { name } of cargoTools) await cargoInstall(cargoTool(name));
+  await rustTools();
   await npmPackages();
   if (forTests) await clockLibrary();
+}
+
+export async function rustTools() {
+  await rust();
+  for (const { name } of cargoTools) await cargoInstall(cargoTool(name));
 }
 
 export async function rust() {
@@ -30,12 +34,20 @@ export async function rust() {
   const channel = rustChannel();
   const within = (...command) => outputOf("rustup", ["run", channel, ...command]);
   const target = within("rustc", "--target", WASM, "--print", "target-libdir");
-  const complete = target && existsSync(target) && within("cargo", "fmt", "--version") && within("cargo", "clippy", "--version");
+  const complete =
+    target &&
+    existsSync(target) &&
+    within("cargo", "fmt", "--version") &&
+    within("cargo", "clippy", "--version");
   if (complete) return;
   await step(
     `Rust ${channel} with the ${WASM} target (about a minute)`,
     "rustup",
-    ["toolchain", "install", channel, "--profile", "minimal", "--component", "rustfmt", "--component", "clippy", "--target", WASM],
+    [
+      ..."toolchain install --profile minimal --component rustfmt --component clippy --target".split(" "),
+      WASM,
+      channel,
+    ],
     { otherwise: NETWORK },
   );
 }
@@ -53,7 +65,9 @@ async function cargoInstall({ crate, version, minutes, installRoot, program }) {
 async function npmPackages() {
   const node = npmProgram("node");
   if (packagesMatchLockfile() && outputOf(node, ["--version"])) return;
-  await step("npm packages (about half a minute, 500 MB)", "npm", ["ci", "--no-audit", "--no-fund"], { otherwise: NETWORK });
+  await step("npm packages (about half a minute, 500 MB)", "npm", ["ci", "--no-audit", "--no-fund"], {
+    otherwise: NETWORK,
+  });
   if (outputOf(node, ["--version"]) === null) {
     throw new Failure(
       "npm did not run the install script of the package `node`: allow it (`npm config set ignore-scripts false`), remove node_modules and run this again.",
@@ -68,19 +82,25 @@ function packagesMatchLockfile() {
   const read = (path) => JSON.parse(readFileSync(path, "utf8")).packages;
   const installed = read(installedFile);
   return Object.entries(read(inProject("package-lock.json"))).every(
-    ([path, { version, optional }]) => path === "" || (optional && !installed[path]) || installed[path]?.version === version,
+    ([path, { version, optional }]) =>
+      path === "" || (optional && !installed[path]) || installed[path]?.version === version,
   );
 }
 
 async function clockLibrary() {
   if (process.platform !== "linux") {
-    throw new Failure("The end-to-end tests move workerd's clock with LD_PRELOAD, which needs Linux; `npm run dev` and `cargo test` do not.");
+    throw new Failure(
+      "The end-to-end tests move workerd's clock with LD_PRELOAD, which needs Linux; `npm run dev` and `cargo test` do not.",
+    );
   }
   const { source, library } = movedClock;
   if (existsSync(library) && statSync(library).mtimeMs > statSync(source).mtimeMs) return;
-  await step("The tests' movable clock (a second)", "cc", ["-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", library, source, "-ldl"], {
-    otherwise: "The C compiler refused tests/e2e/harness/moved_clock.c.",
-  });
+  await step(
+    "The tests' movable clock (a second)",
+    "cc",
+    ["-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", library, source, "-ldl"],
+    { otherwise: "The C compiler refused tests/e2e/harness/moved_clock.c." },
+  );
 }
 
 // After set-up: goes on in this process where its Node.js is new enough, else in the project's own, and
@@ -93,4 +113,6 @@ export async function underProjectNode(run) {
   process.exitCode = code ?? 1;
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) await main(() => setUp({ forTests: process.platform === "linux" }));
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  await main(() => setUp({ forTests: process.platform === "linux" }));
+}

@@ -23,13 +23,14 @@ export function say(line) {
 }
 
 // `otherwise` is the sentence that says what to do when the command fails; with `live` its output is
-// passed on as it comes.
-export async function step(title, command, args, { env = {}, live = false, otherwise = "" } = {}) {
+// passed on as it comes; `timeout` in milliseconds ends it.
+export async function step(title, command, args, { env = {}, live = false, timeout, otherwise = "" } = {}) {
   say(`▸ ${title}`);
   const started = performance.now();
   const showing = live && !silent;
   const child = spawn(command, args, {
     cwd: root,
+    timeout,
     env: { ...process.env, ...env },
     stdio: ["ignore", showing ? "inherit" : "pipe", showing ? "inherit" : "pipe"],
   });

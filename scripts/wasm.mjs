@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 import { checkPolicy } from "./check.mjs";
 import { fingerprint, isMadeFrom, markAsMadeFrom } from "./fingerprint.mjs";
 import { cargoTool, npmProgram } from "./project.mjs";
+import { rustTools } from "./setup.mjs";
 import { main, step } from "./step.mjs";
 
 const INPUTS = ["src", "Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "scripts/project.mjs"];
@@ -16,16 +17,26 @@ export async function buildWasm() {
   await checkPolicy();
   const inputs = fingerprint(INPUTS, matters);
   if (isMadeFrom("build", inputs)) return;
-  await step("Compile to WebAssembly (a minute or two the first time)", cargoTool("worker-build").program, ["--release"], {
-    // Without these worker-build would download the three itself.
-    env: {
-      WASM_BINDGEN_BIN: cargoTool("wasm-bindgen").program,
-      WASM_OPT_BIN: npmProgram("wasm-opt"),
-      ESBUILD_BIN: npmProgram("esbuild"),
+  await step(
+    "Compile to WebAssembly (a minute or two the first time)",
+    cargoTool("worker-build").program,
+    ["--release"],
+    {
+      // Without these worker-build would download the three itself.
+      env: {
+        WASM_BINDGEN_BIN: cargoTool("wasm-bindgen").program,
+        WASM_OPT_BIN: npmProgram("wasm-opt"),
+        ESBUILD_BIN: npmProgram("esbuild"),
+      },
+      otherwise: "The compiler's words are above.",
     },
-    otherwise: "The compiler's words are above.",
-  });
+  );
   markAsMadeFrom("build", inputs);
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) await main(buildWasm);
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  await main(async () => {
+    await rustTools();
+    await buildWasm();
+  });
+}

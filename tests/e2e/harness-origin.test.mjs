@@ -2,11 +2,24 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { open, send } from "./harness/client.mjs";
-import { answer, hold, large, neverAnswer, resetBeforeHeaders, resetInBody, startOrigin } from "./harness/origin.mjs";
+import {
+  answer,
+  hold,
+  large,
+  neverAnswer,
+  resetBeforeHeaders,
+  resetInBody,
+  startOrigin,
+} from "./harness/origin.mjs";
 
 test("an unscripted path is echoed, and what arrived is remembered", async (t) => {
   const origin = await startOrigin(t);
-  const { status, json } = await send(`${origin.url}`, { method: "POST", path: "/a//b?q=1", body: "hello", headers: { "x-kept": "yes" } });
+  const { status, json } = await send(`${origin.url}`, {
+    method: "POST",
+    path: "/a//b?q=1",
+    body: "hello",
+    headers: { "x-kept": "yes" },
+  });
   assert.equal(status, 200);
   assert.equal(json().body, "hello");
   const received = await origin.request(0);

@@ -18,7 +18,8 @@ test("the bundle runs in workerd and reaches its object, whose state outlives a 
 test("the clock moves in a running workerd, forwards and back", async (t) => {
   const gateway = await startGateway(t);
   const seen = async () => (await gateway.send("GET", "/")).json().now;
-  const about = (actual, expected) => assert.ok(Math.abs(actual - expected) < MINUTE, `${actual} is not about ${expected}`);
+  const about = (actual, expected) =>
+    assert.ok(Math.abs(actual - expected) < MINUTE, `${actual} is not about ${expected}`);
   about(await seen(), Date.now());
   gateway.clock.advance(40 * DAY);
   about(await seen(), Date.now() + 40 * DAY);

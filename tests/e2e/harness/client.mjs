@@ -29,11 +29,13 @@ export function open(url, { method = "GET", headers = {}, path } = {}) {
     agent: false,
   });
   const answer = once(request, "response").then(([response]) => answerOf(response));
-  // Whoever hangs up need not look at the answer.
+  // Whoever hangs up need not look at the answer, and a connection may break after it has begun.
   answer.catch(() => {});
+  request.on("error", () => {});
   return {
     answer,
-    write: (bytes) => new Promise((resolve, reject) => request.write(bytes, (error) => (error ? reject(error) : resolve()))),
+    write: (bytes) =>
+      new Promise((resolve, reject) => request.write(bytes, (error) => (error ? reject(error) : resolve()))),
     end(bytes) {
       request.end(bytes);
       return answer;
@@ -53,7 +55,7 @@ function answerOf(response) {
     next: async () => (await chunks.next()).value ?? null,
     rest: async () => {
       const pieces = [];
-      for (let piece; (piece = await answer.next()) !== null; ) pieces.push(piece);
+      for (let piece; (piece = await answer.next()) !== null;) pieces.push(piece);
       return Buffer.concat(pieces);
     },
     hangUp: () => response.destroy(),

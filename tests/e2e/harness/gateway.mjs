@@ -26,15 +26,14 @@ export async function startGateway(t, { policy, vars = {}, more = {} } = {}) {
   const clock = openClock(folder);
   const lines = [];
   const told = new EventEmitter().setMaxListeners(0);
-  const bindings = Object.fromEntries(Object.entries({ ...secrets, ...vars }).filter(([, value]) => value !== undefined));
   let running = null;
 
   async function start(changed = {}) {
-    ({ policy, more } = { policy, more, ...changed });
+    ({ policy, vars, more } = { policy, vars, more, ...changed });
     running = await runBundle({
       port: 0,
       policy,
-      bindings,
+      bindings: withoutUndefined({ ...secrets, ...vars }),
       state: join(folder, "state"),
       environment: clock.environment,
       onLog: (line) => {
@@ -60,7 +59,7 @@ export async function startGateway(t, { policy, vars = {}, more = {} } = {}) {
     },
 
     // Kills workerd and starts it anew on the same state, at another address; `changed` may bring another
-    // policy, as a deploy would.
+    // policy or other vars, as a deploy would.
     async restart(changed) {
       await kill();
       await start(changed);
@@ -75,11 +74,16 @@ export async function startGateway(t, { policy, vars = {}, more = {} } = {}) {
       open(running.url, { method, path, headers: { ...FROM_EDGE, ...headers }, ...options }),
 
     // A request with a caller's key. An object as body is sent as JSON.
-    call: (key, method, path, options = {}) => gateway.send(method, path, asJson(options, { authorization: `Bearer ${key}` })),
+    call: (key, method, path, options = {}) =>
+      gateway.send(method, path, asJson(options, { authorization: `Bearer ${key}` })),
 
     // A request to the operating API; `path` is what follows /_tollgate/v1.
     admin: (method, path, body, headers = {}) =>
-      gateway.send(method, `/_tollgate/v1${path}`, asJson({ body, headers }, { authorization: `Bearer ${bindings.ADMIN_TOKEN}` })),
+      gateway.send(
+        method,
+        `/_tollgate/v1${path}`,
+        asJson({ body, headers }, { authorization: `Bearer ${vars.ADMIN_TOKEN ?? secrets.ADMIN_TOKEN}` }),
+      ),
 
     // Every line that the Worker and its objects logged so far; the structured ones parsed.
     logs: () => lines.map(parsed),
@@ -102,6 +106,9 @@ export async function startGateway(t, { policy, vars = {}, more = {} } = {}) {
   await start();
   return gateway;
 }
+
+const withoutUndefined = (object) =>
+  Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined));
 
 function parsed({ level, message }) {
   try {

@@ -85,7 +85,8 @@ export const large =
   async ({ outgoing }) => {
     const piece = Buffer.alloc(65_536, "x");
     function* pieces() {
-      for (let left = bytes; left > 0; left -= piece.length) yield piece.subarray(0, Math.min(left, piece.length));
+      for (let left = bytes; left > 0; left -= piece.length)
+        yield piece.subarray(0, Math.min(left, piece.length));
     }
     outgoing.writeHead(status, { "content-length": bytes, ...headers });
     // The other side may leave in the middle; that is the test's business.
@@ -126,7 +127,8 @@ function exchangeOf(incoming, outgoing) {
       outgoing.writeHead(status, headers);
       outgoing.flushHeaders();
     },
-    write: (bytes) => new Promise((resolve, reject) => outgoing.write(bytes, (error) => (error ? reject(error) : resolve()))),
+    write: (bytes) =>
+      new Promise((resolve, reject) => outgoing.write(bytes, (error) => (error ? reject(error) : resolve()))),
     end: (bytes) => outgoing.end(bytes),
     reset: () => outgoing.socket?.resetAndDestroy(),
   };
