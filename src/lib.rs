@@ -22,6 +22,7 @@ pub mod policy;
 pub mod price;
 pub mod problem;
 pub mod protocol;
+pub mod repeat;
 pub mod secrets;
 pub mod signature;
 pub mod time;
