@@ -10,6 +10,7 @@
 )]
 
 pub mod account;
+pub mod admin;
 pub mod call;
 pub mod credits;
 pub mod headers;
@@ -24,5 +25,6 @@ pub mod problem;
 pub mod protocol;
 pub mod repeat;
 pub mod secrets;
+pub mod self_service;
 pub mod signature;
 pub mod time;
