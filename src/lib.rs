@@ -18,6 +18,7 @@
 )]
 
 pub mod account;
+pub mod admin;
 pub mod call;
 pub mod caseless;
 pub mod credits;
