@@ -76,6 +76,14 @@ pub struct Gateway {
     pub admin_hosts: Option<Vec<String>>,
 }
 
+impl Gateway {
+    /// The first part of every key that is issued.
+    #[must_use]
+    pub fn key_prefix(&self) -> &str {
+        self.key_prefixes.first().map_or("", String::as_str)
+    }
+}
+
 /// `[gateway] mode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {

@@ -35,19 +35,6 @@ impl Objects {
         self.send(account, None, request).await
     }
 
-    /// Asks once, and has the object placed in `region` if it is not there yet.
-    ///
-    /// # Errors
-    /// The object cannot answer.
-    pub async fn ask_in(
-        &self,
-        account: &AccountId,
-        region: Option<&str>,
-        request: &Request,
-    ) -> Result<Answer, Unavailable> {
-        self.send(account, region, request).await
-    }
-
     /// Asks for a call, once more with the same operation id where that may help.
     ///
     /// # Errors
@@ -89,8 +76,21 @@ impl Objects {
         account: &AccountId,
         request: &Request,
     ) -> Result<Answer, Unavailable> {
-        match self.ask(account, request).await {
-            Err(_) => self.ask(account, request).await,
+        self.ask_again_in(account, None, request).await
+    }
+
+    /// The same; the object is placed in `region` if it is not there yet.
+    ///
+    /// # Errors
+    /// The object cannot answer.
+    pub async fn ask_again_in(
+        &self,
+        account: &AccountId,
+        region: Option<&str>,
+        request: &Request,
+    ) -> Result<Answer, Unavailable> {
+        match self.send(account, region, request).await {
+            Err(_) => self.send(account, region, request).await,
             answered => answered,
         }
     }

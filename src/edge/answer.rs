@@ -112,10 +112,12 @@ pub fn hand_on(
     if let Some(exposed) = exposed {
         headers.set("Access-Control-Expose-Headers", &exposed)?;
     }
-    if let Some(location) = headers.get("Location")? {
-        if let Some(rewritten) = rewrite_location(&location, origin_url, &visit.url().origin()) {
-            headers.set("Location", &rewritten)?;
-        }
+    let location = headers.get("Location")?;
+    let called = visit.url().origin();
+    if let Some(rewritten) =
+        location.and_then(|location| rewrite_location(&location, origin_url, &called))
+    {
+        headers.set("Location", &rewritten)?;
     }
     Ok(answer)
 }

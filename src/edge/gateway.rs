@@ -21,7 +21,7 @@ use crate::{
     credits::Credits,
     headers::{Dropped, Standing},
     id::{CallId, KeyId},
-    key::{Carriers, Presented, PresentedKey, SecretDigest},
+    key::{Carriers, Presented, PresentedKey},
     path::CanonicalPath,
     policy::{
         Access, Amount, Cors, Mode, Origin, Price, Route, WhenUnavailable,
@@ -31,8 +31,9 @@ use crate::{
     price::{Quantity, Reported, Terms},
     problem::{Code, Problem},
     protocol::{Document, Read, Reply, Request},
+    repeat::Caller,
+    self_service,
     signature::Signed,
-    time::Span,
 };
 
 /// What usage lists as the endpoint of a path that no route names.
@@ -83,7 +84,7 @@ struct Ride {
 enum Destination<'a> {
     Through(Passage<'a>),
     Page(Page),
-    Admin,
+    Admin(CanonicalPath),
     /// A preflight that Tollgate answers, for this page's origin.
     Preflight {
         origin: Option<String>,
@@ -152,7 +153,7 @@ impl Gateway {
         }
         match self.destination(visit, line).await? {
             Destination::Page(page) => self.show(visit, page, line).await.map(Served::Own),
-            Destination::Admin => self.operate(visit, line).await.map(Served::Own),
+            Destination::Admin(path) => self.operate(visit, &path, line).await.map(Served::Own),
             Destination::Preflight { origin, methods } => Ok(Served::Own(answer::preflight(
                 visit,
                 origin.as_deref(),
@@ -218,7 +219,7 @@ impl Gateway {
         let found = self.deployment.router.find(&visit.method, &host, &path);
         match found {
             Found::SelfService(page) => return Ok(Destination::Page(page)),
-            Found::Admin => return Ok(Destination::Admin),
+            Found::Admin => return Ok(Destination::Admin(path)),
             Found::Candidates(_)
             | Found::NotAllowed { .. }
             | Found::Unmatched(_)
@@ -497,7 +498,15 @@ impl Gateway {
             return Err(Problem::method_not_allowed("GET, HEAD").into());
         }
         let (key, _) = self.key(visit, line)?;
-        let page = crate::self_service::read(page, visit.url().query)?;
+        let query = visit.url().query.unwrap_or("");
+        let page = match page {
+            Page::Me => self_service::me(query),
+            Page::Usage => self_service::usage(query),
+            Page::GetCredits => self_service::credits(query),
+            Page::UsageSummary | Page::Ledger | Page::Quote => {
+                Err(Problem::new(Code::NotFound, "this page is not there yet"))
+            }
+        }?;
         let read = Request::Read(Read {
             key: key.key,
             digest: key.digest,
@@ -584,11 +593,11 @@ impl Gateway {
     ) -> Result<Option<Ride>, Interruption> {
         let deployment = self.deployment;
         let observes = deployment.policy.gateway.mode == Mode::Observe;
+        let caller = Caller::of(&fare.key);
         let known = deployment.refusals.borrow_mut().recall(
-            &fare.key.account,
-            fare.key.key,
-            fare.key.digest,
-            &fare.terms,
+            &caller,
+            &fare.terms.pool,
+            fare.terms.least,
             visit.started,
         );
         if let Some(refusal) = known.filter(|_| !observes) {
@@ -604,11 +613,7 @@ impl Gateway {
                 .map_or(UNMATCHED_ENDPOINT, |route| &route.template)
                 .to_owned(),
             terms: fare.terms.clone(),
-            repeated_refusals: deployment.refusals.borrow_mut().take_repeated(
-                &fare.key.account,
-                fare.key.key,
-                fare.key.digest,
-            ),
+            repeated_refusals: deployment.refusals.borrow_mut().take_repeated(&caller),
         };
         let answer = match self.objects.admit(&fare.key.account, admit).await {
             Ok(answer) => answer,
@@ -638,10 +643,8 @@ impl Gateway {
             }
             Reply::Refused(refusal) => {
                 deployment.refusals.borrow_mut().remember(
-                    &fare.key.account,
-                    fare.key.key,
-                    fare.key.digest,
-                    &fare.terms,
+                    &caller,
+                    &fare.terms.pool,
                     &refusal,
                     visit.started,
                 );
@@ -672,10 +675,10 @@ impl Gateway {
     }
 
     fn refused(&self, visit: &Visit, refusal: &Refusal) -> Interruption {
-        Interruption::Refused(Refused {
+        Interruption::Refused(Box::new(Refused {
             problem: refusal.problem(visit.started),
             standing: refusal.standing().copied(),
-        })
+        }))
     }
 
     fn origin(&self, visit: &Visit) -> &Origin {
@@ -696,13 +699,13 @@ enum Served {
 
 /// Why a request gets no further.
 pub(super) enum Interruption {
-    Refused(Refused),
+    Refused(Box<Refused>),
     Thrown(JsValue),
 }
 
 impl From<Problem> for Interruption {
     fn from(problem: Problem) -> Self {
-        Self::Refused(problem.into())
+        Self::Refused(Box::new(problem.into()))
     }
 }
 
