@@ -34,10 +34,10 @@ pub use self::{
     view::{UsageLine, UsageView},
 };
 use crate::{
-    call::{Call, CallRow, Outcome},
+    call::{Call, CallRow, Hold, Outcome},
     id::{AccountId, CallNumber, ExternalId, KeyNumber},
     key::SecretDigest,
-    ledger::{Entry, Ledger, LotNumber, Moment, Part},
+    ledger::{Entry, Ledger, LotNumber, Moment},
     limits::{DayCounts, MinuteWindow},
     policy::{Plan, Policy, Renews},
     time::{MonthNumber, Timestamp},
@@ -300,8 +300,8 @@ pub struct CallEnd {
     pub month: MonthNumber,
     /// What its row says from now on.
     pub outcome: Outcome,
-    /// Its hold's parts, where a correction took them from other lots.
-    pub parts: Option<Vec<Part>>,
+    /// Its hold, where a correction took it from other lots.
+    pub hold: Option<Hold>,
 }
 
 impl Account {

@@ -13,6 +13,13 @@ use crate::{
     time::{Calendar, Span},
 };
 
+pub mod quote;
+mod read;
+pub mod router;
+pub mod template;
+
+pub use self::read::{Mistake, Mistakes};
+
 /// A checked policy.
 #[derive(Debug)]
 pub struct Policy {

@@ -133,6 +133,18 @@ pub enum Command {
     Usage(#[n(0)] UsageQuery),
 }
 
+/// What the object answers, and what it cost.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Answer {
+    /// The answer.
+    #[n(0)]
+    pub reply: Reply,
+    /// Rows written on the way.
+    #[n(1)]
+    pub rows_written: u32,
+}
+
 /// What the object answers.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Reply {

@@ -302,7 +302,7 @@ impl Account {
                     at: clock,
                     mark,
                 },
-                parts: None,
+                hold: None,
             });
         }
         // The day's forgiveness and a late return are not told by the row.
