@@ -185,7 +185,7 @@ pub enum AdminRequest {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sent<'a> {
     /// The query string, without `?`.
-    pub query: &'a str,
+    pub query: Option<&'a str>,
     /// `Idempotency-Key`.
     pub idempotency_key: Option<&'a str>,
     /// `Content-Type`.

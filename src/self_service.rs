@@ -1,7 +1,8 @@
 //! Self-service pages: from the query string to the page that is asked for.
 
 use crate::{
-    problem::Problem,
+    policy::router,
+    problem::{Code, Problem},
     protocol::{Page, UsageQuery},
 };
 
@@ -10,31 +11,21 @@ const LIMIT_MAX: u32 = 500;
 /// `offset + limit` at most: what one request may make the object read.
 const REACH_MAX: u32 = 4_000;
 
-/// `GET /me`.
+/// Reads what `GET` of a page asks for; `query` is the query string without `?`.
 ///
 /// # Errors
 ///
-/// 400 for any parameter.
-pub fn me(query: &str) -> Result<Page, Problem> {
-    no_parameters(query).map(|()| Page::Me)
-}
-
-/// `GET /get-credits`.
-///
-/// # Errors
-///
-/// 400 for any parameter.
-pub fn credits(query: &str) -> Result<Page, Problem> {
-    no_parameters(query).map(|()| Page::Credits)
-}
-
-/// `GET /usage`.
-///
-/// # Errors
-///
-/// 400 with the name of the parameter that is unknown, repeated or out of range.
-pub fn usage(query: &str) -> Result<Page, Problem> {
-    usage_query(query).map(Page::Usage)
+/// 400 with the name of a parameter that is unknown, repeated or out of range; 404 for a page
+/// that this release does not have.
+pub fn read(page: router::Page, query: Option<&str>) -> Result<Page, Problem> {
+    match page {
+        router::Page::Me => no_parameters(query).map(|()| Page::Me),
+        router::Page::Usage => usage_query(query).map(Page::Usage),
+        router::Page::GetCredits => no_parameters(query).map(|()| Page::Credits),
+        router::Page::UsageSummary | router::Page::Ledger | router::Page::Quote => {
+            Err(Problem::new(Code::NotFound, "there is no such page"))
+        }
+    }
 }
 
 /// The parameters of `/usage`, the customer's and the operator's alike.
@@ -42,7 +33,7 @@ pub fn usage(query: &str) -> Result<Page, Problem> {
 /// # Errors
 ///
 /// 400 with the name of the parameter that is unknown, repeated or out of range.
-pub fn usage_query(query: &str) -> Result<UsageQuery, Problem> {
+pub fn usage_query(query: Option<&str>) -> Result<UsageQuery, Problem> {
     let parameters = Parameters::read(query, &["limit", "offset"])?;
     let limit = parameters.whole("limit", 1, LIMIT_MAX)?;
     let limit = limit.unwrap_or(LIMIT_DEFAULT);
@@ -58,7 +49,7 @@ pub fn usage_query(query: &str) -> Result<UsageQuery, Problem> {
 /// # Errors
 ///
 /// 400 with the name of the first parameter.
-pub fn no_parameters(query: &str) -> Result<(), Problem> {
+pub fn no_parameters(query: Option<&str>) -> Result<(), Problem> {
     Parameters::read(query, &[]).map(|_| ())
 }
 
@@ -67,9 +58,13 @@ pub fn no_parameters(query: &str) -> Result<(), Problem> {
 struct Parameters<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'a> Parameters<'a> {
-    fn read(query: &'a str, known: &[&str]) -> Result<Self, Problem> {
+    fn read(query: Option<&'a str>, known: &[&str]) -> Result<Self, Problem> {
         let mut parameters: Vec<(&str, &str)> = Vec::new();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        for pair in query
+            .unwrap_or_default()
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+        {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             if !known.contains(&name) {
                 let name: String = name.chars().take(64).collect();
@@ -117,6 +112,10 @@ impl<'a> Parameters<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn usage(query: &str) -> Result<Page, Problem> {
+        read(router::Page::Usage, Some(query))
+    }
 
     const fn asked(limit: u32, offset: u32) -> Page {
         Page::Usage(UsageQuery { limit, offset })
@@ -210,10 +209,19 @@ mod tests {
 
     #[test]
     fn pages_without_parameters_take_none() {
-        assert_eq!(me(""), Ok(Page::Me));
-        assert_eq!(credits(""), Ok(Page::Credits));
-        let refused = Problem::bad_field("limit", "limit: unknown parameter, expected none");
-        assert_eq!(me("limit=5"), Err(refused.clone()));
-        assert_eq!(credits("limit=5"), Err(refused));
+        for (page, expected) in [
+            (router::Page::Me, Page::Me),
+            (router::Page::GetCredits, Page::Credits),
+        ] {
+            assert_eq!(read(page, None), Ok(expected.clone()));
+            assert_eq!(read(page, Some("")), Ok(expected));
+            assert_eq!(
+                read(page, Some("limit=5")),
+                Err(Problem::bad_field(
+                    "limit",
+                    "limit: unknown parameter, expected none"
+                ))
+            );
+        }
     }
 }

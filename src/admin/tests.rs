@@ -16,7 +16,7 @@ const READ: &str = "read-token-0123456789-0123456789";
 const ORIGIN: &str = "origin-token-0123456789-0123456789";
 
 const JSON: Sent<'_> = Sent {
-    query: "",
+    query: None,
     idempotency_key: Some("order-1"),
     content_type: Some("application/json"),
     body: b"",
@@ -147,7 +147,7 @@ fn health_needs_no_token_and_takes_any_query() {
     let missing = Operator::of(&secrets(true), None);
     let endpoint = Endpoint::find("GET", "/_tollgate/v1/healthz", missing).unwrap();
     let sent = Sent {
-        query: "t=1",
+        query: Some("t=1"),
         ..Sent::default()
     };
     assert_eq!(endpoint.read(&sent), Ok(AdminRequest::Healthz));
@@ -841,7 +841,7 @@ fn a_parameter_that_means_nothing_is_refused() {
         ),
     ] {
         let sent = Sent {
-            query,
+            query: Some(query),
             ..Sent::default()
         };
         let (named, _) = complaint(read(method, path, &sent));
@@ -906,12 +906,12 @@ proptest! {
         idempotency_key in prop::option::of(any::<String>()),
     ) {
         let sent = Sent {
-            query: &query,
+            query: Some(&query),
             idempotency_key: idempotency_key.as_deref(),
             body: &body,
             ..JSON
         };
-        for sent in [sent, Sent { query: "", idempotency_key: Some("k"), ..sent }] {
+        for sent in [sent, Sent { query: None, idempotency_key: Some("k"), ..sent }] {
             if let Err(problem) = read(method, &path, &sent) {
                 prop_assert!(
                     matches!(problem.code, Code::BadRequest | Code::BodyTooLarge),
