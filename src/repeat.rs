@@ -7,15 +7,36 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::{
     account::Refusal,
+    credits::Credits,
     headers::Standing,
-    id::{AccountId, KeyNumber},
-    key::SecretDigest,
-    price::Terms,
+    id::AccountId,
+    key::PresentedKey,
     time::{Span, Timestamp},
 };
 
 /// At most so many keys are remembered.
 pub const CALLERS_MAX: usize = 4_096;
+
+/// Whose refusal it is. The secret's digest is part of it: a wrong secret under a right number
+/// never makes the right one refused.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Caller {
+    account: AccountId,
+    key: u32,
+    digest: [u8; 32],
+}
+
+impl Caller {
+    /// The holder of a key that was verified.
+    #[must_use]
+    pub fn of(key: &PresentedKey) -> Self {
+        Self {
+            account: key.account.clone(),
+            key: key.key.get(),
+            digest: *key.digest.as_bytes(),
+        }
+    }
+}
 
 /// Refusals of admissions by key, the latest of each. Refusals of self-service pages are another
 /// matter and must not be put here.
@@ -24,15 +45,6 @@ pub struct RefusalMemory {
     told: HashMap<Caller, Told>,
     /// The callers in `told`, each once, in the order in which they came.
     order: VecDeque<Caller>,
-}
-
-/// Whose refusal it is. The secret's digest is part of it: a wrong secret under a right number
-/// never makes the right one refused.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Caller {
-    account: AccountId,
-    key: u32,
-    digest: [u8; 32],
 }
 
 #[derive(Debug)]
@@ -46,29 +58,20 @@ struct Told {
 }
 
 impl RefusalMemory {
-    /// Remembers a refusal of a request on these terms, told at `clock`, as far as it may be
-    /// repeated.
-    pub fn remember(
-        &mut self,
-        account: &AccountId,
-        key: KeyNumber,
-        digest: SecretDigest,
-        terms: &Terms,
-        refusal: &Refusal,
-        clock: Timestamp,
-    ) {
+    /// Remembers a refusal of a request that is paid from `pool`, told at `clock`, as far as it
+    /// may be repeated.
+    pub fn remember(&mut self, caller: &Caller, pool: &str, refusal: &Refusal, clock: Timestamp) {
         let Some(until) = refusal.repeatable_until(clock) else {
             return;
         };
-        let caller = Caller::new(account, key, digest);
         let mut told = Told {
             refusal: refusal.clone(),
-            pool: terms.pool.clone(),
+            pool: pool.to_owned(),
             at: clock,
             until,
             repeated: 0,
         };
-        if let Some(before) = self.told.get_mut(&caller) {
+        if let Some(before) = self.told.get_mut(caller) {
             told.repeated = before.repeated;
             *before = told;
             return;
@@ -77,35 +80,29 @@ impl RefusalMemory {
             self.make_room(clock);
         }
         self.told.insert(caller.clone(), told);
-        self.order.push_back(caller);
+        self.order.push_back(caller.clone());
     }
 
-    /// The refusal that a request on these terms gets without asking, as it reads at `clock`; it
-    /// is counted as repeated.
+    /// The refusal that a request of `caller` gets without asking, as it reads at `clock`; it is
+    /// counted as repeated. `least` is what the request must be able to hold in `pool`.
     pub fn recall(
         &mut self,
-        account: &AccountId,
-        key: KeyNumber,
-        digest: SecretDigest,
-        terms: &Terms,
+        caller: &Caller,
+        pool: &str,
+        least: Credits,
         clock: Timestamp,
     ) -> Option<Refusal> {
-        let told = self.told.get_mut(&Caller::new(account, key, digest))?;
-        let refusal = told.again(terms, clock)?;
+        let told = self.told.get_mut(caller)?;
+        let refusal = told.again(pool, least, clock)?;
         told.repeated = told.repeated.saturating_add(1);
         Some(refusal)
     }
 
-    /// How often refusals of this key were repeated since this was last asked: for the next
+    /// How often refusals of `caller` were repeated since this was last asked: for the next
     /// message to the account's object.
-    pub fn take_repeated(
-        &mut self,
-        account: &AccountId,
-        key: KeyNumber,
-        digest: SecretDigest,
-    ) -> u32 {
+    pub fn take_repeated(&mut self, caller: &Caller) -> u32 {
         self.told
-            .get_mut(&Caller::new(account, key, digest))
+            .get_mut(caller)
             .map_or(0, |told| std::mem::take(&mut told.repeated))
     }
 
@@ -123,16 +120,6 @@ impl RefusalMemory {
     }
 }
 
-impl Caller {
-    fn new(account: &AccountId, key: KeyNumber, digest: SecretDigest) -> Self {
-        Self {
-            account: account.clone(),
-            key: key.get(),
-            digest: *digest.as_bytes(),
-        }
-    }
-}
-
 impl Told {
     /// Not before it was told either: a clock that is set back must not make it last.
     fn holds_at(&self, clock: Timestamp) -> bool {
@@ -140,12 +127,11 @@ impl Told {
     }
 
     /// The refusal as it reads for another request at `clock`, where it holds for that too.
-    fn again(&self, terms: &Terms, clock: Timestamp) -> Option<Refusal> {
+    fn again(&self, pool: &str, least: Credits, clock: Timestamp) -> Option<Refusal> {
         if !self.holds_at(clock) {
             return None;
         }
         let elapsed = clock.since(self.at);
-        let (pool, least) = (terms.pool.as_str(), terms.least);
         match &self.refusal {
             Refusal::UnknownKey => Some(Refusal::UnknownKey),
             Refusal::Suspended { reason, standing } => Some(Refusal::Suspended {
@@ -199,9 +185,9 @@ mod tests {
     use proptest::prelude::*;
 
     use crate::{
-        credits::Credits,
         headers::Window,
-        price::{ChargeOn, OnUnknown},
+        id::KeyNumber,
+        key::SecretDigest,
         problem::{ViolatedPolicy, Violation},
     };
 
@@ -215,53 +201,13 @@ mod tests {
         Credits::new(amount).unwrap()
     }
 
-    fn terms(pool: &str, least: u64) -> Terms {
-        Terms {
-            pool: pool.to_owned(),
-            least: credits(least),
-            most: credits(600),
-            charge_on: ChargeOn::default(),
-            meter: None,
-            job: None,
-            on_unknown: OnUnknown::default(),
-        }
-    }
-
-    /// Somebody who calls with a key.
-    #[derive(Clone, Debug)]
-    struct Holder {
-        account: AccountId,
-        key: KeyNumber,
-        digest: SecretDigest,
-    }
-
-    impl Holder {
-        fn of(account: &str, key: u32, secret: u8) -> Self {
-            Self {
-                account: AccountId::parse(account).unwrap(),
-                key: KeyNumber::new(key),
-                digest: SecretDigest::of(&[secret; 16]),
-            }
-        }
-
-        fn is_told(&self, memory: &mut RefusalMemory, refusal: &Refusal, clock: Timestamp) {
-            let terms = terms("credits", 15);
-            memory.remember(&self.account, self.key, self.digest, &terms, refusal, clock);
-        }
-
-        fn asks(
-            &self,
-            memory: &mut RefusalMemory,
-            (pool, least): (&str, u64),
-            clock: Timestamp,
-        ) -> Option<Refusal> {
-            let terms = terms(pool, least);
-            memory.recall(&self.account, self.key, self.digest, &terms, clock)
-        }
-
-        fn repeats(&self, memory: &mut RefusalMemory) -> u32 {
-            memory.take_repeated(&self.account, self.key, self.digest)
-        }
+    fn caller(account: &str, key: u32, secret: u8) -> Caller {
+        Caller::of(&PresentedKey {
+            account: AccountId::parse(account).unwrap(),
+            key: KeyNumber::new(key),
+            digest: SecretDigest::of(&[secret; 16]),
+            previous_secret: false,
+        })
     }
 
     fn standing() -> Standing {
@@ -295,11 +241,11 @@ mod tests {
         }
     }
 
-    fn told(refusal: &Refusal) -> (RefusalMemory, Holder) {
+    fn told(refusal: &Refusal) -> (RefusalMemory, Caller) {
         let mut memory = RefusalMemory::default();
-        let holder = Holder::of("acme", 1, 1);
-        holder.is_told(&mut memory, refusal, NOW);
-        (memory, holder)
+        let caller = caller("acme", 1, 1);
+        memory.remember(&caller, "credits", refusal, NOW);
+        (memory, caller)
     }
 
     #[test]
@@ -310,8 +256,12 @@ mod tests {
             (limited(ViolatedPolicy::Daily), 3_000),
             (short(15, true), 1_000),
         ] {
-            let (mut memory, holder) = told(&refusal);
-            let mut at = |clock| holder.asks(&mut memory, ("credits", 15), clock).is_some();
+            let (mut memory, caller) = told(&refusal);
+            let mut at = |clock| {
+                memory
+                    .recall(&caller, "credits", credits(15), clock)
+                    .is_some()
+            };
             assert!(at(NOW), "{refusal:?}");
             assert!(at(after(millis - 1)), "{refusal:?}");
             assert!(!at(after(millis)), "{refusal:?}");
@@ -327,9 +277,9 @@ mod tests {
             limited(ViolatedPolicy::Account),
             Refusal::Cancelled,
         ] {
-            let (mut memory, holder) = told(&refusal);
+            let (mut memory, caller) = told(&refusal);
             assert_eq!(
-                holder.asks(&mut memory, ("credits", 15), NOW),
+                memory.recall(&caller, "credits", credits(15), NOW),
                 None,
                 "{refusal:?}"
             );
@@ -338,7 +288,7 @@ mod tests {
 
     #[test]
     fn missing_credits_refuse_only_calls_of_that_pool_that_cost_as_much() {
-        let (mut memory, holder) = told(&short(15, true));
+        let (mut memory, caller) = told(&short(15, true));
         for (pool, least, refused) in [
             ("credits", 15, true),
             ("credits", 16, true),
@@ -346,25 +296,25 @@ mod tests {
             ("credits", 0, false),
             ("lyrics", 15, false),
         ] {
-            let recalled = holder.asks(&mut memory, (pool, least), NOW);
+            let recalled = memory.recall(&caller, pool, credits(least), NOW);
             assert_eq!(recalled.is_some(), refused, "{pool} {least}");
         }
     }
 
     #[test]
     fn a_dearer_call_is_told_its_own_price_and_promised_nothing() {
-        let (mut memory, holder) = told(&short(15, true));
-        let recalled = holder.asks(&mut memory, ("credits", 15), NOW);
+        let (mut memory, caller) = told(&short(15, true));
+        let recalled = memory.recall(&caller, "credits", credits(15), NOW);
         assert_eq!(recalled, Some(short(15, true)));
-        let recalled = holder.asks(&mut memory, ("credits", 600), NOW);
+        let recalled = memory.recall(&caller, "credits", credits(600), NOW);
         assert_eq!(recalled, Some(short(600, false)));
     }
 
     #[test]
     fn a_repeated_refusal_tells_the_time_that_is_left() {
-        let (mut memory, holder) = told(&limited(ViolatedPolicy::Minute));
-        let recalled = holder
-            .asks(&mut memory, ("credits", 1), after(2_500))
+        let (mut memory, caller) = told(&limited(ViolatedPolicy::Minute));
+        let recalled = memory
+            .recall(&caller, "credits", credits(1), after(2_500))
             .unwrap();
         let standing = recalled.standing().unwrap();
         assert_eq!(standing.minute.unwrap().reset_seconds, 1);
@@ -373,8 +323,8 @@ mod tests {
 
     #[test]
     fn the_credits_of_one_pool_are_not_told_for_another() {
-        let (mut memory, holder) = told(&limited(ViolatedPolicy::Minute));
-        let recalled = holder.asks(&mut memory, ("lyrics", 1), NOW).unwrap();
+        let (mut memory, caller) = told(&limited(ViolatedPolicy::Minute));
+        let recalled = memory.recall(&caller, "lyrics", credits(1), NOW).unwrap();
         assert_eq!(recalled.standing().unwrap().credits_remaining, None);
     }
 
@@ -382,12 +332,12 @@ mod tests {
     fn a_refusal_is_repeated_to_the_same_secret_alone() {
         let (mut memory, _) = told(&Refusal::UnknownKey);
         for other in [
-            Holder::of("acme", 1, 2),
-            Holder::of("acme", 2, 1),
-            Holder::of("other", 1, 1),
+            caller("acme", 1, 2),
+            caller("acme", 2, 1),
+            caller("other", 1, 1),
         ] {
             assert_eq!(
-                other.asks(&mut memory, ("credits", 0), NOW),
+                memory.recall(&other, "credits", Credits::ZERO, NOW),
                 None,
                 "{other:?}"
             );
@@ -396,38 +346,41 @@ mod tests {
 
     #[test]
     fn repeats_are_counted_and_told_once() {
-        let (mut memory, holder) = told(&limited(ViolatedPolicy::Minute));
-        assert_eq!(holder.repeats(&mut memory), 0);
+        let (mut memory, caller) = told(&limited(ViolatedPolicy::Minute));
+        assert_eq!(memory.take_repeated(&caller), 0);
         for _ in 0..3 {
-            holder.asks(&mut memory, ("credits", 1), NOW);
+            memory.recall(&caller, "credits", credits(1), NOW);
         }
         // It has run out: asked again, and refused again, before the count was taken.
-        assert_eq!(holder.asks(&mut memory, ("credits", 1), after(3_000)), None);
-        holder.is_told(&mut memory, &Refusal::UnknownKey, after(3_000));
-        assert_eq!(holder.repeats(&mut memory), 3);
-        assert_eq!(holder.repeats(&mut memory), 0);
-        assert_eq!(Holder::of("acme", 2, 1).repeats(&mut memory), 0);
+        assert_eq!(
+            memory.recall(&caller, "credits", credits(1), after(3_000)),
+            None
+        );
+        memory.remember(&caller, "credits", &Refusal::UnknownKey, after(3_000));
+        assert_eq!(memory.take_repeated(&caller), 3);
+        assert_eq!(memory.take_repeated(&caller), 0);
+        assert_eq!(memory.take_repeated(&self::caller("acme", 2, 1)), 0);
     }
 
     #[test]
     fn a_flood_of_keys_neither_grows_the_memory_nor_lasts_in_it() {
         let mut memory = RefusalMemory::default();
-        let number = |index: usize| Holder::of("acme", u32::try_from(index).unwrap(), 1);
+        let number = |index: usize| caller("acme", u32::try_from(index).unwrap(), 1);
         for index in 0..3 * CALLERS_MAX {
-            number(index).is_told(&mut memory, &Refusal::UnknownKey, NOW);
+            memory.remember(&number(index), "credits", &Refusal::UnknownKey, NOW);
             assert!(memory.told.len() <= CALLERS_MAX);
             assert_eq!(memory.told.len(), memory.order.len());
         }
         let mut knows = |index| {
-            number(index)
-                .asks(&mut memory, ("credits", 0), NOW)
+            memory
+                .recall(&number(index), "credits", Credits::ZERO, NOW)
                 .is_some()
         };
         assert!(!knows(2 * CALLERS_MAX - 1));
         assert!(knows(2 * CALLERS_MAX));
         assert!(knows(3 * CALLERS_MAX - 1));
         // Once they have run out, the next one sweeps them all away.
-        number(0).is_told(&mut memory, &Refusal::UnknownKey, after(5_000));
+        memory.remember(&number(0), "credits", &Refusal::UnknownKey, after(5_000));
         assert_eq!((memory.told.len(), memory.order.len()), (1, 1));
     }
 
@@ -445,9 +398,9 @@ mod tests {
             let mut clock = NOW;
             for (key, millis, refusal) in steps {
                 clock = clock.plus(Span::from_millis(millis));
-                let holder = Holder::of("acme", key, 1);
-                holder.is_told(&mut memory, &refusals[refusal], clock);
-                holder.asks(&mut memory, ("credits", 1), clock);
+                let caller = caller("acme", key, 1);
+                memory.remember(&caller, "credits", &refusals[refusal], clock);
+                memory.recall(&caller, "credits", credits(1), clock);
                 prop_assert_eq!(memory.told.len(), memory.order.len());
                 prop_assert!(memory.order.iter().all(|caller| memory.told.contains_key(caller)));
             }

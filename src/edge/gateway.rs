@@ -498,15 +498,7 @@ impl Gateway {
             return Err(Problem::method_not_allowed("GET, HEAD").into());
         }
         let (key, _) = self.key(visit, line)?;
-        let query = visit.url().query.unwrap_or("");
-        let page = match page {
-            Page::Me => self_service::me(query),
-            Page::Usage => self_service::usage(query),
-            Page::GetCredits => self_service::credits(query),
-            Page::UsageSummary | Page::Ledger | Page::Quote => {
-                Err(Problem::new(Code::NotFound, "this page is not there yet"))
-            }
-        }?;
+        let page = self_service::read(page, visit.url().query)?;
         let read = Request::Read(Read {
             key: key.key,
             digest: key.digest,

@@ -45,7 +45,7 @@ impl Gateway {
             visit.header("Content-Type"),
         );
         let request = endpoint.read(&Sent {
-            query: visit.url().query.unwrap_or(""),
+            query: visit.url().query,
             idempotency_key: idempotency_key.as_deref(),
             content_type: content_type.as_deref(),
             body: &body,
