@@ -16,6 +16,8 @@ mod sql;
 mod visit;
 
 use wasm_bindgen::prelude::*;
+// Linked for what worker-build's shim calls in it.
+use worker as _;
 
 pub use self::object::AccountCore;
 use self::{
