@@ -11,6 +11,7 @@
 mod admit;
 mod due;
 mod manage;
+mod refusal;
 mod settle;
 mod stored;
 #[cfg(test)]
@@ -25,17 +26,18 @@ use std::{
 use minicbor::{Decode, Encode};
 
 pub use self::{
-    admit::{Admission, Admit, Refusal},
+    admit::{Admission, Admit},
     manage::{KeyCreated, NewAccount, NewGrant, NewKey, PatchAccount, Rejected, StatusChange},
+    refusal::Refusal,
     settle::{Cancel, Settled},
     stored::{Broken, Stored},
     view::{UsageLine, UsageView},
 };
 use crate::{
-    call::{Call, CallRow, Outcome},
+    call::{Call, CallRow, Hold, Outcome},
     id::{AccountId, CallNumber, ExternalId, KeyNumber},
     key::SecretDigest,
-    ledger::{Entry, Ledger, LotNumber, Moment, Part},
+    ledger::{Entry, Ledger, LotNumber, Moment},
     limits::{DayCounts, MinuteWindow},
     policy::{Plan, Policy, Renews},
     time::{MonthNumber, Timestamp},
@@ -310,8 +312,8 @@ pub struct CallEnd {
     pub month: MonthNumber,
     /// What its row says from now on.
     pub outcome: Outcome,
-    /// Its hold's parts, where a correction took them from other lots.
-    pub parts: Option<Vec<Part>>,
+    /// Its hold, where a correction took it from other lots.
+    pub hold: Option<Hold>,
 }
 
 impl Account {

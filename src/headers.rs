@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use minicbor::{Decode, Encode};
 
-use crate::credits::Credits;
+use crate::{credits::Credits, time::Span};
 
 /// Every header that [`AnswerHeaders::write`] may write. An origin's are removed from the answer.
 pub const OWNED: [&str; 9] = [
@@ -114,6 +114,21 @@ impl AnswerHeaders<'_> {
 }
 
 impl Standing {
+    /// The same, told `elapsed` later.
+    #[must_use]
+    pub fn later(self, elapsed: Span) -> Self {
+        let seconds = u32::try_from(elapsed.as_millis() / 1_000).unwrap_or(u32::MAX);
+        let later = |window: Window| Window {
+            reset_seconds: window.reset_seconds.saturating_sub(seconds),
+            ..window
+        };
+        Self {
+            minute: self.minute.map(later),
+            daily: self.daily.map(later),
+            ..self
+        }
+    }
+
     /// `"minute";q=5;w=60, "daily";q=50;w=86400`
     /// (draft-ietf-httpapi-ratelimit-headers-11, RateLimit-Policy).
     fn policies(&self) -> String {

@@ -25,6 +25,14 @@ const EMPTY_LOTS_KEPT: Span = Span::from_days(31);
 #[cbor(transparent)]
 pub struct LotNumber(#[n(0)] u32);
 
+impl LotNumber {
+    /// The number as it is stored.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
 /// One grant of credits in a pool.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
@@ -148,6 +156,14 @@ pub enum EntryKind {
     /// A call that had been ended without its outcome got its real end.
     #[n(5)]
     Corrected,
+}
+
+impl EntryKind {
+    /// The number that is stored.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
 }
 
 /// One line of the account's append-only ledger. Calls are its charges and have lines of their

@@ -1,4 +1,12 @@
-//! Tollgate, a gateway that limits, charges and forwards API calls.
+//! Tollgate: a gateway that knows whose key a call carries, counts it, charges it and forwards it.
+//!
+//! The story of a call, file by file: its path is made canonical (`path`), its route found
+//! (`policy/router.rs`) and priced (`policy/quote.rs`, `price`), its key verified (`key`); the
+//! account's object admits it (`account/admit.rs`) against limits (`limits`) and credits
+//! (`ledger`), the edge forwards it (`edge/forward.rs`, signed by `signature`) and settles it
+//! (`account/settle.rs`).
+//!
+//! Everything but `edge` is pure: no clock, no I/O, no JavaScript.
 #![cfg_attr(
     test,
     allow(
@@ -10,18 +18,26 @@
 )]
 
 pub mod account;
+pub mod admin;
 pub mod call;
+pub mod caseless;
 pub mod credits;
+#[cfg(target_arch = "wasm32")]
+pub mod edge;
 pub mod headers;
 pub mod id;
 pub mod key;
 pub mod ledger;
 pub mod limits;
 pub mod object;
+pub mod path;
 pub mod policy;
 pub mod price;
 pub mod problem;
 pub mod protocol;
+pub mod repeat;
 pub mod secrets;
+pub mod self_service;
 pub mod signature;
 pub mod time;
+pub mod url;

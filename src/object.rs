@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How long the answer to an operator's request is remembered, unless it made credits.
-const REMEMBERED: Span = Span::from_days(1);
+pub const REMEMBERED: Span = Span::from_days(1);
 /// How often one key may read about itself in any 60 seconds.
 const READS_PER_MINUTE: u32 = 60;
 
@@ -89,6 +89,8 @@ pub struct Loaded {
 pub struct Write {
     /// Rows of the call log, entries, and a month's table.
     pub changes: Changes,
+    /// The month whose table new calls go to.
+    pub month: Option<MonthNumber>,
     /// The profile anew.
     pub profile: Option<Vec<u8>>,
     /// Keys anew.
@@ -97,6 +99,24 @@ pub struct Write {
     pub snapshot: Option<Vec<u8>>,
     /// An answer to be remembered.
     pub remember: Option<Remembered>,
+}
+
+impl Write {
+    /// Whether it is one statement on one row, which needs no transaction to be atomic.
+    #[must_use]
+    pub fn is_one_row(&self) -> bool {
+        let changes = &self.changes;
+        let calls = changes.admitted.len().saturating_add(changes.ended.len());
+        let moves_hold = changes.ended.iter().any(|end| end.hold.is_some());
+        calls == 1
+            && !moves_hold
+            && changes.new_month.is_none()
+            && changes.entries.is_empty()
+            && self.keys.is_empty()
+            && self.profile.is_none()
+            && self.snapshot.is_none()
+            && self.remember.is_none()
+    }
 }
 
 /// The answer to a request with an `Idempotency-Key`.
@@ -516,6 +536,7 @@ impl<S: Store> Object<S> {
         }
         let account = self.account.as_mut().ok_or(Failure::NoAccount)?;
         let write = Write {
+            month: account.log().last().map(|last| last.month),
             profile: changes.profile.then(|| account.profile_bytes()),
             keys: changes
                 .keys

@@ -13,6 +13,13 @@ use crate::{
     time::{Calendar, Span},
 };
 
+pub mod quote;
+mod read;
+pub mod router;
+pub mod template;
+
+pub use self::read::{Mistake, Mistakes};
+
 /// A checked policy.
 #[derive(Debug)]
 pub struct Policy {
@@ -67,6 +74,14 @@ pub struct Gateway {
     pub extra_needs_subscription: bool,
     /// `admin_hosts`: the only hostnames where `/_tollgate` answers; `None` is all of them.
     pub admin_hosts: Option<Vec<String>>,
+}
+
+impl Gateway {
+    /// The first part of every key that is issued.
+    #[must_use]
+    pub fn key_prefix(&self) -> &str {
+        self.key_prefixes.first().map_or("", String::as_str)
+    }
 }
 
 /// `[gateway] mode`.

@@ -239,6 +239,22 @@ pub enum Mark {
     Unforgiven,
 }
 
+impl Mark {
+    const ALL: [Self; 3] = [Self::BadValue, Self::AboveHold, Self::Unforgiven];
+
+    /// The mark stored as `number`.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+
+    /// The number that is stored.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

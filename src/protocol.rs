@@ -15,7 +15,7 @@ use crate::{
     headers::Standing,
     id::KeyNumber,
     key::SecretDigest,
-    problem::Code,
+    problem::{Code, Problem},
 };
 
 /// The version that this crate writes.
@@ -133,6 +133,18 @@ pub enum Command {
     Usage(#[n(0)] UsageQuery),
 }
 
+/// What the object answers, and what it cost.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Answer {
+    /// The answer.
+    #[n(0)]
+    pub reply: Reply,
+    /// Rows written on the way.
+    #[n(1)]
+    pub rows_written: u32,
+}
+
 /// What the object answers.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Reply {
@@ -197,6 +209,19 @@ pub struct Complaint {
     pub field: Option<String>,
 }
 
+impl From<Complaint> for Problem {
+    fn from(complaint: Complaint) -> Self {
+        match complaint {
+            Complaint {
+                code: Code::BadRequest,
+                detail,
+                field: Some(field),
+            } => Self::bad_field(field, detail),
+            Complaint { code, detail, .. } => Self::new(code, detail),
+        }
+    }
+}
+
 /// A message that is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable(String);
@@ -228,5 +253,35 @@ pub fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<T, Unreadable> {
         }
         Some((version, _)) => Err(Unreadable(format!("version {version}, expected {VERSION}"))),
         None => Err(Unreadable("empty".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_complaint_is_told_with_its_code_and_field() {
+        let complaint = |code, field: Option<&str>| Complaint {
+            code,
+            detail: "no".to_owned(),
+            field: field.map(str::to_owned),
+        };
+        for (complaint, problem) in [
+            (
+                complaint(Code::BadRequest, Some("plan")),
+                Problem::bad_field("plan", "no"),
+            ),
+            (
+                complaint(Code::BadRequest, None),
+                Problem::new(Code::BadRequest, "no"),
+            ),
+            (
+                complaint(Code::NotFound, None),
+                Problem::new(Code::NotFound, "no"),
+            ),
+        ] {
+            assert_eq!(Problem::from(complaint), problem);
+        }
     }
 }

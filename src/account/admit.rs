@@ -2,7 +2,9 @@
 
 use minicbor::{Decode, Encode};
 
-use super::{Account, Changes, KeyUsage, LogMonth, OPEN_CALLS_MAX, OPERATIONS_KNOWN, Status};
+use super::{
+    Account, Changes, KeyUsage, LogMonth, OPEN_CALLS_MAX, OPERATIONS_KNOWN, Refusal, Status,
+};
 use crate::{
     call::{Call, CallRow, Hold},
     credits::Credits,
@@ -73,63 +75,6 @@ pub struct Admission {
     /// What enforcing would have answered, where the gateway only observes.
     #[n(5)]
     pub would_refuse: Option<Refusal>,
-}
-
-/// Why a request does not become a call, in order of precedence. No error: an outcome.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub enum Refusal {
-    /// 401: no such key, another secret, revoked, or the account is closed.
-    #[n(0)]
-    UnknownKey,
-    /// 403: the operator stopped the account.
-    #[n(1)]
-    Suspended {
-        /// What the customer is told.
-        #[n(0)]
-        reason: Option<String>,
-        /// Limits as they stand.
-        #[n(1)]
-        standing: Standing,
-    },
-    /// 429.
-    #[n(2)]
-    RateLimited {
-        /// The limits that are used up.
-        #[n(0)]
-        violated: Vec<Violation>,
-        /// The first moment at which a lone caller passes.
-        #[n(1)]
-        retry_at: Timestamp,
-        /// Limits as they stand.
-        #[n(2)]
-        standing: Standing,
-    },
-    /// 402.
-    #[n(3)]
-    InsufficientCredits {
-        /// The pool.
-        #[n(0)]
-        pool: String,
-        /// The least that had to be held.
-        #[n(1)]
-        required: Credits,
-        /// What could have been held.
-        #[n(2)]
-        available: Credits,
-        /// When the pool's next grant comes.
-        #[n(3)]
-        renews_at: Option<Timestamp>,
-        /// Whether the call can be paid then.
-        #[n(4)]
-        affordable_then: bool,
-        /// Limits as they stand.
-        #[n(5)]
-        standing: Standing,
-    },
-    /// The gateway gave this admission up before it arrived, or it is a late copy of one whose
-    /// call has ended: nobody waits for the answer.
-    #[n(4)]
-    Cancelled,
 }
 
 impl Account {

@@ -325,7 +325,7 @@ impl Account {
                     at,
                     mark,
                 },
-                parts: None,
+                hold: None,
             });
         }
         // The day's forgiveness and a late return are not told by the row.

@@ -4,7 +4,7 @@ use minicbor::{Decode, Encode};
 
 use super::{Account, CallEnd, Changes};
 use crate::{
-    call::{Call, CallRow, CallState, Outcome, Settle},
+    call::{Call, CallRow, CallState, Hold, Outcome, Settle},
     credits::Credits,
     id::CallNumber,
     ledger::{Part, split, sum_of},
@@ -88,7 +88,7 @@ impl Account {
                 call: settle.call,
                 month,
                 outcome: outcome.clone(),
-                parts: None,
+                hold: None,
             });
         }
         self.count_ended(call, &outcome, clock, &mut changes);
@@ -209,7 +209,10 @@ impl Account {
                     at: clock,
                     mark: verdict.mark,
                 },
-                parts,
+                hold: parts.map(|parts| Hold {
+                    parts,
+                    ..row.call.hold.clone()
+                }),
             });
             changes.snapshot = true;
         }
@@ -322,7 +325,7 @@ impl Account {
                     at: clock,
                     mark: None,
                 },
-                parts: None,
+                hold: None,
             });
             if let Some(log) = self.state.log.iter_mut().find(|log| log.month == month) {
                 log.cancelled = log.cancelled.saturating_add(1);

@@ -143,10 +143,9 @@ impl Store for MemoryStore {
             );
         }
         for row in &write.changes.admitted {
-            let (_, newest) = self
-                .months
-                .iter_mut()
-                .next_back()
+            let newest = write
+                .month
+                .and_then(|month| self.months.get_mut(&month))
                 .expect("a table for calls");
             let mut row = row.clone();
             row.call.hold = through_bytes(&row.call.hold);
@@ -164,8 +163,8 @@ impl Store for MemoryStore {
                 .and_then(|calls| calls.get_mut(&end.call.get()))
                 .expect("the row of the call that ended");
             row.outcome = Some(end.outcome.clone());
-            if let Some(parts) = &end.parts {
-                row.call.hold.parts.clone_from(parts);
+            if let Some(hold) = &end.hold {
+                row.call.hold = through_bytes(hold);
             }
             self.wrote(1);
         }

@@ -1,0 +1,33 @@
+// Where things are, and which tools build them. Everything that is installed lands inside the
+// project, in folders that git ignores.
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+export const root = fileURLToPath(new URL("..", import.meta.url));
+
+export const inProject = (...parts) => join(root, ...parts);
+
+// worker-build drives exactly one wasm-bindgen; Cargo.toml pins the library to the same version.
+export const cargoTools = [
+  { name: "worker-build", crate: "worker-build", version: "0.8.7", minutes: 5 },
+  { name: "wasm-bindgen", crate: "wasm-bindgen-cli", version: "0.2.129", minutes: 3 },
+];
+
+export function cargoTool(name) {
+  const tool = cargoTools.find((tool) => tool.name === name);
+  const installRoot = inProject(".tools", `${tool.crate}-${tool.version}`);
+  return { ...tool, installRoot, program: join(installRoot, "bin", name) };
+}
+
+export const npmProgram = (name) => inProject("node_modules", ".bin", name);
+
+export const movedClock = {
+  source: inProject("tests", "e2e", "harness", "moved_clock.c"),
+  library: inProject(".tools", "moved_clock.so"),
+};
+
+export function rustChannel() {
+  const file = readFileSync(inProject("rust-toolchain.toml"), "utf8");
+  return /^channel\s*=\s*"(.+)"/m.exec(file)[1];
+}

@@ -1,0 +1,443 @@
+//! The admin API: from a request under `/_tollgate` to what is to be done.
+//!
+//! [`Endpoint::find`] looks at method, path and token, and only then is there something that can
+//! read a body: [`Endpoint::read`]. What comes out has been checked in full; what is left to say
+//! no to, the account's object says (no such plan, the id is taken).
+
+mod commands;
+mod json;
+mod shown;
+
+use sha2::{Digest, Sha256};
+
+pub use self::shown::{plans, with_key};
+use crate::{
+    account::{Fingerprint, NewKey},
+    id::{AccountId, KeyId, KeyNumber},
+    key::bearer,
+    problem::{Code, Problem},
+    protocol::{Command, Manage},
+    secrets::Secrets,
+    self_service::{no_parameters, usage_query},
+};
+
+/// The longest body that is read, in bytes.
+pub const BODY_MAX: usize = 65_536;
+
+const ROOT: &str = "/_tollgate/v1";
+const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+const IDEMPOTENCY_KEY_MAX: usize = 255;
+
+/// Every endpoint. `{id}` and `{key}` stand for one segment each; HEAD is answered as GET.
+const ENDPOINTS: [(&str, &str, Access, Action); 11] = [
+    ("GET", "/healthz", Access::Anyone, Action::Healthz),
+    ("GET", "/plans", Access::Read, Action::Plans),
+    ("POST", "/accounts", Access::Write, Action::Open),
+    ("GET", "/accounts/{id}", Access::Read, Action::Show),
+    ("PATCH", "/accounts/{id}", Access::Write, Action::Patch),
+    ("GET", "/accounts/{id}/keys", Access::Read, Action::ListKeys),
+    (
+        "POST",
+        "/accounts/{id}/keys",
+        Access::Write,
+        Action::CreateKey,
+    ),
+    (
+        "DELETE",
+        "/accounts/{id}/keys/{key}",
+        Access::Write,
+        Action::RevokeKey,
+    ),
+    (
+        "POST",
+        "/accounts/{id}/grants",
+        Access::Write,
+        Action::Grant,
+    ),
+    (
+        "GET",
+        "/accounts/{id}/balance",
+        Access::Read,
+        Action::Balance,
+    ),
+    ("GET", "/accounts/{id}/usage", Access::Read, Action::Usage),
+];
+
+/// Who asks, by the token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operator {
+    /// `ADMIN_TOKEN`: may do everything.
+    Admin,
+    /// `ADMIN_READ_TOKEN`: may read.
+    ReadOnly,
+    /// `ORIGIN_TOKEN`: may end calls.
+    Origin,
+}
+
+impl Operator {
+    /// Reads the value of `Authorization`.
+    ///
+    /// # Errors
+    ///
+    /// 401: no token, or none of this deployment's.
+    pub fn of(secrets: &Secrets, authorization: Option<&str>) -> Result<Self, Problem> {
+        let Some(authorization) = authorization else {
+            return Err(Problem::new(
+                Code::MissingKey,
+                "the admin API needs its token: Authorization: Bearer ADMIN_TOKEN",
+            ));
+        };
+        bearer(authorization)
+            .and_then(|token| {
+                // All are compared, so that the time does not tell which one it is.
+                let admin = secrets.admin_token.matches(token);
+                let origin = secrets.origin_token.matches(token);
+                let read_only = secrets
+                    .admin_read_token
+                    .as_ref()
+                    .is_some_and(|read_token| read_token.matches(token));
+                match (admin, read_only, origin) {
+                    (true, _, _) => Some(Self::Admin),
+                    (false, true, _) => Some(Self::ReadOnly),
+                    (false, false, true) => Some(Self::Origin),
+                    (false, false, false) => None,
+                }
+            })
+            .ok_or_else(|| {
+                Problem::new(
+                    Code::InvalidKey,
+                    "this is no admin token of this deployment: Authorization: Bearer ADMIN_TOKEN \
+                     is expected",
+                )
+            })
+    }
+}
+
+/// What a token has to allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    Anyone,
+    Read,
+    Write,
+}
+
+impl Access {
+    fn check(self, operator: Operator) -> Result<(), Problem> {
+        let refused = |detail| Err(Problem::new(Code::OutOfScope, detail));
+        match (self, operator) {
+            (Self::Anyone, _)
+            | (Self::Read, Operator::Admin | Operator::ReadOnly)
+            | (Self::Write, Operator::Admin) => Ok(()),
+            (Self::Write, Operator::ReadOnly) => {
+                refused("ADMIN_READ_TOKEN may only read; this needs ADMIN_TOKEN")
+            }
+            (Self::Read | Self::Write, Operator::Origin) => {
+                refused("ORIGIN_TOKEN may only end calls; this needs ADMIN_TOKEN")
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    Healthz,
+    Plans,
+    Open,
+    Show,
+    Patch,
+    ListKeys,
+    CreateKey,
+    RevokeKey,
+    Grant,
+    Balance,
+    Usage,
+}
+
+/// What an operator's request asks to be done, complete and checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminRequest {
+    /// `GET /healthz`: answered by the Worker.
+    Healthz,
+    /// `GET /plans`: answered by the Worker with [`plans`].
+    Plans,
+    /// A command for an account's object.
+    Manage {
+        /// The account.
+        account: AccountId,
+        /// The message.
+        manage: Box<Manage>,
+        /// The location hint for the object of an account that is to be opened.
+        region: Option<&'static str>,
+    },
+    /// `POST /accounts/{id}/keys`: a command for the account's object once the Worker has made
+    /// the secret part. What the object answers is told with [`with_key`].
+    CreateKey {
+        /// The account.
+        account: AccountId,
+        /// The key.
+        new: NewKey,
+        /// The `Idempotency-Key`, if one was sent, and what came with it.
+        idempotency: Option<Fingerprint>,
+    },
+}
+
+/// What a request sends besides method, path and token.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sent<'a> {
+    /// The query string, without `?`.
+    pub query: Option<&'a str>,
+    /// `Idempotency-Key`.
+    pub idempotency_key: Option<&'a str>,
+    /// `Content-Type`.
+    pub content_type: Option<&'a str>,
+    /// The body as far as it was read: more than [`BODY_MAX`] bytes is too much.
+    pub body: &'a [u8],
+}
+
+/// An endpoint that the caller may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint<'a> {
+    action: Action,
+    method: &'a str,
+    path: &'a str,
+    names: Names<'a>,
+}
+
+/// What stands in a path at `{id}` and `{key}`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Names<'a> {
+    id: &'a str,
+    key: &'a str,
+}
+
+impl<'a> Endpoint<'a> {
+    /// Finds what a method and a canonical path (whole, from `/_tollgate` on) name, for an
+    /// operator or for somebody that [`Operator::of`] does not know.
+    ///
+    /// # Errors
+    ///
+    /// 404, 405, `who`'s 401 and 403, in this order.
+    pub fn find(
+        method: &'a str,
+        path: &'a str,
+        who: Result<Operator, Problem>,
+    ) -> Result<Self, Problem> {
+        let under_root = path.strip_prefix(ROOT).unwrap_or_default();
+        let mut allow = Vec::new();
+        for (endpoint_method, template, access, action) in ENDPOINTS {
+            let Some(names) = match_path(template, under_root) else {
+                continue;
+            };
+            if method == endpoint_method || (method == "HEAD" && endpoint_method == "GET") {
+                if access != Access::Anyone {
+                    access.check(who?)?;
+                }
+                return Ok(Self {
+                    action,
+                    method,
+                    path,
+                    names,
+                });
+            }
+            allow.push(endpoint_method);
+            if endpoint_method == "GET" {
+                allow.push("HEAD");
+            }
+        }
+        Err(if allow.is_empty() {
+            Problem::new(Code::NotFound, "the admin API has no such path")
+        } else {
+            Problem::method_not_allowed(allow.join(", "))
+        })
+    }
+
+    /// Whether a body is looked at, and so has to be read before [`Endpoint::read`].
+    #[must_use]
+    pub const fn takes_body(&self) -> bool {
+        match self.action {
+            Action::Open | Action::Patch | Action::CreateKey | Action::Grant => true,
+            Action::Healthz
+            | Action::Plans
+            | Action::Show
+            | Action::ListKeys
+            | Action::RevokeKey
+            | Action::Balance
+            | Action::Usage => false,
+        }
+    }
+
+    /// Reads the request.
+    ///
+    /// # Errors
+    ///
+    /// 413, 400 with the field, parameter or header that is wrong, and 404 for a key of another
+    /// account.
+    pub fn read(&self, sent: &Sent<'_>) -> Result<AdminRequest, Problem> {
+        // Whoever watches may put something into the query to get past caches.
+        if !matches!(self.action, Action::Healthz | Action::Usage) {
+            no_parameters(sent.query)?;
+        }
+        if self.takes_body() {
+            check_body(sent)?;
+        }
+        match self.action {
+            Action::Healthz => Ok(AdminRequest::Healthz),
+            Action::Plans => Ok(AdminRequest::Plans),
+            Action::Open => {
+                let (new, region) = commands::open(sent.body, self.required_idempotency(sent)?)?;
+                Ok(AdminRequest::Manage {
+                    account: new.id.clone(),
+                    manage: Box::new(Manage {
+                        command: Command::Open(new),
+                        idempotency: None,
+                    }),
+                    region,
+                })
+            }
+            Action::Show => self.manage(Command::Show, None),
+            Action::Patch => self.manage(Command::Patch(commands::patch(sent.body)?), None),
+            Action::ListKeys => self.manage(Command::ListKeys, None),
+            Action::CreateKey => Ok(AdminRequest::CreateKey {
+                account: self.account()?,
+                idempotency: self.idempotency(sent)?.map(|(_, fingerprint)| fingerprint),
+                new: commands::create_key(sent.body)?,
+            }),
+            Action::RevokeKey => self.manage(Command::RevokeKey(self.key()?), None),
+            Action::Grant => {
+                let (_, fingerprint) = self.required_idempotency(sent)?;
+                let grant = commands::grant(sent.body)?;
+                self.manage(Command::Grant(grant), Some(fingerprint))
+            }
+            Action::Balance => self.manage(Command::Balance, None),
+            Action::Usage => self.manage(Command::Usage(usage_query(sent.query)?), None),
+        }
+    }
+
+    fn manage(
+        &self,
+        command: Command,
+        idempotency: Option<Fingerprint>,
+    ) -> Result<AdminRequest, Problem> {
+        Ok(AdminRequest::Manage {
+            account: self.account()?,
+            manage: Box::new(Manage {
+                command,
+                idempotency,
+            }),
+            region: None,
+        })
+    }
+
+    fn account(&self) -> Result<AccountId, Problem> {
+        AccountId::parse(self.names.id).ok_or_else(|| {
+            Problem::bad_field(
+                "id",
+                "id: expected an account id in the path, 1 to 64 of A-Z a-z 0-9 _ -",
+            )
+        })
+    }
+
+    fn key(&self) -> Result<KeyNumber, Problem> {
+        let account = self.account()?;
+        let key = KeyId::parse(self.names.key).ok_or_else(|| {
+            Problem::bad_field(
+                "key",
+                format!("key: expected a key id in the path, like key_{account}_1"),
+            )
+        })?;
+        if key.account != account {
+            return Err(Problem::new(Code::NotFound, "there is no such key"));
+        }
+        Ok(key.number)
+    }
+
+    /// The `Idempotency-Key` and its digest together with the request's.
+    fn idempotency<'s>(&self, sent: &Sent<'s>) -> Result<Option<(&'s str, Fingerprint)>, Problem> {
+        let Some(key) = sent.idempotency_key else {
+            return Ok(None);
+        };
+        let fits = (1..=IDEMPOTENCY_KEY_MAX).contains(&key.len());
+        if !fits || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(bad_idempotency_key("found something else"));
+        }
+        let request = Sha256::new()
+            .chain_update(self.method)
+            .chain_update(b"\n")
+            .chain_update(self.path)
+            .chain_update(b"\n")
+            .chain_update(sent.body)
+            .finalize();
+        let fingerprint = Fingerprint {
+            key: Sha256::digest(key).into(),
+            request: request.into(),
+        };
+        Ok(Some((key, fingerprint)))
+    }
+
+    fn required_idempotency<'s>(&self, sent: &Sent<'s>) -> Result<(&'s str, Fingerprint), Problem> {
+        self.idempotency(sent)?
+            .ok_or_else(|| bad_idempotency_key("found none"))
+    }
+}
+
+fn bad_idempotency_key(found: &str) -> Problem {
+    Problem::bad_field(
+        IDEMPOTENCY_KEY,
+        format!(
+            "{IDEMPOTENCY_KEY}: expected a header of 1 to {IDEMPOTENCY_KEY_MAX} visible ASCII \
+             characters, {found}"
+        ),
+    )
+}
+
+fn match_path<'a>(template: &str, path: &'a str) -> Option<Names<'a>> {
+    let mut names = Names::default();
+    let mut segments = path.split('/');
+    for part in template.split('/') {
+        let segment = segments.next()?;
+        match part {
+            "{id}" if !segment.is_empty() => names.id = segment,
+            "{key}" if !segment.is_empty() => names.key = segment,
+            part if part == segment => {}
+            _ => return None,
+        }
+    }
+    segments.next().is_none().then_some(names)
+}
+
+/// Refuses a body that is too long or says that it is no JSON.
+fn check_body(sent: &Sent<'_>) -> Result<(), Problem> {
+    if sent.body.len() > BODY_MAX {
+        return Err(Problem::new(
+            Code::BodyTooLarge,
+            format!("the body must have at most {BODY_MAX} bytes"),
+        ));
+    }
+    if sent.body.is_empty() || sent.content_type.is_some_and(is_json) {
+        return Ok(());
+    }
+    Err(Problem::bad_field(
+        "Content-Type",
+        format!(
+            "Content-Type: expected application/json, found {}",
+            json::shortened(sent.content_type.unwrap_or("none"))
+        ),
+    ))
+}
+
+/// `application/json`, perhaps with the charset that it always has (RFC 8259 §8.1).
+fn is_json(content_type: &str) -> bool {
+    let mut parts = content_type.split(';').map(str::trim);
+    parts
+        .next()
+        .is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"))
+        && parts.all(|parameter| {
+            parameter.split_once('=').is_some_and(|(name, value)| {
+                name.eq_ignore_ascii_case("charset")
+                    && value.trim_matches('"').eq_ignore_ascii_case("utf-8")
+            })
+        })
+}
+
+#[cfg(test)]
+mod tests;

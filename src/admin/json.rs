@@ -1,0 +1,244 @@
+//! A strict reader of JSON bodies. Whatever is wrong is told with its field: what was expected
+//! and what was found.
+//!
+//! Members are kept as they are spelled until their type is known, so that a field that is there
+//! twice, `1.0` for `1` and a number too large for any type are all seen.
+
+use std::fmt;
+
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::{
+    problem::{Code, Problem},
+    time::Timestamp,
+};
+
+/// How much of what was sent is repeated in an answer.
+const SHOWN_CHARACTERS: usize = 64;
+
+/// An object whose members all have known names, each once.
+#[derive(Debug)]
+pub(super) struct Fields<'a> {
+    /// What stands before a member's name: nothing, or `subscription.`.
+    place: String,
+    members: Vec<(String, &'a str)>,
+}
+
+impl<'a> Fields<'a> {
+    /// Reads a body.
+    ///
+    /// # Errors
+    ///
+    /// It is no JSON object, or has a member twice or one that is not `known`.
+    pub(super) fn parse(body: &'a [u8], known: &[&str]) -> Result<Self, Problem> {
+        let bad = |detail: String| Problem::new(Code::BadRequest, detail);
+        let text = std::str::from_utf8(body)
+            .map_err(|_| bad("the body must be JSON in UTF-8".to_owned()))?;
+        if text.is_empty() {
+            return Err(bad("the body must be a JSON object, not empty".to_owned()));
+        }
+        let raw: &RawValue = serde_json::from_str(text)
+            .map_err(|error| bad(format!("the body must be JSON: {error}")))?;
+        if !raw.get().starts_with('{') {
+            return Err(bad(format!(
+                "the body must be a JSON object, not {}",
+                found(Some(raw.get()))
+            )));
+        }
+        Self::of(raw.get(), String::new(), known)
+    }
+
+    /// An object without members: what no body stands for where none is needed.
+    pub(super) const fn none() -> Self {
+        Self {
+            place: String::new(),
+            members: Vec::new(),
+        }
+    }
+
+    /// The member `name`, there or not.
+    pub(super) fn get(&self, name: &str) -> Value<'a> {
+        let member = self.members.iter().find(|(other, _)| other == name);
+        Value {
+            place: format!("{}{name}", self.place),
+            raw: member.map(|(_, raw)| *raw),
+        }
+    }
+
+    fn of(object: &'a str, place: String, known: &[&str]) -> Result<Self, Problem> {
+        let members = serde_json::Deserializer::from_str(object)
+            .deserialize_map(Members)
+            .map_err(|error| {
+                Problem::new(Code::BadRequest, format!("the body must be JSON: {error}"))
+            })?;
+        for (index, (name, _)) in members.iter().enumerate() {
+            let field = format!("{place}{}", shortened(name));
+            if !known.contains(&name.as_str()) {
+                let known = known.join(", ");
+                let detail = format!("{field}: unknown field, expected only {known}");
+                return Err(Problem::bad_field(field, detail));
+            }
+            if members
+                .iter()
+                .take(index)
+                .any(|(earlier, _)| earlier == name)
+            {
+                let detail = format!("{field}: expected once, found twice");
+                return Err(Problem::bad_field(field, detail));
+            }
+        }
+        Ok(Self { place, members })
+    }
+}
+
+/// What a member holds, if it is there.
+#[derive(Debug)]
+pub(super) struct Value<'a> {
+    place: String,
+    raw: Option<&'a str>,
+}
+
+impl Value<'_> {
+    /// `None` where the member is absent.
+    pub(super) fn given(self) -> Option<Self> {
+        self.raw.is_some().then_some(self)
+    }
+
+    /// `None` where the member is absent or null.
+    pub(super) fn not_null(self) -> Option<Self> {
+        self.raw.is_some_and(|raw| raw != "null").then_some(self)
+    }
+
+    /// What the member is read as, or that `expected` was expected.
+    ///
+    /// # Errors
+    ///
+    /// It is no text, or `read` cannot read it.
+    pub(super) fn text<T>(
+        &self,
+        expected: &str,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<T, Problem> {
+        self.raw
+            .filter(|raw| raw.starts_with('"'))
+            .and_then(|raw| serde_json::from_str::<String>(raw).ok())
+            .and_then(|text| read(&text))
+            .ok_or_else(|| self.problem(expected))
+    }
+
+    /// 1 to `most` characters for people to read.
+    ///
+    /// # Errors
+    ///
+    /// Anything else.
+    pub(super) fn line(&self, most: usize) -> Result<String, Problem> {
+        self.text(
+            &format!("a text of 1 to {most} characters, no control characters among them"),
+            |text| {
+                let fits = (1..=most).contains(&text.chars().count());
+                (fits && !text.chars().any(char::is_control)).then(|| text.to_owned())
+            },
+        )
+    }
+
+    /// One of these words.
+    ///
+    /// # Errors
+    ///
+    /// Anything else.
+    pub(super) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Result<T, Problem> {
+        let list: Vec<_> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+        self.text(&list.join(" or "), |text| {
+            let word = words.iter().find(|(word, _)| *word == text);
+            word.map(|(_, meaning)| *meaning)
+        })
+    }
+
+    /// A number from `least` to `most`, written in digits alone: `1.0` and `1e2` are none.
+    ///
+    /// # Errors
+    ///
+    /// Anything else.
+    pub(super) fn whole<T: TryFrom<u64>>(&self, least: u64, most: u64) -> Result<T, Problem> {
+        self.raw
+            .filter(|raw| raw.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|raw| raw.parse::<u64>().ok())
+            .filter(|number| (least..=most).contains(number))
+            .and_then(|number| T::try_from(number).ok())
+            .ok_or_else(|| self.problem(&format!("a whole number from {least} to {most}")))
+    }
+
+    /// A date and time.
+    ///
+    /// # Errors
+    ///
+    /// Anything else.
+    pub(super) fn time(&self) -> Result<Timestamp, Problem> {
+        self.text(
+            "a date and time as in RFC 3339, 2026-12-01T00:00:00Z",
+            Timestamp::parse_rfc3339,
+        )
+    }
+
+    /// That something else was expected here.
+    pub(super) fn problem(&self, expected: &str) -> Problem {
+        let place = &self.place;
+        let detail = format!("{place}: expected {expected}, found {}", found(self.raw));
+        Problem::bad_field(place, detail)
+    }
+}
+
+impl<'a> Value<'a> {
+    /// An object with these members.
+    ///
+    /// # Errors
+    ///
+    /// Anything else, a member that is there twice or is not `known`.
+    pub(super) fn fields(&self, known: &[&str]) -> Result<Fields<'a>, Problem> {
+        let object = self
+            .raw
+            .filter(|raw| raw.starts_with('{'))
+            .ok_or_else(|| self.problem("an object"))?;
+        Fields::of(object, format!("{}.", self.place), known)
+    }
+}
+
+/// Collects an object's members as they come.
+struct Members;
+
+impl<'de> Visitor<'de> for Members {
+    type Value = Vec<(String, &'de str)>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Vec::new();
+        while let Some((name, raw)) = map.next_entry::<String, &'de RawValue>()? {
+            members.push((name, raw.get()));
+        }
+        Ok(members)
+    }
+}
+
+/// What stands there, for people.
+fn found(raw: Option<&str>) -> String {
+    let Some(raw) = raw else {
+        return "nothing".to_owned();
+    };
+    match raw.as_bytes().first() {
+        Some(b'{') => "an object".to_owned(),
+        Some(b'[') => "a list".to_owned(),
+        _ => shortened(raw),
+    }
+}
+
+/// What was sent, as far as an answer repeats it.
+pub(super) fn shortened(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARACTERS) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}

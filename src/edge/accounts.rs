@@ -1,0 +1,139 @@
+//! Talking to an account's object: one blocking message to admit, one in the background to settle.
+
+use js_sys::{Object, Reflect, Uint8Array};
+use wasm_bindgen::prelude::*;
+
+use super::platform::{Accounts, Env, has_flag, message_of};
+use crate::{
+    account::{Admit, Cancel},
+    id::AccountId,
+    protocol::{self, Answer, Reply, Request},
+};
+
+/// The account's object did not answer, or said that it cannot.
+pub struct Unavailable {
+    /// For the log.
+    pub detail: String,
+    /// Asking again may help.
+    may_retry: bool,
+}
+
+/// The account objects of the deployment.
+pub struct Objects(Accounts);
+
+impl Objects {
+    /// Those that `env` binds.
+    pub fn of(env: &Env) -> Self {
+        Self(env.accounts())
+    }
+
+    /// Asks once.
+    ///
+    /// # Errors
+    /// The object cannot answer.
+    pub async fn ask(&self, account: &AccountId, request: &Request) -> Result<Answer, Unavailable> {
+        self.send(account, None, request).await
+    }
+
+    /// Asks for a call, once more with the same operation id where that may help.
+    ///
+    /// # Errors
+    /// The object cannot answer. Whether it admitted the call is not known: see
+    /// [`Objects::give_up`].
+    pub async fn admit(
+        &self,
+        account: &AccountId,
+        mut admit: Admit,
+    ) -> Result<Answer, Unavailable> {
+        match self.ask(account, &Request::Admit(admit.clone())).await {
+            Err(unavailable) if unavailable.may_retry => {
+                admit.is_retry = true;
+                self.ask(account, &Request::Admit(admit)).await
+            }
+            answered => answered,
+        }
+    }
+
+    /// Undoes an admission whose answer was lost, or has it refused if it comes after this.
+    ///
+    /// # Errors
+    /// The object still cannot answer; its alarm will end the call, if there is one.
+    pub async fn give_up(
+        &self,
+        account: &AccountId,
+        operation: u64,
+    ) -> Result<Answer, Unavailable> {
+        self.ask_again(account, &Request::Cancel(Cancel { operation }))
+            .await
+    }
+
+    /// Asks, and once more if it failed: for messages that are safe to repeat.
+    ///
+    /// # Errors
+    /// The object cannot answer.
+    pub async fn ask_again(
+        &self,
+        account: &AccountId,
+        request: &Request,
+    ) -> Result<Answer, Unavailable> {
+        self.ask_again_in(account, None, request).await
+    }
+
+    /// The same; the object is placed in `region` if it is not there yet.
+    ///
+    /// # Errors
+    /// The object cannot answer.
+    pub async fn ask_again_in(
+        &self,
+        account: &AccountId,
+        region: Option<&str>,
+        request: &Request,
+    ) -> Result<Answer, Unavailable> {
+        match self.send(account, region, request).await {
+            Err(_) => self.send(account, region, request).await,
+            answered => answered,
+        }
+    }
+
+    async fn send(
+        &self,
+        account: &AccountId,
+        region: Option<&str>,
+        request: &Request,
+    ) -> Result<Answer, Unavailable> {
+        let stub = match region {
+            None => self.0.get_by_name(account.as_str()),
+            Some(region) => {
+                let options = Object::new();
+                Reflect::set(&options, &"locationHint".into(), &region.into())?;
+                self.0.get_by_name_near(account.as_str(), &options)
+            }
+        }?;
+        let message = Uint8Array::from(protocol::encode(request).as_slice());
+        let answer: Answer =
+            protocol::decode(&stub.tell(message).await?.to_vec()).map_err(|unreadable| {
+                Unavailable {
+                    detail: unreadable.to_string(),
+                    may_retry: false,
+                }
+            })?;
+        match answer.reply {
+            Reply::Unavailable { detail } => Err(Unavailable {
+                detail,
+                may_retry: true,
+            }),
+            _ => Ok(answer),
+        }
+    }
+}
+
+impl From<JsValue> for Unavailable {
+    /// The runtime marks errors after which a retry may help, and those that came from overload,
+    /// where it would make things worse.
+    fn from(thrown: JsValue) -> Self {
+        Self {
+            detail: message_of(&thrown),
+            may_retry: has_flag(&thrown, "retryable") && !has_flag(&thrown, "overloaded"),
+        }
+    }
+}

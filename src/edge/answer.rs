@@ -1,0 +1,202 @@
+//! Answers: Tollgate's own, and the origin's with Tollgate's headers.
+
+use wasm_bindgen::prelude::*;
+
+use super::{
+    log::Line,
+    platform::{clock, console_error},
+    visit::Visit,
+};
+use crate::{
+    credits::Credits,
+    headers::{AnswerHeaders, OWN_CORS, OWNED, Standing, expose_headers, rewrite_location},
+    problem::{Code, Problem},
+};
+
+/// A refusal on its way out: what it is, and how the key stands where an object had a part in it.
+pub struct Refused {
+    /// What it is.
+    pub problem: Problem,
+    /// How the key stands.
+    pub standing: Option<Standing>,
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self {
+            problem,
+            standing: None,
+        }
+    }
+}
+
+/// What is added to an answer about the call it belongs to.
+pub struct About<'a> {
+    /// The call's id, or the request's.
+    pub request_id: &'a str,
+    /// How the key stands.
+    pub standing: Option<&'a Standing>,
+    /// What the call was charged, where that is known.
+    pub charged: Option<Credits>,
+}
+
+/// A problem document.
+pub fn problem(
+    visit: &Visit,
+    refused: &Refused,
+    about: &About<'_>,
+) -> Result<web_sys::Response, JsValue> {
+    let headers = own_headers(visit, about)?;
+    refused
+        .problem
+        .write_headers(|name, value| headers.set(name, value))?;
+    let json = refused.problem.to_json(about.request_id);
+    respond(refused.problem.status(), &headers, Some(&json))
+}
+
+/// A JSON document; nothing at all with 204.
+pub fn document(
+    visit: &Visit,
+    status: u16,
+    json: &str,
+    about: &About<'_>,
+) -> Result<web_sys::Response, JsValue> {
+    let headers = own_headers(visit, about)?;
+    headers.set("Cache-Control", "no-store")?;
+    if status == 204 {
+        return respond(status, &headers, None);
+    }
+    headers.set("Content-Type", "application/json")?;
+    respond(status, &headers, Some(json.as_bytes()))
+}
+
+/// The answer to a preflight: whoever asks may send `methods`, and read the answer if `origin`.
+pub fn preflight(
+    visit: &Visit,
+    origin: Option<&str>,
+    methods: &str,
+) -> Result<web_sys::Response, JsValue> {
+    let headers = web_sys::Headers::new()?;
+    headers.set("X-Request-Id", &visit.request_id())?;
+    if let Some(origin) = origin {
+        headers.set("Access-Control-Allow-Origin", origin)?;
+        headers.set("Access-Control-Allow-Methods", methods)?;
+        headers.set("Access-Control-Max-Age", "600")?;
+        // What is asked for is allowed: a key in a header is what protects, not the list.
+        if let Some(asked) = visit.header("Access-Control-Request-Headers") {
+            headers.set("Access-Control-Allow-Headers", &asked)?;
+        }
+    }
+    headers.set("Vary", "Origin, Access-Control-Request-Headers")?;
+    respond(204, &headers, None)
+}
+
+/// The origin's answer, handed on: its status and body untouched, Tollgate's headers in place of
+/// any of the same names.
+pub fn hand_on(
+    visit: &Visit,
+    origin_url: &str,
+    from_origin: &web_sys::Response,
+    about: &About<'_>,
+) -> Result<web_sys::Response, JsValue> {
+    let answer = copy_of(from_origin)?;
+    let headers = answer.headers();
+    for name in OWNED {
+        headers.delete(name)?;
+    }
+    write_about(about, &headers)?;
+    let exposed = expose_headers(
+        headers.get("Access-Control-Allow-Origin")?.as_deref(),
+        headers.get("Access-Control-Expose-Headers")?.as_deref(),
+    );
+    if let Some(exposed) = exposed {
+        headers.set("Access-Control-Expose-Headers", &exposed)?;
+    }
+    let location = headers.get("Location")?;
+    let called = visit.url().origin();
+    if let Some(rewritten) =
+        location.and_then(|location| rewrite_location(&location, origin_url, &called))
+    {
+        headers.set("Location", &rewritten)?;
+    }
+    Ok(answer)
+}
+
+/// 503 for everything: the deployment is not fit to serve. The log says why, the caller is not
+/// told.
+pub fn out_of_order(
+    request: &web_sys::Request,
+    faults: &str,
+) -> Result<web_sys::Response, JsValue> {
+    let visit = Visit::new(request.clone()?)?;
+    console_error(
+        &serde_json::json!({ "event": "not_fit_to_serve", "detail": faults }).to_string(),
+    );
+    let refused = Problem::new(
+        Code::Unavailable,
+        "this gateway is not set up; its operator's log says why",
+    )
+    .into();
+    let request_id = visit.request_id();
+    let about = About {
+        request_id: &request_id,
+        standing: None,
+        charged: None,
+    };
+    let answer = problem(&visit, &refused, &about)?;
+    let mut line = Line {
+        request_id: visit.request_id(),
+        method: visit.method.clone(),
+        code: Some(Code::Unavailable.as_str()),
+        ..Line::default()
+    };
+    line.answered(answer.status(), clock());
+    line.write();
+    Ok(answer)
+}
+
+/// A response with the same status, body and headers whose headers can be changed. Built from the
+/// body and the response itself, so that a compressed body keeps its bytes.
+fn copy_of(from_origin: &web_sys::Response) -> Result<web_sys::Response, JsValue> {
+    web_sys::Response::new_with_opt_readable_stream_and_init(
+        from_origin.body().as_ref(),
+        from_origin.unchecked_ref::<web_sys::ResponseInit>(),
+    )
+}
+
+fn own_headers(visit: &Visit, about: &About<'_>) -> Result<web_sys::Headers, JsValue> {
+    let headers = web_sys::Headers::new()?;
+    write_about(about, &headers)?;
+    if visit.is_cross_origin() {
+        for (name, value) in OWN_CORS {
+            headers.set(name, value)?;
+        }
+    }
+    Ok(headers)
+}
+
+fn write_about(about: &About<'_>, headers: &web_sys::Headers) -> Result<(), JsValue> {
+    AnswerHeaders {
+        request_id: about.request_id,
+        standing: about.standing,
+        charged: about.charged,
+    }
+    .write(|name, value| headers.set(name, value))
+}
+
+fn respond(
+    status: u16,
+    headers: &web_sys::Headers,
+    body: Option<&[u8]>,
+) -> Result<web_sys::Response, JsValue> {
+    let init = web_sys::ResponseInit::new();
+    init.set_status(status);
+    init.set_headers(headers);
+    match body {
+        Some(body) => web_sys::Response::new_with_opt_js_u8_array_and_init(
+            Some(&js_sys::Uint8Array::from(body)),
+            &init,
+        ),
+        None => web_sys::Response::new_with_opt_str_and_init(None, &init),
+    }
+}

@@ -1,0 +1,99 @@
+//! What is the same for all requests of one isolate: the policy, the secrets and what is made of
+//! them. Plain data only: nothing of one request may be kept for another.
+
+use std::{
+    cell::{OnceCell, RefCell},
+    sync::Arc,
+};
+
+use super::platform::{Env, POLICY_TEXT};
+use crate::{
+    key::Keyring,
+    policy::{Origin, Policy, router::Router},
+    repeat::RefusalMemory,
+    secrets::Secrets,
+    signature::Signer,
+};
+
+/// A deployment that is fit to serve.
+pub struct Deployment {
+    /// What it sells.
+    pub policy: &'static Policy,
+    /// Finds routes.
+    pub router: Router<'static>,
+    /// Verifies and issues keys.
+    pub keyring: Keyring,
+    /// Signs for the origin.
+    pub signer: Signer,
+    /// The operator's and the origin's tokens.
+    pub secrets: Secrets,
+    /// Refusals that may be repeated without asking the object again.
+    pub refusals: RefCell<RefusalMemory>,
+    /// In development, where all calls go, whatever the policy says.
+    pub origin_override: Option<Origin>,
+}
+
+thread_local! {
+    static POLICY: OnceCell<Result<&'static Arc<Policy>, String>> = const { OnceCell::new() };
+    static DEPLOYMENT: OnceCell<Result<&'static Deployment, String>> = const { OnceCell::new() };
+}
+
+/// The policy, read once.
+///
+/// # Errors
+/// Every mistake in it, line by line.
+pub fn policy() -> Result<Arc<Policy>, String> {
+    shared_policy().map(Arc::clone)
+}
+
+fn shared_policy() -> Result<&'static Arc<Policy>, String> {
+    POLICY.with(|policy| {
+        policy
+            .get_or_init(|| {
+                let text = POLICY_TEXT.with(String::clone);
+                // It lives as long as the isolate.
+                Policy::parse(&text)
+                    .map(|policy| &*Box::leak(Box::new(Arc::new(policy))))
+                    .map_err(|mistakes| mistakes.to_string())
+            })
+            .clone()
+    })
+}
+
+impl Deployment {
+    /// The deployment, made with the first request.
+    ///
+    /// # Errors
+    /// Why it is not fit to serve, for the log: mistakes in the policy, secrets that are missing.
+    pub fn of(env: &Env) -> Result<&'static Self, String> {
+        DEPLOYMENT.with(|deployment| {
+            deployment
+                .get_or_init(|| Self::read(env).map(|deployment| &*Box::leak(Box::new(deployment))))
+                .clone()
+        })
+    }
+
+    fn read(env: &Env) -> Result<Self, String> {
+        let policy = shared_policy()?;
+        let development = env.text("DEVELOPMENT").as_deref() == Some("true");
+        let secrets = Secrets::read(|name| env.text(name), development).map_err(|faults| {
+            faults
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("; ")
+        })?;
+        Ok(Self {
+            policy,
+            router: Router::new(policy),
+            keyring: Keyring::new(&secrets.key_secret),
+            signer: Signer::new(&secrets.origin_secret),
+            secrets,
+            refusals: RefCell::default(),
+            origin_override: env
+                .text("ORIGIN_OVERRIDE")
+                .filter(|_| development)
+                .map(|origin| Origin::Url(origin.trim_end_matches('/').to_owned())),
+        })
+    }
+}

@@ -1,0 +1,161 @@
+//! The admin API: whom the token names, what is asked, and the object's answer.
+
+use super::{
+    answer::{self, About},
+    deployment::Deployment,
+    gateway::{Gateway, Interruption, unavailable, unexpected},
+    log::Line,
+    platform::random,
+    visit::Visit,
+};
+use crate::{
+    admin::{self, AdminRequest, BODY_MAX, Endpoint, Operator, Sent},
+    id::AccountId,
+    key::SecretDigest,
+    path::CanonicalPath,
+    problem::{Code, Problem},
+    protocol::{Command, Document, Manage, Reply, Request},
+};
+
+const HEALTHY: &str = r#"{"status":"ok"}"#;
+
+impl Gateway {
+    /// Answers a request under `/_tollgate`.
+    pub(super) async fn operate(
+        &self,
+        visit: &Visit,
+        path: &CanonicalPath,
+        line: &mut Line,
+    ) -> Result<web_sys::Response, Interruption> {
+        if !answers_at(self.deployment, &visit.url().host()) {
+            return Err(Problem::new(Code::NoRoute, "there is nothing here").into());
+        }
+        let operator = Operator::of(
+            &self.deployment.secrets,
+            visit.header("Authorization").as_deref(),
+        );
+        let endpoint = Endpoint::find(&visit.method, path.as_str(), operator)?;
+        let body = if endpoint.takes_body() {
+            visit.body(BODY_MAX).await?
+        } else {
+            Vec::new()
+        };
+        let (idempotency_key, content_type) = (
+            visit.header("Idempotency-Key"),
+            visit.header("Content-Type"),
+        );
+        let request = endpoint.read(&Sent {
+            query: visit.url().query,
+            idempotency_key: idempotency_key.as_deref(),
+            content_type: content_type.as_deref(),
+            body: &body,
+        })?;
+        match request {
+            AdminRequest::Healthz => self.tell(visit, 200, HEALTHY),
+            AdminRequest::Plans => {
+                self.tell(visit, 200, &admin::plans(&self.deployment.policy.plans))
+            }
+            AdminRequest::Manage {
+                account,
+                manage,
+                region,
+            } => {
+                let document = self.manage(&account, *manage, region, line).await?;
+                self.tell(visit, document.status, &document.json)
+            }
+            AdminRequest::CreateKey {
+                account,
+                new,
+                idempotency,
+            } => {
+                let secret = random()?;
+                let command = Command::CreateKey {
+                    new,
+                    digest: SecretDigest::of(&secret),
+                };
+                let document = self
+                    .manage(
+                        &account,
+                        Manage {
+                            command,
+                            idempotency,
+                        },
+                        None,
+                        line,
+                    )
+                    .await?;
+                // The secret is known here alone, and only to the request that made it.
+                let prefix = self.deployment.policy.gateway.key_prefix();
+                let issued = document.created_key.map(|number| {
+                    self.deployment
+                        .keyring
+                        .issue(prefix, &account, number, secret)
+                });
+                let key = issued.as_ref().map(|issued| issued.text.as_str());
+                self.tell(
+                    visit,
+                    document.status,
+                    &admin::with_key(&document.json, key),
+                )
+            }
+        }
+    }
+
+    async fn manage(
+        &self,
+        account: &AccountId,
+        manage: Manage,
+        region: Option<&str>,
+        line: &mut Line,
+    ) -> Result<Document, Interruption> {
+        line.account = Some(account.to_string());
+        let opens = matches!(manage.command, Command::Open(_));
+        // Only what is safe to repeat is asked again by itself: everything but what has no key to
+        // be recognised by.
+        let repeats = opens || manage.idempotency.is_some();
+        let near = region
+            .or(self.deployment.policy.gateway.region.as_deref())
+            .filter(|_| opens);
+        let request = Request::Manage(manage);
+        let asked = if repeats {
+            self.objects.ask_again_in(account, near, &request).await
+        } else {
+            self.objects.ask(account, &request).await
+        };
+        let answer = asked.map_err(|failed| {
+            line.detail = Some(failed.detail);
+            unavailable()
+        })?;
+        line.rows = line.rows.saturating_add(answer.rows_written);
+        match answer.reply {
+            Reply::Document(document) => Ok(document),
+            Reply::Problem(complaint) => Err(Problem::from(complaint).into()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn tell(
+        &self,
+        visit: &Visit,
+        status: u16,
+        json: &str,
+    ) -> Result<web_sys::Response, Interruption> {
+        let request_id = visit.request_id();
+        let about = About {
+            request_id: &request_id,
+            standing: None,
+            charged: None,
+        };
+        Ok(answer::document(visit, status, json, &about)?)
+    }
+}
+
+/// Whether the admin API answers at this hostname.
+fn answers_at(deployment: &Deployment, host: &str) -> bool {
+    deployment
+        .policy
+        .gateway
+        .admin_hosts
+        .as_ref()
+        .is_none_or(|hosts| hosts.iter().any(|allowed| allowed == host))
+}

@@ -1,0 +1,149 @@
+//! The parts of the Workers runtime that Tollgate calls, bound thinly: constant strings cross
+//! once, numbers one by one, and whatever can throw is caught.
+
+use js_sys::{Function, Promise, Uint8Array};
+use wasm_bindgen::prelude::*;
+
+use crate::time::Timestamp;
+
+#[wasm_bindgen]
+extern "C" {
+    /// The bindings, variables and secrets of the deployment.
+    pub type Env;
+
+    /// What outlives a request.
+    pub type Context;
+    #[wasm_bindgen(method, catch, js_name = waitUntil)]
+    pub fn wait_until(this: &Context, promise: &Promise) -> Result<(), JsValue>;
+
+    /// The account objects' namespace.
+    pub type Accounts;
+    #[wasm_bindgen(method, catch, js_name = getByName)]
+    pub fn get_by_name(this: &Accounts, name: &str) -> Result<AccountStub, JsValue>;
+    #[wasm_bindgen(method, catch, js_name = getByName)]
+    pub fn get_by_name_near(
+        this: &Accounts,
+        name: &str,
+        options: &JsValue,
+    ) -> Result<AccountStub, JsValue>;
+
+    /// One account's object, from far.
+    pub type AccountStub;
+    #[wasm_bindgen(method, catch)]
+    pub async fn tell(this: &AccountStub, message: Uint8Array) -> Result<Uint8Array, JsValue>;
+
+    /// Another Worker, bound as a service.
+    pub type Service;
+    #[wasm_bindgen(method, catch, js_name = fetch)]
+    pub async fn fetch(
+        this: &Service,
+        request: &web_sys::Request,
+        init: &web_sys::RequestInit,
+    ) -> Result<web_sys::Response, JsValue>;
+
+    #[wasm_bindgen(catch, js_name = fetch)]
+    pub async fn fetch(
+        request: &web_sys::Request,
+        init: &web_sys::RequestInit,
+    ) -> Result<web_sys::Response, JsValue>;
+
+    #[wasm_bindgen(js_name = setTimeout)]
+    fn set_timeout(callback: &Function, millis: i32) -> JsValue;
+    #[wasm_bindgen(js_name = clearTimeout)]
+    fn clear_timeout(timer: &JsValue);
+
+    #[wasm_bindgen(catch, js_namespace = crypto, js_name = getRandomValues)]
+    fn get_random_values(bytes: &mut [u8]) -> Result<JsValue, JsValue>;
+
+    #[wasm_bindgen(js_namespace = console, js_name = log)]
+    pub fn console_log(line: &str);
+    #[wasm_bindgen(js_namespace = console, js_name = error)]
+    pub fn console_error(line: &str);
+
+    #[wasm_bindgen(thread_local_v2, js_namespace = globalThis, js_name = tollgatePolicy)]
+    pub static POLICY_TEXT: String;
+}
+
+impl Env {
+    /// A binding, or undefined.
+    fn get(&self, name: &str) -> JsValue {
+        js_sys::Reflect::get(self.as_ref(), &JsValue::from_str(name)).unwrap_or(JsValue::UNDEFINED)
+    }
+
+    /// A variable or secret.
+    pub fn text(&self, name: &str) -> Option<String> {
+        self.get(name).as_string()
+    }
+
+    /// The account objects.
+    pub fn accounts(&self) -> Accounts {
+        self.get("ACCOUNTS").unchecked_into()
+    }
+
+    /// Another Worker, if one is bound under this name.
+    pub fn service(&self, name: &str) -> Option<Service> {
+        let binding = self.get(name);
+        binding.is_object().then(|| binding.unchecked_into())
+    }
+}
+
+/// The clock. It stands still while code runs: read once per event and passed down.
+pub fn clock() -> Timestamp {
+    // Milliseconds since the epoch are whole and far below 2^53.
+    #[allow(clippy::cast_possible_truncation)]
+    let millis = js_sys::Date::now() as i64;
+    Timestamp::from_millis(millis)
+}
+
+/// A number as JavaScript has them. Everything that is stored is below 2^53.
+pub fn to_number(value: u64) -> f64 {
+    #[allow(clippy::cast_precision_loss)]
+    let number = value as f64;
+    number
+}
+
+/// Random bytes. Without them no operation can be told from another: the error is passed up.
+pub fn random<const N: usize>() -> Result<[u8; N], JsValue> {
+    let mut bytes = [0; N];
+    get_random_values(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A timer that is cleared when it is dropped.
+pub struct Timer {
+    timer: JsValue,
+    _callback: Closure<dyn FnMut()>,
+}
+
+impl Timer {
+    /// Calls `callback` after `millis`, once.
+    pub fn after(millis: i64, callback: impl FnOnce() + 'static) -> Self {
+        let callback = Closure::once(callback);
+        let millis = i32::try_from(millis).unwrap_or(i32::MAX);
+        let timer = set_timeout(callback.as_ref().unchecked_ref(), millis);
+        Self {
+            timer,
+            _callback: callback,
+        }
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        clear_timeout(&self.timer);
+    }
+}
+
+/// What a thrown value says.
+pub fn message_of(thrown: &JsValue) -> String {
+    thrown
+        .dyn_ref::<js_sys::Error>()
+        .map(|error| String::from(error.message()))
+        .or_else(|| thrown.as_string())
+        .unwrap_or_else(|| format!("{thrown:?}"))
+}
+
+/// Whether a thrown value has this flag set: the runtime marks what went wrong so.
+pub fn has_flag(thrown: &JsValue, flag: &str) -> bool {
+    js_sys::Reflect::get(thrown, &JsValue::from_str(flag)).is_ok_and(|value| value.is_truthy())
+}

@@ -1,0 +1,530 @@
+//! The account object's storage: SQLite, through statements that are constant or name a month's
+//! table.
+//!
+//! A table with an INTEGER PRIMARY KEY costs one written row for each row; there is no other
+//! index. The schema has a version and is only ever added to, so that the release before can run
+//! on it.
+
+use js_sys::{Array, JsString, Uint8Array};
+use wasm_bindgen::prelude::*;
+
+use super::platform::{message_of, to_number};
+use crate::{
+    account::CallEnd,
+    call::{Call, CallRow, CallState, Hold, Outcome},
+    credits::Credits,
+    id::{CallNumber, KeyNumber},
+    ledger::Entry,
+    object::{Loaded, Remembered, Store, Write},
+    price::Mark,
+    time::{MonthNumber, Timestamp},
+};
+
+/// The stored schema's version.
+const SCHEMA_VERSION: u64 = 1;
+const SCHEMA: &str = "
+    CREATE TABLE account (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
+    CREATE TABLE keys (number INTEGER PRIMARY KEY, body BLOB NOT NULL);
+    CREATE TABLE entries (
+        number INTEGER PRIMARY KEY, at INTEGER NOT NULL, kind INTEGER NOT NULL, pool TEXT NOT NULL,
+        lot INTEGER NOT NULL, credits INTEGER NOT NULL, balance INTEGER NOT NULL,
+        calls_before INTEGER NOT NULL, call INTEGER, reference TEXT
+    );
+    CREATE TABLE answers (
+        id INTEGER PRIMARY KEY, key BLOB NOT NULL, request BLOB NOT NULL, status INTEGER NOT NULL,
+        json TEXT NOT NULL, until INTEGER
+    );";
+/// Rows of the table `account`.
+const VERSION_ROW: u32 = 1;
+const PROFILE_ROW: u32 = 2;
+const SNAPSHOT_ROW: u32 = 3;
+/// The columns of a call, in the order in which [`read_call`] reads them.
+const CALL_COLUMNS: &str = "number, at, key, method, endpoint, hold, state, status, charged, response_time_ms, ended_at, mark";
+
+#[wasm_bindgen]
+extern "C" {
+    /// An object's storage.
+    pub type Storage;
+    #[wasm_bindgen(method, getter)]
+    pub fn sql(this: &Storage) -> Sql;
+    #[wasm_bindgen(method, catch, js_name = transactionSync)]
+    fn transaction_sync(
+        this: &Storage,
+        work: &mut dyn FnMut() -> Result<(), JsValue>,
+    ) -> Result<(), JsValue>;
+    #[wasm_bindgen(method, catch, js_name = setAlarm)]
+    pub fn set_alarm(this: &Storage, at_millis: f64) -> Result<js_sys::Promise, JsValue>;
+
+    /// Its SQLite database.
+    pub type Sql;
+    #[wasm_bindgen(method, catch, variadic)]
+    fn exec(this: &Sql, statement: &JsString, bindings: &Array) -> Result<Cursor, JsValue>;
+    #[wasm_bindgen(method, catch, js_name = exec)]
+    fn exec_admit(
+        this: &Sql,
+        statement: &JsString,
+        number: f64,
+        at: f64,
+        key: u32,
+        method: &str,
+        endpoint: &str,
+        hold: Uint8Array,
+    ) -> Result<Cursor, JsValue>;
+    #[wasm_bindgen(method, catch, js_name = exec)]
+    fn exec_end(
+        this: &Sql,
+        statement: &JsString,
+        state: u8,
+        status: Option<u16>,
+        charged: f64,
+        response_time_ms: u32,
+        ended_at: f64,
+        mark: Option<u8>,
+        number: f64,
+    ) -> Result<Cursor, JsValue>;
+
+    /// What a statement gives.
+    type Cursor;
+    #[wasm_bindgen(method, catch)]
+    fn raw(this: &Cursor) -> Result<RawRows, JsValue>;
+    #[wasm_bindgen(method, getter, js_name = rowsWritten)]
+    fn rows_written(this: &Cursor) -> f64;
+
+    /// Its rows, each an array of values.
+    type RawRows;
+    #[wasm_bindgen(method, catch, js_name = toArray)]
+    fn to_array(this: &RawRows) -> Result<Array, JsValue>;
+}
+
+/// What went wrong with the storage, for the log.
+#[derive(Debug)]
+pub struct StorageError(String);
+
+impl std::fmt::Display for StorageError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl From<JsValue> for StorageError {
+    fn from(thrown: JsValue) -> Self {
+        Self(message_of(&thrown))
+    }
+}
+
+impl StorageError {
+    fn unreadable(what: &str) -> Self {
+        Self(format!("stored {what} cannot be read"))
+    }
+}
+
+/// An account's storage.
+pub struct SqlStore {
+    storage: Storage,
+    sql: Sql,
+    /// The statements of the month that calls are written to.
+    month: Option<MonthStatements>,
+    rows_written: f64,
+}
+
+struct MonthStatements {
+    month: MonthNumber,
+    admit: JsString,
+    end: JsString,
+}
+
+impl MonthStatements {
+    fn of(month: MonthNumber) -> Self {
+        let table = table_of(month);
+        Self {
+            month,
+            admit: format!("INSERT INTO {table} (number, at, key, method, endpoint, hold) VALUES (?, ?, ?, ?, ?, ?)").into(),
+            end: format!(
+                "UPDATE {table} SET state = ?, status = ?, charged = ?, response_time_ms = ?, ended_at = ?, mark = ? \
+                 WHERE number = ?"
+            )
+            .into(),
+        }
+    }
+}
+
+impl SqlStore {
+    /// The storage of the object it is opened in.
+    pub fn new(storage: Storage) -> Self {
+        let sql = storage.sql();
+        Self {
+            storage,
+            sql,
+            month: None,
+            rows_written: 0.0,
+        }
+    }
+
+    /// The storage itself, for alarms.
+    pub const fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// Rows written since this was last asked: what the operator pays for.
+    pub fn take_rows_written(&mut self) -> u32 {
+        // A message writes a handful of rows.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let rows = std::mem::take(&mut self.rows_written) as u32;
+        rows
+    }
+
+    fn rows(&self, statement: &str, bindings: &[JsValue]) -> Result<Array, StorageError> {
+        let cursor = self
+            .sql
+            .exec(&statement.into(), &bindings.iter().collect())?;
+        Ok(cursor.raw()?.to_array()?)
+    }
+
+    fn run(&mut self, statement: &str, bindings: &[JsValue]) -> Result<(), StorageError> {
+        let cursor = self
+            .sql
+            .exec(&statement.into(), &bindings.iter().collect())?;
+        self.rows_written += cursor.rows_written();
+        Ok(())
+    }
+
+    fn has_schema(&self) -> Result<bool, StorageError> {
+        let found = self.rows(
+            "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'account'",
+            &[],
+        )?;
+        Ok(found.length() > 0)
+    }
+
+    fn calls(&self, query: &str, bindings: &[JsValue]) -> Result<Vec<CallRow>, StorageError> {
+        self.rows(query, bindings)?
+            .iter()
+            .map(|row| read_call(&row.unchecked_into()))
+            .collect()
+    }
+
+    fn write(&mut self, write: &Write) -> Result<(), StorageError> {
+        if write.profile.is_some() && !self.has_schema()? {
+            self.run(SCHEMA, &[])?;
+            self.put(VERSION_ROW, &SCHEMA_VERSION.to_be_bytes())?;
+        }
+        if let Some(month) = write.changes.new_month {
+            self.run(
+                &format!(
+                    "CREATE TABLE IF NOT EXISTS {} (
+                        number INTEGER PRIMARY KEY, at INTEGER NOT NULL, key INTEGER NOT NULL, method TEXT NOT NULL,
+                        endpoint TEXT NOT NULL, hold BLOB NOT NULL, state INTEGER NOT NULL DEFAULT 0, status INTEGER,
+                        charged INTEGER, response_time_ms INTEGER, ended_at INTEGER, mark INTEGER)",
+                    table_of(month)
+                ),
+                &[],
+            )?;
+        }
+        if !write.changes.admitted.is_empty() {
+            let month = write
+                .month
+                .ok_or_else(|| StorageError("no month is open for calls".to_owned()))?;
+            if self
+                .month
+                .as_ref()
+                .is_none_or(|statements| statements.month != month)
+            {
+                self.month = Some(MonthStatements::of(month));
+            }
+        }
+        for row in &write.changes.admitted {
+            self.admit(row)?;
+        }
+        for end in &write.changes.ended {
+            self.end(end)?;
+        }
+        for entry in &write.changes.entries {
+            self.enter(entry)?;
+        }
+        for (number, body) in &write.keys {
+            let bindings = [number.get().into(), blob(body)];
+            self.run(
+                "INSERT OR REPLACE INTO keys (number, body) VALUES (?, ?)",
+                &bindings,
+            )?;
+        }
+        if let Some(profile) = &write.profile {
+            self.put(PROFILE_ROW, profile)?;
+        }
+        if let Some(snapshot) = &write.snapshot {
+            self.put(SNAPSHOT_ROW, snapshot)?;
+        }
+        if let Some(answer) = &write.remember {
+            self.remember(answer)?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, row: u32, body: &[u8]) -> Result<(), StorageError> {
+        self.run(
+            "INSERT OR REPLACE INTO account (id, body) VALUES (?, ?)",
+            &[row.into(), blob(body)],
+        )
+    }
+
+    fn admit(&mut self, row: &CallRow) -> Result<(), StorageError> {
+        let call = &row.call;
+        let hold = minicbor::to_vec(&call.hold).map_err(|_| StorageError::unreadable("hold"))?;
+        let statements = self
+            .month
+            .as_ref()
+            .ok_or_else(|| StorageError("no month is open for calls".to_owned()))?;
+        let cursor = self.sql.exec_admit(
+            &statements.admit,
+            to_number(call.number.get()),
+            millis(call.admitted_at),
+            call.key.get(),
+            &row.method,
+            &row.endpoint,
+            Uint8Array::from(hold.as_slice()),
+        )?;
+        self.rows_written += cursor.rows_written();
+        Ok(())
+    }
+
+    fn end(&mut self, end: &CallEnd) -> Result<(), StorageError> {
+        let other_month;
+        let statements = match &self.month {
+            Some(statements) if statements.month == end.month => statements,
+            _ => {
+                other_month = MonthStatements::of(end.month);
+                &other_month
+            }
+        };
+        let outcome = &end.outcome;
+        let cursor = self.sql.exec_end(
+            &statements.end,
+            outcome.state.number(),
+            outcome.status,
+            to_number(outcome.charged.get()),
+            outcome.response_time_ms,
+            millis(outcome.at),
+            outcome.mark.map(Mark::number),
+            to_number(end.call.get()),
+        )?;
+        self.rows_written += cursor.rows_written();
+        let Some(hold) = &end.hold else {
+            return Ok(());
+        };
+        let hold = minicbor::to_vec(hold).map_err(|_| StorageError::unreadable("hold"))?;
+        let statement = format!(
+            "UPDATE {} SET hold = ? WHERE number = ?",
+            table_of(end.month)
+        );
+        self.run(&statement, &[blob(&hold), to_number(end.call.get()).into()])
+    }
+
+    fn enter(&mut self, entry: &Entry) -> Result<(), StorageError> {
+        let signed = |value: i64| {
+            // Sums of credits stay below 2^53.
+            #[allow(clippy::cast_precision_loss)]
+            let number = value as f64;
+            JsValue::from_f64(number)
+        };
+        self.run(
+            "INSERT INTO entries (number, at, kind, pool, lot, credits, balance, calls_before, call, reference) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            &[
+                to_number(entry.number).into(),
+                millis(entry.at).into(),
+                entry.kind.number().into(),
+                entry.pool.as_str().into(),
+                entry.lot.get().into(),
+                signed(entry.credits),
+                signed(entry.balance),
+                to_number(entry.calls_before).into(),
+                entry.call.map_or(JsValue::NULL, |call| to_number(call.get()).into()),
+                entry.reference.as_deref().map_or(JsValue::NULL, JsValue::from_str),
+            ],
+        )
+    }
+
+    /// Answers whose time is over make room: there are never many, as operators' requests are few.
+    fn remember(&mut self, answer: &Remembered) -> Result<(), StorageError> {
+        if let Some(until) = answer.until {
+            let day_before = until.minus(crate::object::REMEMBERED);
+            self.run(
+                "DELETE FROM answers WHERE until < ?",
+                &[millis(day_before).into()],
+            )?;
+        }
+        self.run(
+            "INSERT OR REPLACE INTO answers (id, key, request, status, json, until) VALUES (?, ?, ?, ?, ?, ?)",
+            &[
+                to_number(answer.request.row()).into(),
+                blob(&answer.request.key),
+                blob(&answer.request.request),
+                answer.status.into(),
+                answer.json.as_str().into(),
+                answer.until.map_or(JsValue::NULL, |until| millis(until).into()),
+            ],
+        )
+    }
+}
+
+impl Store for SqlStore {
+    type Error = StorageError;
+
+    fn load(&self) -> Result<Option<Loaded>, StorageError> {
+        if !self.has_schema()? {
+            return Ok(None);
+        }
+        let mut loaded = Loaded::default();
+        for row in self.rows("SELECT id, body FROM account", &[])?.iter() {
+            let row: Array = row.unchecked_into();
+            let body = bytes(&row.get(1));
+            match integer(&row.get(0)).and_then(|id| u32::try_from(id).ok()) {
+                Some(PROFILE_ROW) => loaded.profile = body,
+                Some(SNAPSHOT_ROW) => loaded.snapshot = body,
+                // Written for the releases to come.
+                _ => {}
+            }
+        }
+        for row in self.rows("SELECT number, body FROM keys", &[])?.iter() {
+            let row: Array = row.unchecked_into();
+            let number = integer(&row.get(0)).and_then(|number| u32::try_from(number).ok());
+            let number = number.ok_or_else(|| StorageError::unreadable("key"))?;
+            loaded
+                .keys
+                .push((KeyNumber::new(number), bytes(&row.get(1))));
+        }
+        Ok(Some(loaded))
+    }
+
+    fn call(&self, month: MonthNumber, call: CallNumber) -> Result<Option<CallRow>, StorageError> {
+        let query = format!(
+            "SELECT {CALL_COLUMNS} FROM {} WHERE number = ?",
+            table_of(month)
+        );
+        Ok(self.calls(&query, &[to_number(call.get()).into()])?.pop())
+    }
+
+    fn calls_after(&self, month: MonthNumber, last: u64) -> Result<Vec<CallRow>, StorageError> {
+        let query = format!(
+            "SELECT {CALL_COLUMNS} FROM {} WHERE number > ? ORDER BY number",
+            table_of(month)
+        );
+        self.calls(&query, &[to_number(last).into()])
+    }
+
+    fn newest_calls(
+        &self,
+        month: MonthNumber,
+        offset: u64,
+        limit: u64,
+    ) -> Result<Vec<CallRow>, StorageError> {
+        let query = format!(
+            "SELECT {CALL_COLUMNS} FROM {} WHERE state <> {} ORDER BY number DESC LIMIT ? OFFSET ?",
+            table_of(month),
+            CallState::Cancelled.number()
+        );
+        self.calls(&query, &[to_number(limit).into(), to_number(offset).into()])
+    }
+
+    fn remembered(&self, id: u64) -> Result<Option<Remembered>, StorageError> {
+        let query = "SELECT key, request, status, json, until FROM answers WHERE id = ?";
+        let Some(row) = self.rows(query, &[to_number(id).into()])?.iter().next() else {
+            return Ok(None);
+        };
+        let row: Array = row.unchecked_into();
+        let digest = |index| {
+            <[u8; 32]>::try_from(bytes(&row.get(index)))
+                .map_err(|_| StorageError::unreadable("answer"))
+        };
+        Ok(Some(Remembered {
+            request: crate::account::Fingerprint {
+                key: digest(0)?,
+                request: digest(1)?,
+            },
+            status: integer(&row.get(2))
+                .and_then(|status| u16::try_from(status).ok())
+                .unwrap_or(200),
+            json: row.get(3).as_string().unwrap_or_default(),
+            until: integer(&row.get(4)).map(Timestamp::from_millis),
+        }))
+    }
+
+    /// One statement is atomic by itself; more of them are one transaction.
+    fn commit(&mut self, write: &Write) -> Result<(), StorageError> {
+        if write.is_one_row() {
+            return self.write(write);
+        }
+        let storage: Storage = JsValue::from(&self.storage).unchecked_into();
+        let mut failed = None;
+        let committed = storage.transaction_sync(&mut || {
+            self.write(write).map_err(|error| {
+                let thrown = JsValue::from_str(&error.0);
+                failed = Some(error);
+                thrown
+            })
+        });
+        match (failed, committed) {
+            (Some(error), _) => Err(error),
+            (None, Err(thrown)) => Err(thrown.into()),
+            (None, Ok(())) => Ok(()),
+        }
+    }
+}
+
+fn table_of(month: MonthNumber) -> String {
+    let (year, month) = month.year_month();
+    format!("calls_{year:04}_{month:02}")
+}
+
+fn read_call(row: &Array) -> Result<CallRow, StorageError> {
+    let unreadable = || StorageError::unreadable("call");
+    let number_at = |index| integer(&row.get(index));
+    let unsigned = |index| number_at(index).and_then(|number| u64::try_from(number).ok());
+    let small = |index| number_at(index).and_then(|number| u32::try_from(number).ok());
+    let hold: Hold = minicbor::decode(&bytes(&row.get(5))).map_err(|_| unreadable())?;
+    let state = small(6)
+        .and_then(|state| CallState::from_number(u8::try_from(state).ok()?))
+        .ok_or_else(unreadable)?;
+    let call = Call {
+        number: unsigned(0)
+            .and_then(CallNumber::new)
+            .ok_or_else(unreadable)?,
+        key: KeyNumber::new(small(2).ok_or_else(unreadable)?),
+        admitted_at: Timestamp::from_millis(number_at(1).ok_or_else(unreadable)?),
+        hold,
+        is_job: false,
+    };
+    let outcome = (state != CallState::Open).then(|| Outcome {
+        state,
+        status: small(7).and_then(|status| u16::try_from(status).ok()),
+        charged: unsigned(8).and_then(Credits::new).unwrap_or_default(),
+        response_time_ms: small(9).unwrap_or_default(),
+        at: Timestamp::from_millis(number_at(10).unwrap_or_default()),
+        mark: small(11).and_then(|mark| Mark::from_number(u8::try_from(mark).ok()?)),
+    });
+    Ok(CallRow {
+        call,
+        method: row.get(3).as_string().unwrap_or_default(),
+        endpoint: row.get(4).as_string().unwrap_or_default(),
+        outcome,
+    })
+}
+
+fn integer(value: &JsValue) -> Option<i64> {
+    // SQLite's integers come as numbers; all that were stored are below 2^53.
+    #[allow(clippy::cast_possible_truncation)]
+    value.as_f64().map(|number| number as i64)
+}
+
+fn millis(moment: Timestamp) -> f64 {
+    to_number(u64::try_from(moment.as_millis()).unwrap_or(0))
+}
+
+fn bytes(value: &JsValue) -> Vec<u8> {
+    // BLOBs come as ArrayBuffers.
+    Uint8Array::new(value).to_vec()
+}
+
+fn blob(bytes: &[u8]) -> JsValue {
+    Uint8Array::from(bytes).into()
+}

@@ -1,0 +1,94 @@
+//! A field of the query string.
+
+use super::Stop;
+use crate::{caseless, path::decode_pair};
+
+/// The value of the field `name`, decoded; `None` where it is absent.
+///
+/// # Errors
+///
+/// The field is there twice, or once in another case.
+pub(super) fn look_up(query: &str, name: &str) -> Result<Option<String>, Stop> {
+    let mut value = None;
+    for pair in query.split('&') {
+        let (key, text) = pair.split_once('=').unwrap_or((pair, ""));
+        let key = decode(key);
+        if !caseless::same(&key, name) {
+            continue;
+        }
+        if key != name {
+            return Err(Stop::bad(format!(
+                "query.{name} must be spelled just so, not {key:?}"
+            )));
+        }
+        if value.is_some() {
+            return Err(Stop::bad(format!("query.{name} must be given once")));
+        }
+        value = Some(decode(text));
+    }
+    Ok(value)
+}
+
+/// Form decoding as browsers and servers do it (WHATWG URL §5.1): `+` is a space, and a `%` that
+/// starts no pair stays.
+fn decode(text: &str) -> String {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        let mut ahead = bytes.clone();
+        let pair = (byte == b'%')
+            .then(|| decode_pair(ahead.next(), ahead.next()))
+            .flatten();
+        match (byte, pair) {
+            (_, Some(pair)) => {
+                decoded.push(pair);
+                bytes = ahead;
+            }
+            (b'+', None) => decoded.push(b' '),
+            (plain, None) => decoded.push(plain),
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_field_is_found_however_it_is_encoded() {
+        for (query, value) in [
+            ("", None),
+            ("other=1", None),
+            ("minutes=5", Some("5")),
+            ("a=1&minutes=5&b", Some("5")),
+            ("m%69nutes=%35", Some("5")),
+            ("minutes", Some("")),
+            ("minutes=5+1", Some("5 1")),
+            ("minutes=5%", Some("5%")),
+            ("minutes=a=b", Some("a=b")),
+        ] {
+            assert_eq!(
+                look_up(query, "minutes"),
+                Ok(value.map(str::to_owned)),
+                "{query}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_query_field_there_twice_or_in_another_case_is_refused() {
+        for query in [
+            "minutes=5&minutes=5",
+            "minutes=5&m%69nutes=60",
+            "Minutes=5",
+            "minutes=5&MINUTES=60",
+            "minute%C5%BF=60",
+        ] {
+            assert!(
+                matches!(look_up(query, "minutes"), Err(Stop::Bad(_))),
+                "{query}"
+            );
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Self-service pages: from the query string to the page that is asked for.
+
+use crate::{
+    policy::router,
+    problem::{Code, Problem},
+    protocol::{Page, UsageQuery},
+};
+
+const LIMIT_DEFAULT: u32 = 50;
+const LIMIT_MAX: u32 = 500;
+/// `offset + limit` at most: what one request may make the object read.
+const REACH_MAX: u32 = 4_000;
+
+/// Reads what `GET` of a page asks for; `query` is the query string without `?`.
+///
+/// # Errors
+///
+/// 400 with the name of a parameter that is unknown, repeated or out of range; 404 for a page
+/// that this release does not have.
+pub fn read(page: router::Page, query: Option<&str>) -> Result<Page, Problem> {
+    match page {
+        router::Page::Me => no_parameters(query).map(|()| Page::Me),
+        router::Page::Usage => usage_query(query).map(Page::Usage),
+        router::Page::GetCredits => no_parameters(query).map(|()| Page::Credits),
+        router::Page::UsageSummary | router::Page::Ledger | router::Page::Quote => {
+            Err(Problem::new(Code::NotFound, "there is no such page"))
+        }
+    }
+}
+
+/// The parameters of `/usage`, the customer's and the operator's alike.
+///
+/// # Errors
+///
+/// 400 with the name of the parameter that is unknown, repeated or out of range.
+pub fn usage_query(query: Option<&str>) -> Result<UsageQuery, Problem> {
+    let parameters = Parameters::read(query, &["limit", "offset"])?;
+    let limit = parameters.whole("limit", 1, LIMIT_MAX)?;
+    let limit = limit.unwrap_or(LIMIT_DEFAULT);
+    let offset = parameters.whole("offset", 0, REACH_MAX.saturating_sub(limit))?;
+    Ok(UsageQuery {
+        limit,
+        offset: offset.unwrap_or(0),
+    })
+}
+
+/// That a query string is empty.
+///
+/// # Errors
+///
+/// 400 with the name of the first parameter.
+pub fn no_parameters(query: Option<&str>) -> Result<(), Problem> {
+    Parameters::read(query, &[]).map(|_| ())
+}
+
+/// A query string's parameters, as they are spelled: none that is known has a character that
+/// would have to be encoded.
+struct Parameters<'a>(Vec<(&'a str, &'a str)>);
+
+impl<'a> Parameters<'a> {
+    fn read(query: Option<&'a str>, known: &[&str]) -> Result<Self, Problem> {
+        let mut parameters: Vec<(&str, &str)> = Vec::new();
+        for pair in query
+            .unwrap_or_default()
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+        {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            if !known.contains(&name) {
+                let name: String = name.chars().take(64).collect();
+                let detail = match known {
+                    [] => format!("{name}: unknown parameter, expected none"),
+                    known => {
+                        let known = known.join(", ");
+                        format!("{name}: unknown parameter, expected only {known}")
+                    }
+                };
+                return Err(Problem::bad_field(name, detail));
+            }
+            if parameters.iter().any(|(earlier, _)| *earlier == name) {
+                let detail = format!("{name}: expected once, found twice");
+                return Err(Problem::bad_field(name, detail));
+            }
+            parameters.push((name, value));
+        }
+        Ok(Self(parameters))
+    }
+
+    fn whole(&self, name: &str, least: u32, most: u32) -> Result<Option<u32>, Problem> {
+        let Some((_, text)) = self.0.iter().find(|(other, _)| *other == name) else {
+            return Ok(None);
+        };
+        let number = Some(text)
+            .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|text| text.parse().ok())
+            .filter(|number| (least..=most).contains(number));
+        match number {
+            Some(number) => Ok(Some(number)),
+            None => {
+                let text: String = text.chars().take(64).collect();
+                Err(Problem::bad_field(
+                    name,
+                    format!(
+                        "{name}: expected a whole number from {least} to {most}, found {text:?}"
+                    ),
+                ))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usage(query: &str) -> Result<Page, Problem> {
+        read(router::Page::Usage, Some(query))
+    }
+
+    const fn asked(limit: u32, offset: u32) -> Page {
+        Page::Usage(UsageQuery { limit, offset })
+    }
+
+    #[test]
+    fn usage_is_asked_for_page_by_page() {
+        for (query, page) in [
+            ("", asked(50, 0)),
+            ("&", asked(50, 0)),
+            ("limit=1", asked(1, 0)),
+            ("limit=500&offset=3500", asked(500, 3_500)),
+            ("offset=3950", asked(50, 3_950)),
+            ("offset=0&limit=007", asked(7, 0)),
+        ] {
+            assert_eq!(usage(query), Ok(page), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_parameter_is_named() {
+        for (query, field, detail) in [
+            (
+                "limit=0",
+                "limit",
+                "limit: expected a whole number from 1 to 500, found \"0\"",
+            ),
+            (
+                "limit=501",
+                "limit",
+                "limit: expected a whole number from 1 to 500, found \"501\"",
+            ),
+            (
+                "limit=",
+                "limit",
+                "limit: expected a whole number from 1 to 500, found \"\"",
+            ),
+            (
+                "limit",
+                "limit",
+                "limit: expected a whole number from 1 to 500, found \"\"",
+            ),
+            (
+                "limit=%2B5",
+                "limit",
+                "limit: expected a whole number from 1 to 500, found \"%2B5\"",
+            ),
+            (
+                "offset=-1",
+                "offset",
+                "offset: expected a whole number from 0 to 3950, found \"-1\"",
+            ),
+            (
+                "offset=3951",
+                "offset",
+                "offset: expected a whole number from 0 to 3950, found \"3951\"",
+            ),
+            (
+                "offset=3501&limit=500",
+                "offset",
+                "offset: expected a whole number from 0 to 3500, found \"3501\"",
+            ),
+            (
+                "offset=99999999999999999999",
+                "offset",
+                "offset: expected a whole number from 0 to 3950, found \"99999999999999999999\"",
+            ),
+            (
+                "limit=5&limit=5",
+                "limit",
+                "limit: expected once, found twice",
+            ),
+            (
+                "from=2026-01-01",
+                "from",
+                "from: unknown parameter, expected only limit, offset",
+            ),
+            (
+                "Limit=5",
+                "Limit",
+                "Limit: unknown parameter, expected only limit, offset",
+            ),
+        ] {
+            assert_eq!(
+                usage(query),
+                Err(Problem::bad_field(field, detail)),
+                "{query}"
+            );
+        }
+    }
+
+    #[test]
+    fn pages_without_parameters_take_none() {
+        for (page, expected) in [
+            (router::Page::Me, Page::Me),
+            (router::Page::GetCredits, Page::Credits),
+        ] {
+            assert_eq!(read(page, None), Ok(expected.clone()));
+            assert_eq!(read(page, Some("")), Ok(expected));
+            assert_eq!(
+                read(page, Some("limit=5")),
+                Err(Problem::bad_field(
+                    "limit",
+                    "limit: unknown parameter, expected none"
+                ))
+            );
+        }
+    }
+}

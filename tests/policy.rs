@@ -1,0 +1,669 @@
+//! `policy.toml`: what is read, and what is a mistake.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+use proptest::prelude::*;
+use tollgate::{
+    credits::Credits,
+    policy::{
+        Access, Amount, Cors, Field, Grant, Mode, Origin, Policy, Renews, Source, WhenUnavailable,
+    },
+    price::{ChargeOn, Job, OnUnknown},
+    time::{Calendar, Span},
+};
+
+/// Every field that DESIGN.md §2 shows, with its values.
+const FULL: &str = include_str!("policies/full.toml");
+
+const GATEWAY: &str = "[gateway]\nkey_prefix = \"tk_live\"\n";
+const ORIGINS: &str = "[origins]\ndefault = \"https://origin.example.com\"\n";
+const POOLS: &str = "[pools.credits]\n[pools.lyrics]\n";
+const PLANS: &str = "[plans.free]\n";
+const ROUTES: &str = "[[routes]]\nmatch = \"POST /search\"\ncost = 1\n";
+
+/// A small policy with `lines` added to one of its sections; `""` adds tables of their own.
+fn with(section: &str, lines: &str) -> String {
+    [
+        ("gateway", GATEWAY),
+        ("origins", ORIGINS),
+        ("pools", POOLS),
+        ("plans", PLANS),
+        ("routes", ROUTES),
+        ("", ""),
+    ]
+    .map(|(name, text)| {
+        let added = if name == section { lines } else { "" };
+        format!("{text}{added}\n")
+    })
+    .concat()
+}
+
+/// A small policy whose one route has these lines.
+fn with_route(lines: &str) -> String {
+    format!("{GATEWAY}{ORIGINS}{POOLS}{PLANS}[[routes]]\n{lines}\n")
+}
+
+fn mistakes(text: &str) -> String {
+    Policy::parse(text).map_or_else(|mistakes| mistakes.to_string(), |_| "none".to_owned())
+}
+
+fn parse(text: &str) -> Policy {
+    Policy::parse(text).unwrap_or_else(|mistakes| panic!("{mistakes}\nin\n{text}"))
+}
+
+fn credits(amount: u64) -> Credits {
+    Credits::new(amount).unwrap()
+}
+
+#[test]
+fn a_field_that_is_absent_has_its_default() {
+    let policy = parse(&with("", ""));
+    let gateway = &policy.gateway;
+    assert_eq!(gateway.base_path, "");
+    assert_eq!(gateway.key_prefixes, ["tk_live"]);
+    assert_eq!(gateway.mode, Mode::Enforce);
+    assert_eq!(gateway.unmatched, None);
+    assert_eq!(gateway.origin_timeout, Span::from_seconds(100));
+    assert_eq!(gateway.hold, Span::from_seconds(300));
+    assert_eq!(gateway.on_unknown, OnUnknown::Release);
+    assert_eq!(gateway.forgive_per_day, 20);
+    assert!(!gateway.forward_key);
+    assert_eq!(gateway.calendar, Calendar::default());
+    assert_eq!(gateway.usage_days, 90);
+    assert_eq!(gateway.body_limit, 65_536);
+    assert_eq!(gateway.region, None);
+    assert_eq!(gateway.cors, Cors::Origin);
+    assert_eq!(gateway.when_unavailable, WhenUnavailable::Refuse);
+    assert!(!gateway.extra_needs_subscription);
+    assert_eq!(gateway.admin_hosts, None);
+
+    let pool = &policy.pools["credits"];
+    assert_eq!(
+        pool.spend_first,
+        [Source::Promo, Source::Extra, Source::Subscription]
+    );
+    assert_eq!(pool.restore, Span::from_days(7));
+    assert_eq!(policy.self_service.me.as_deref(), Some("/me"));
+    assert_eq!(
+        policy.self_service.get_credits.as_deref(),
+        Some("/get-credits")
+    );
+
+    let route = &policy.routes[0];
+    assert_eq!(
+        (route.method.as_str(), route.template.as_str()),
+        ("POST", "/search")
+    );
+    assert_eq!(route.timeout, Span::from_seconds(100));
+    let Access::Priced(price) = &route.access else {
+        panic!("{route:?}");
+    };
+    assert_eq!(price.amount, Amount::Fixed(credits(1)));
+    assert_eq!(
+        (price.pool.as_str(), price.charge_on, price.job),
+        ("credits", ChargeOn::BelowFourHundred, None)
+    );
+}
+
+#[test]
+fn every_field_of_the_contract_is_read() {
+    let policy = parse(FULL);
+    let gateway = &policy.gateway;
+    assert_eq!(gateway.base_path, "/api/external/v1");
+    assert_eq!(gateway.key_prefixes, ["tk_live", "tk_old"]);
+    assert_eq!(gateway.mode, Mode::Observe);
+    assert!(
+        gateway
+            .unmatched
+            .as_ref()
+            .is_some_and(|price| price.amount == Amount::Fixed(credits(1)))
+    );
+    assert_eq!(gateway.on_unknown, OnUnknown::Charge);
+    assert_eq!(gateway.region.as_deref(), Some("weur"));
+    assert_eq!(
+        gateway.cors,
+        Cors::Origins(vec!["https://app.example.com".into()])
+    );
+    assert_eq!(gateway.admin_hosts, Some(vec!["admin.example.com".into()]));
+    assert_eq!(
+        policy.origins.default,
+        Origin::Url("https://origin.example.com:8443".into())
+    );
+    assert_eq!(
+        policy.origins.of("music.example.com"),
+        &Origin::Service("MUSIC".into())
+    );
+    assert_eq!(policy.origins.of("same.example.com"), &Origin::Zone);
+    assert_eq!(policy.pools["lyrics"].restore, Span::ZERO);
+    let starter = &policy.plans["starter"];
+    assert!(starter.paid);
+    assert_eq!(starter.max_keys, Some(20));
+    assert_eq!(starter.limits.jobs_open, Some(3));
+    assert_eq!(
+        starter.grants,
+        [
+            Grant {
+                pool: "credits".into(),
+                amount: credits(300),
+                renews: Renews::Monthly,
+                rollover: credits(50)
+            },
+            Grant {
+                pool: "lyrics".into(),
+                amount: credits(100),
+                renews: Renews::CalendarMonth,
+                rollover: credits(0)
+            },
+        ]
+    );
+    assert_eq!(policy.self_service.me.as_deref(), Some("/account"));
+    assert_eq!(policy.self_service.quote, None);
+
+    let [search, hooks, create, dub, train] = &policy.routes[..] else {
+        panic!("{:?}", policy.routes);
+    };
+    assert!(search.whole_body && search.idempotent && search.cache && search.upgrade);
+    assert_eq!(search.host.as_deref(), Some("music.example.com"));
+    assert_eq!(search.timeout, Span::from_seconds(30));
+    assert_eq!(search.when_unavailable, WhenUnavailable::Allow);
+    assert!(hooks.root && hooks.access == Access::Public);
+    let fields: Vec<&Field> = create.when.iter().map(|when| &when.field).collect();
+    assert_eq!(fields.len(), 5);
+    assert!(fields.contains(&&Field::Body(vec!["input".into(), "task_type".into()])));
+    assert!(fields.contains(&&Field::Header("x-model".into())));
+    assert!(fields.contains(&&Field::Query("v".into())));
+    let amounts: Vec<&Amount> = [dub, train]
+        .iter()
+        .map(|route| match &route.access {
+            Access::Priced(price) => &price.amount,
+            Access::Public => panic!("{route:?}"),
+        })
+        .collect();
+    assert!(
+        matches!(amounts[0], Amount::Reported { header, hold_available: true, .. } if header == "x-audio-seconds")
+    );
+    assert!(
+        matches!(amounts[1], Amount::Requested { meter, .. } if meter.unit.to_string() == "0.5")
+    );
+    let Access::Priced(train) = &train.access else {
+        panic!("{train:?}");
+    };
+    assert_eq!(
+        train.job,
+        Some(Job {
+            settle_within: Span::from_days(1),
+            on_unknown: OnUnknown::Charge
+        })
+    );
+    assert_eq!(train.charge_on, ChargeOn::TwoHundreds);
+}
+
+#[test]
+fn the_policy_that_is_shipped_is_right() {
+    let policy = parse(include_str!("../policy.toml"));
+    assert_eq!(policy.warnings(), Vec::<String>::new());
+    assert_eq!(policy.plans["free"].grants[0].renews, Renews::Never);
+}
+
+#[test]
+fn every_mistake_is_named_with_its_place() {
+    let unknown = |fields: &str| format!("expected one of {fields}, found an unknown field");
+    for (text, expected) in [
+        ("", "policy.toml: gateway: expected a table, found nothing".to_owned()),
+        ("[gateway", "policy.toml: line 1, column 9: ".to_owned()),
+        ("[gateway]\nmode = \"a\"\nmode = \"b\"", "policy.toml: line 3, column 1: ".to_owned()),
+        (&with("", "[packages]\nx = 1"), format!("packages: {}", unknown("gateway, origins, pools, plans, self_service, routes"))),
+        (&with("gateway", "base_path = 7"), "gateway.base_path: expected a path such as \"/api/v1\", or \"\", found 7".into()),
+        (&with("gateway", "base_path = \"/api/\""), "gateway.base_path: expected a path without a closing /, found \"/api/\"".into()),
+        (&with("gateway", "base_path = \"/{v}\""), "gateway.base_path: expected a path without {name} and *".into()),
+        (&with("gateway", "base_path = \"/_tollgate\""), "gateway.base_path: expected a path outside /_tollgate".into()),
+        (&with("gateway", "key_prefixes = [\"tk_live\"]"), "gateway.key_prefixes[0]: expected each prefix once".into()),
+        (&with("gateway", "key_prefixes = [\"a-b\"]"), "gateway.key_prefixes[0]: expected 1 to 32 letters, digits and _".into()),
+        (&GATEWAY.replace("key_prefix", "key_prefixs"), "gateway.key_prefix: expected 1 to 32 letters, digits and _, such as \"tk_live\", found nothing".into()),
+        (&with("gateway", "mode = \"off\""), "gateway.mode: expected \"enforce\" or \"observe\", found \"off\"".into()),
+        (&with("gateway", "unmatched = \"free\""), "gateway.unmatched: expected \"reject\" or a price such as { cost = 1 }, found \"free\"".into()),
+        (&with("gateway", "unmatched = { price = 1 }"), "gateway.unmatched.cost: expected the price of a path that no route names, found nothing".into()),
+        (&with("gateway", "unmatched = { cost = 1, pool = \"x\" }"), "gateway.unmatched.pool: expected a pool that [pools] declares (credits, lyrics), found \"x\"".into()),
+        (&with("gateway", "hold_seconds = 100"), "gateway.origin_timeout_seconds: expected less than hold_seconds, 100, found 100 (the default)".into()),
+        (&with("gateway", "origin_timeout_seconds = 300"), "gateway.origin_timeout_seconds: expected less than hold_seconds, 300, found 300".into()),
+        (&with("gateway", "origin_timeout_seconds = 0"), "gateway.origin_timeout_seconds: expected a whole number from 1 to 86400, found 0".into()),
+        (&with("gateway", "on_unknown = \"keep\""), "gateway.on_unknown: expected \"release\" or \"charge\", found \"keep\"".into()),
+        (&with("gateway", "forgive_per_day = -1"), "gateway.forgive_per_day: expected a whole number from 0 to 4294967295, found -1".into()),
+        (&with("gateway", "forward_key = \"no\""), "gateway.forward_key: expected true or false, found \"no\"".into()),
+        (&with("gateway", "day_starts = \"midnight\""), "gateway.day_starts: expected a time of day and an offset".into()),
+        (&with("gateway", "usage_days = 0"), "gateway.usage_days: expected a whole number from 1 to 3650, found 0".into()),
+        (&with("gateway", "body_limit = 1.5"), "gateway.body_limit: expected a whole number from 1 to 16777216, found 1.5".into()),
+        (&with("gateway", "region = \"mars\""), "gateway.region: expected \"wnam\", ".into()),
+        (&with("gateway", "cors = \"*\""), "gateway.cors: expected \"origin\" or { origins = ".into()),
+        (&with("gateway", "cors = { origins = [\"https://a.example/\"] }"), "gateway.cors.origins[0]: expected a web origin in lower case".into()),
+        (&with("gateway", "when_unavailable = true"), "gateway.when_unavailable: expected \"refuse\" or \"allow\", found true".into()),
+        (&with("gateway", "admin_hosts = [\"A.example\"]"), "gateway.admin_hosts[0]: expected a hostname in lower case".into()),
+        (&with("gateway", "hold_second = 3"), "hold_seconds, origin_timeout_seconds, on_unknown, forgive_per_day, forward_key, day_starts, usage_days, body_limit, region, cors, when_unavailable, extra_needs_subscription, admin_hosts, found an unknown field; did you mean hold_seconds?".into()),
+        (&with("origins", "\"a.example:80\" = \"zone\""), "origins.\"a.example:80\": expected a hostname in lower case without port before the =, found \"a.example:80\"".into()),
+        (&with("origins", "\"a.example\" = \"service:A-B\""), "origins.\"a.example\": expected \"https://HOST\" or".into()),
+        (&with("pools", "spend_first = [\"promo\", \"extra\", \"extra\"]"), "pools.lyrics.spend_first: expected each of \"promo\", \"extra\" and \"subscription\" once".into()),
+        (&with("pools", "spend_first = [\"gift\"]"), "pools.lyrics.spend_first[0]: expected \"promo\", \"extra\" or \"subscription\", found \"gift\"".into()),
+        (&with("pools", "restore = \"7 days\""), "pools.lyrics.restore: expected a time such as \"7d\"".into()),
+        (&with("pools", "[pools.\"a b\"]"), "pools.\"a b\": expected a name of 1 to 64 letters, digits, _ and -, found \"a b\"".into()),
+        (&with("plans", "requests_per_minute = 0"), "plans.free.requests_per_minute: expected a whole number from 1 to 4294967295, found 0".into()),
+        (&with("plans", "stripe_price = \"p\""), "plans.free.stripe_price: expected one of requests_per_minute".into()),
+        (&with("plans", "grants = { pool = \"credits\" }"), "plans.free.grants: expected an array of grants, found a table".into()),
+        (&with("plans", "grants = [{ amount = 1 }]"), "plans.free.grants[0].renews: expected \"never\", \"monthly\" or \"calendar-month\", found nothing".into()),
+        (&with("plans", "grants = [{ amount = 9007199254740992, renews = \"never\" }]"), "plans.free.grants[0].amount: expected a whole number from 0 to 9007199254740991, found 9007199254740992".into()),
+        (&with("plans", "grants = [{ pool = \"x\", amount = 1, renews = \"never\" }]"), "plans.free.grants[0].pool: expected a pool that [pools] declares".into()),
+        (&with("plans", "grants = [{ amount = 1, renews = \"never\", rollover = 1 }]"), "plans.free.grants[0].rollover: expected only where the grant renews".into()),
+        (&with("plans", "grants = [{ amount = 1, renews = \"monthly\" }, { amount = 1, renews = \"calendar-month\" }]"), "plans.free.grants[1]: expected one recurring grant for each pool, found a second for \"credits\"".into()),
+        (&with("", "[self_service]\nme = true"), "self_service.me: expected a path such as \"/me\", or false, found true".into()),
+        (&with("", "[self_service]\nme = \"/usage\""), "self_service.me: expected another path than that of usage, found \"/usage\"".into()),
+        (&with("", "[self_service]\nme = \"/{me}\""), "self_service.me: expected a path without {name} and *".into()),
+        (&with("", "[self_service]\nme = \"/_tollgate/me\""), "self_service.me: expected a path outside /_tollgate".into()),
+        (&with("", "[self_service]\nmee = \"/x\""), "self_service.mee: expected one of me, usage, usage_summary, ledger, get_credits, quote, found an unknown field".into()),
+    ] {
+        let told = mistakes(text);
+        assert!(told.contains(&expected), "{expected}\nis not what was told:\n{told}\nof\n{text}");
+    }
+}
+
+#[test]
+fn every_mistake_in_a_route_is_named_with_its_place() {
+    for (lines, expected) in [
+        (
+            "cost = 1",
+            "routes[0].match: expected a method and a path template, such as \"POST /search\", found nothing",
+        ),
+        (
+            "match = \"/search\"\ncost = 1",
+            "routes[0].match: expected a method and a path template",
+        ),
+        (
+            "match = \"PSOT /search\"\ncost = 1",
+            "routes[0].match: expected one of the methods GET, HEAD",
+        ),
+        (
+            "match = \"POST  /search\"\ncost = 1",
+            "routes[0].match: expected a template that starts with /",
+        ),
+        (
+            "match = \"POST /a{b}\"\ncost = 1",
+            "routes[0].match: expected {name} (letters, digits and _) as a whole segment",
+        ),
+        (
+            "match = \"POST /*/a\"\ncost = 1",
+            "routes[0].match: expected * only as the last segment",
+        ),
+        (
+            "match = \"POST /a%41\"\ncost = 1",
+            "routes[0].match: expected the canonical spelling \"aA\" of \"a%41\"",
+        ),
+        (
+            "match = \"POST /_tollgate/v1\"\ncost = 1",
+            "routes[0].match: expected a path outside /_tollgate",
+        ),
+        (
+            "match = \"POST /_TOLLGATE\"\ncost = 1",
+            "routes[0].match: expected a path outside /_tollgate",
+        ),
+        (
+            "match = \"GET /me\"\ncost = 1",
+            "routes[0].match: expected a path that is no self-service page's",
+        ),
+        (
+            "match = \"POST /Usage/\"\ncost = 1",
+            "routes[0].match: expected a path that is no self-service page's",
+        ),
+        (
+            "match = \"GET /{page}\"\ncost = 1",
+            "routes[0].match: expected a path that is no self-service page's",
+        ),
+        (
+            "match = \"POST /a\"",
+            "routes[0].cost: expected one of cost, charge and public = true, found none of them",
+        ),
+        (
+            "match = \"POST /a\"\npublic = false",
+            "routes[0].cost: expected one of cost, charge and public = true, found none of them",
+        ),
+        (
+            "match = \"POST /a\"\ncost = 1\npublic = true",
+            "routes[0].cost: expected one of cost, charge and public = true, found more than one",
+        ),
+        (
+            "match = \"POST /a\"\ncost = 1\ncharge = {}",
+            "routes[0].charge: expected one of cost, charge and public = true, found more than one",
+        ),
+        (
+            "match = \"POST /a\"\ncost = \"abc\"",
+            "routes[0].cost: expected a whole number from 0 to 9007199254740991, found \"abc\"",
+        ),
+        (
+            "match = \"POST /a\"\ncost = -1",
+            "routes[0].cost: expected a whole number from 0 to 9007199254740991, found -1",
+        ),
+        (
+            "match = \"POST /a\"\ncost = 1\npool = \"x\"",
+            "routes[0].pool: expected a pool that [pools] declares (credits, lyrics), found \"x\"",
+        ),
+        (
+            "match = \"POST /a\"\ncost = 1\nhost = \"A.example\"",
+            "routes[0].host: expected a hostname in lower case",
+        ),
+        (
+            "match = \"POST /a\"\ncost = 1\ntimeout_seconds = 300",
+            "routes[0].timeout_seconds: expected less than hold_seconds, 300, found 300",
+        ),
+        (
+            "match = \"POST /a\"\ncost = 1\nwhen_unavailable = \"allow\"",
+            "routes[0].when_unavailable: expected \"refuse\", as the route's cost is not 0, found \"allow\"",
+        ),
+        (
+            "match = \"POST /a\"\ncost = 1\nidempotency = \"client\"",
+            "routes[0].idempotency: expected \"origin\", found \"client\"",
+        ),
+        (
+            "match = \"POST /a\"\ncost = 1\ncharge_on = \"<500\"",
+            "routes[0].charge_on: expected \"<400\" or \"2xx\", found \"<500\"",
+        ),
+        (
+            "match = \"POST /a\"\npublic = true\npool = \"credits\"",
+            "routes[0].pool: expected nothing, as the route is public, found \"credits\"",
+        ),
+        (
+            "match = \"POST /a\"\npublic = true\nwhole_body = true",
+            "routes[0].whole_body: expected nothing, as the route is public, found true",
+        ),
+        (
+            "match = \"POST /a\"\ncost = 1\nwhen = {}",
+            "routes[0].when: expected at least one condition, found none",
+        ),
+        (
+            "match = \"POST /a\"\ncost = 1\nwhen = { \"bdy.a\" = 1 }",
+            "routes[0].when.\"bdy.a\": expected body.FIELD, query.NAME or header.NAME before the =, found \"bdy.a\"",
+        ),
+        (
+            "match = \"POST /a\"\ncost = 1\nwhen = { \"body..a\" = 1 }",
+            "routes[0].when.\"body..a\": expected body.FIELD",
+        ),
+        (
+            "match = \"POST /a\"\ncost = 1\nwhen = { \"body.a\" = 1.2345 }",
+            "routes[0].when.\"body.a\": expected a string, true, false or a plain number with at most 3 places, found 1.2345",
+        ),
+        (
+            "match = \"POST /a\"\ncost = 1\nwhen = { \"body.a\" = [1] }",
+            "routes[0].when.\"body.a\": expected a string, true, false or a plain number",
+        ),
+        (
+            "match = \"POST /a\"\ncost = 1\nwhen = { \"query.a\" = 1 }",
+            "routes[0].when.\"query.a\": expected a string, found 1",
+        ),
+        (
+            "match = \"POST /a\"\ncost = 1\nwhen = { \"header.a\" = \"1,2\" }",
+            "routes[0].when.\"header.a\": expected a string without a comma",
+        ),
+        (
+            "match = \"POST /a\"\ncost = 1\njob = {}",
+            "routes[0].job.settle_within: expected a time such as",
+        ),
+        (
+            "match = \"POST /a\"\ncost = 1\njob = { settle_within = \"0s\" }",
+            "routes[0].job.settle_within: expected a time such as",
+        ),
+        (
+            "match = \"POST /a\"\ncost = 1\njob = { settle_within = \"60d\" }",
+            "routes[0].job.settle_within: expected a time that, with the 30 days of refunds, is below the 90 of usage_days, found \"60d\"",
+        ),
+        (
+            "match = \"POST /a\"\ncost = 1\njob = { settle_within = \"1d\", in = 1 }",
+            "routes[0].job.in: expected one of settle_within, on_unknown, found an unknown field",
+        ),
+        (
+            "match = \"POST /a\"\ncost = 1\ncosts = 1",
+            "found an unknown field; did you mean cost?",
+        ),
+    ] {
+        let told = mistakes(&with_route(lines));
+        assert!(
+            told.contains(expected),
+            "{expected}\nis not what was told:\n{told}\nof\n{lines}"
+        );
+    }
+}
+
+#[test]
+fn every_mistake_in_a_charge_is_named_with_its_place() {
+    for (charge, expected) in [
+        (
+            "unit = 1, maximum = 9, from = \"body.n\"",
+            "charge.rate: expected the credits for each started unit, found nothing",
+        ),
+        (
+            "rate = 0, unit = 1, maximum = 9, from = \"body.n\"",
+            "charge.rate: expected a whole number from 1",
+        ),
+        (
+            "rate = 1, maximum = 9, from = \"body.n\"",
+            "charge.unit: expected a number above 0 with at most 3 places, found nothing",
+        ),
+        (
+            "rate = 1, unit = 0, maximum = 9, from = \"body.n\"",
+            "charge.unit: expected a number above 0 with at most 3 places, found 0",
+        ),
+        (
+            "rate = 1, unit = 0.0001, maximum = 9, from = \"body.n\"",
+            "charge.unit: expected a number above 0 with at most 3 places, found 0.0001",
+        ),
+        (
+            "rate = 1, unit = -1, maximum = 9, from = \"body.n\"",
+            "charge.unit: expected a number above 0",
+        ),
+        (
+            "rate = 1, unit = 1, from = \"body.n\"",
+            "charge.maximum: expected the most that one call may cost, found nothing",
+        ),
+        (
+            "rate = 1, unit = 1, maximum = 9",
+            "charge.from: expected body.FIELD, query.NAME, header.NAME or response.header.NAME, found nothing",
+        ),
+        (
+            "rate = 1, unit = 1, maximum = 9, from = \"response.n\"",
+            "charge.from: expected body.FIELD, query.NAME, header.NAME or response.header.NAME, found \"response.n\"",
+        ),
+        (
+            "rate = 1, unit = 1, maximum = 9, from = \"header.a b\"",
+            "charge.from: expected body.FIELD",
+        ),
+        (
+            "rate = 1, unit = 1, minimum = 10, maximum = 9, from = \"body.n\"",
+            "charge.minimum: expected at most the maximum, 9, found 10",
+        ),
+        (
+            "rate = 10, unit = 1, maximum = 9, from = \"body.n\"",
+            "charge.rate: expected at most the maximum, 9, found 10",
+        ),
+        (
+            "rate = 1, unit = 1, maximum = 9, from = \"body.n\", hold = \"maximum\"",
+            "charge.hold: expected only with from = \"response.header.NAME\"",
+        ),
+        (
+            "rate = 1, unit = 1, maximum = 9, from = \"response.header.n\", hold = \"some\"",
+            "charge.hold: expected \"maximum\" or \"available\", found \"some\"",
+        ),
+        (
+            "rate = 1, unit = 1, maximum = 9, from = \"response.header.n\", hold = \"available\"",
+            "charge.minimum: expected at least 1 with hold = \"available\"",
+        ),
+        (
+            "rate = 1, unit = 1, maximum = 9, from = \"body.n\", rat = 1",
+            "charge.rat: expected one of rate, unit, maximum, minimum, from, hold, found an unknown field",
+        ),
+    ] {
+        let told = mistakes(&with_route(&format!(
+            "match = \"POST /a\"\ncharge = {{ {charge} }}"
+        )));
+        assert!(
+            told.contains(&format!("routes[0].{expected}")),
+            "{expected}\nis not what was told:\n{told}"
+        );
+    }
+    let reported = "match = \"POST /a\"\ncharge = { rate = 1, unit = 1, maximum = 9, from = \"response.header.n\" }\njob = { settle_within = \"1d\" }";
+    assert!(
+        mistakes(&with_route(reported))
+            .contains("routes[0].job: expected a cost, or a charge by something in the request")
+    );
+}
+
+#[test]
+fn a_route_that_no_call_reaches_is_a_mistake() {
+    let unreachable = "routes[1].match: expected a route that routes[0] leaves some calls for";
+    for (first, second, reached) in [
+        ("match = \"POST /a\"", "match = \"POST /a\"", false),
+        ("match = \"POST /a/{x}\"", "match = \"POST /a/{y}\"", false),
+        ("match = \"POST /a/*\"", "match = \"POST /a/b\"", false),
+        (
+            "match = \"POST /a\"",
+            "match = \"POST /a\"\nhost = \"a.example\"",
+            false,
+        ),
+        ("match = \"POST /a\"", "match = \"GET /a\"", true),
+        ("match = \"POST /a\"", "match = \"POST /a/\"", true),
+        (
+            "match = \"POST /a\"",
+            "match = \"POST /a\"\nroot = true",
+            true,
+        ),
+        (
+            "match = \"POST /a\"\nhost = \"a.example\"",
+            "match = \"POST /a\"",
+            true,
+        ),
+        (
+            "match = \"POST /a\"\nwhen = { \"query.x\" = \"1\" }",
+            "match = \"POST /a\"",
+            true,
+        ),
+        ("match = \"POST /a/{x}\"", "match = \"POST /a/*\"", true),
+    ] {
+        let text = with("gateway", "base_path = \"/api\"").replace(
+            ROUTES,
+            &format!("[[routes]]\n{first}\ncost = 1\n[[routes]]\n{second}\ncost = 2\n"),
+        );
+        let told = mistakes(&text);
+        assert_eq!(
+            told.contains(unreachable),
+            !reached,
+            "{first} {second}: {told}"
+        );
+        assert_eq!(told == "none", reached, "{first} {second}: {told}");
+    }
+}
+
+#[test]
+fn a_field_is_compared_with_values_of_one_type() {
+    let text = with_route(
+        "match = \"POST /a\"\ncost = 1\nwhen = { \"body.n\" = 1 }\n[[routes]]\nmatch = \"POST /a\"\ncost = 2\nwhen = { \"body.n\" = \"x\" }",
+    );
+    assert_eq!(
+        mistakes(&text),
+        "policy.toml: routes[1].when: expected body.n to have the type that it has in routes[0], found \"x\""
+    );
+    parse(&text.replace("\"x\"", "2.5"));
+}
+
+#[test]
+fn a_closing_star_takes_nobodys_path() {
+    parse(&with_route("match = \"GET /*\"\ncost = 1"));
+    parse(&with_route(
+        "match = \"GET /*\"\npublic = true\nroot = true",
+    ));
+    parse(&with("", "[self_service]\nme = false").replace("POST /search", "GET /me"));
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_in_the_order_of_the_file() {
+    let text = with("gateway", "mode = 1\nregion = 2").replace("cost = 1", "cost = \"x\"");
+    let told = mistakes(&text);
+    let places: Vec<&str> = told
+        .lines()
+        .map(|line| line.split(": ").nth(1).unwrap())
+        .collect();
+    assert_eq!(places, ["gateway.mode", "gateway.region", "routes[0].cost"]);
+    assert!(told.lines().all(|line| line.starts_with("policy.toml: ")));
+}
+
+#[test]
+fn more_than_a_thousand_routes_are_a_mistake() {
+    let routes: String = (0..1_001)
+        .map(|n| format!("[[routes]]\nmatch = \"POST /r{n}\"\ncost = 1\n"))
+        .collect();
+    let told = mistakes(&with("", "").replace(ROUTES, &routes));
+    assert_eq!(
+        told,
+        "policy.toml: routes[1000]: expected at most 1000 routes, found more"
+    );
+}
+
+#[test]
+fn only_free_routes_inherit_allow() {
+    let text = with("gateway", "when_unavailable = \"allow\"").replace(
+        ROUTES,
+        &format!("{ROUTES}[[routes]]\nmatch = \"GET /a\"\ncost = 0\n"),
+    );
+    let policy = parse(&text);
+    let allowed: Vec<WhenUnavailable> = policy
+        .routes
+        .iter()
+        .map(|route| route.when_unavailable)
+        .collect();
+    assert_eq!(allowed, [WhenUnavailable::Refuse, WhenUnavailable::Allow]);
+}
+
+#[test]
+fn plans_above_what_one_object_can_do_are_warned_about() {
+    let policy = parse(&with(
+        "plans",
+        "requests_per_minute = 6000\naccount_requests_per_minute = 6001",
+    ));
+    assert_eq!(
+        policy.warnings(),
+        [
+            "plans.free.account_requests_per_minute: 6001 calls a minute; one account can count on about 6000 (100 a second)"
+        ]
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_mutation_of_a_policy_makes_the_reader_panic(
+        cuts in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..12, "[ -~\n]{0,6}|\\PC"), 1..6),
+    ) {
+        let mut text: Vec<char> = FULL.chars().collect();
+        for (at, length, with) in cuts {
+            let start = at.index(text.len());
+            let end = start.saturating_add(length).min(text.len());
+            text.splice(start..end, with.chars());
+        }
+        let _ = Policy::parse(&text.into_iter().collect::<String>());
+    }
+
+    #[test]
+    fn a_mistake_in_one_value_says_what_was_expected(value in "-?[0-9]{1,25}|\"[a-z/{}*.: ]{0,12}\"|true|\\[\\]|\\{\\}|[0-9]\\.[0-9]{1,6}", line in any::<prop::sample::Index>()) {
+        let lines: Vec<&str> = FULL.lines().collect();
+        let index = line.index(lines.len());
+        let Some((name, _)) = lines[index].split_once(" = ") else {
+            return Ok(());
+        };
+        let mut changed = lines.clone();
+        let line = format!("{name} = {value}");
+        changed[index] = &line;
+        if let Err(mistakes) = Policy::parse(&changed.join("\n")) {
+            for mistake in mistakes.iter() {
+                let told = mistake.to_string();
+                prop_assert!(told.starts_with("line ") || told.contains(": expected "), "{}", told);
+            }
+        }
+    }
+}
