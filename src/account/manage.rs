@@ -179,18 +179,23 @@ impl Account {
                 ..State::default()
             },
             open: BTreeMap::new(),
+            operations: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             in_flight: BTreeMap::new(),
             calls_since_snapshot: 0,
         };
-        if let Some(change) = new.subscription {
-            account.change_subscription(change);
-        }
         let mut changes = Changes {
             profile: true,
             snapshot: true,
             ..Changes::default()
         };
+        if new.subscription == Some(StatusChange::Cancelled) {
+            // The running cycle is paid; no further grant comes.
+            account.start_missing_grants(clock, &mut changes);
+        }
+        if let Some(change) = new.subscription {
+            account.change_subscription(change);
+        }
         account.start_missing_grants(clock, &mut changes);
         Ok((account, changes))
     }
@@ -217,7 +222,11 @@ impl Account {
             self.profile.subscription.billing_day = billing_day;
         }
         if let Some(change) = patch.subscription {
+            let was_granting = self.is_granting();
             self.change_subscription(change);
+            if self.is_granting() && !was_granting {
+                self.fit_running_lots("subscription resumed", &mut changes);
+            }
         }
         if let Some(plan) = plan.filter(|plan| *plan != self.profile.plan) {
             self.change_plan(plan, &mut changes);
@@ -326,7 +335,7 @@ impl Account {
     /// Issues what the plan grants and the account does not have yet: one-time grants never
     /// given, and recurring ones that have no running cycle.
     pub(super) fn start_missing_grants(&mut self, at: Timestamp, changes: &mut Changes) {
-        if !self.grants_at(at) {
+        if !self.is_granting() {
             return;
         }
         for grant in self.profile.plan.grants.clone() {
@@ -368,20 +377,33 @@ impl Account {
     fn change_plan(&mut self, plan: Plan, changes: &mut Changes) {
         let reference = format!("plan {} to {}", self.profile.plan.name, plan.name);
         self.profile.plan = plan;
+        self.fit_running_lots(&reference, changes);
+    }
+
+    /// Sets the running subscription lots to the plan's allowances; while the plan grants
+    /// nothing, to no more than they were.
+    fn fit_running_lots(&mut self, reference: &str, changes: &mut Changes) {
         let moment = self.moment(self.state.latest);
-        for index in 0..self.state.cycles.len() {
-            let Some(cycle) = self.state.cycles.get(index) else {
-                break;
-            };
-            let (pool, lot) = (cycle.pool.clone(), cycle.lot);
+        for cycle in self.state.cycles.clone() {
             let allowance = self
-                .recurring_grant(&pool)
+                .recurring_grant(&cycle.pool)
                 .map_or(Credits::ZERO, |grant| grant.amount);
-            if let Some(entry) = self
+            let amount = self
                 .state
                 .ledger
-                .set_amount(&pool, lot, allowance, &reference, moment)
-            {
+                .book(&cycle.pool)
+                .and_then(|book| book.lot(cycle.lot))
+                .map_or(Credits::ZERO, |lot| lot.amount);
+            let amount = if self.is_granting() {
+                allowance
+            } else {
+                allowance.min(amount)
+            };
+            let entry =
+                self.state
+                    .ledger
+                    .set_amount(&cycle.pool, cycle.lot, amount, reference, moment);
+            if let Some(entry) = entry {
                 changes.enter(entry);
             }
         }
@@ -395,22 +417,27 @@ impl Account {
             StatusChange::Cancelled => match self.profile.subscription.status {
                 // Cancelling again does not move the end.
                 cancelled @ SubscriptionStatus::Cancelled(_) => cancelled,
-                SubscriptionStatus::Active | SubscriptionStatus::Lapsed => {
+                SubscriptionStatus::Active => {
                     SubscriptionStatus::Cancelled(self.subscription_ends_at(now))
                 }
+                // Nothing is paid that could run on.
+                SubscriptionStatus::Lapsed => SubscriptionStatus::Cancelled(now),
             },
         };
     }
 
-    /// The end of the running cycle: of the monthly grant's if there is one, else the next
-    /// billing day.
+    /// The end of the running cycle: of the monthly grant's if there is one, else of the calendar
+    /// month's, else the next billing day.
     fn subscription_ends_at(&self, now: Timestamp) -> Timestamp {
-        self.state
-            .cycles
-            .iter()
-            .filter(|cycle| cycle.renews == Renews::Monthly)
-            .map(|cycle| cycle.ends_at)
-            .min()
+        let end_of = |renews| {
+            let running = self.state.cycles.iter();
+            running
+                .filter(|cycle| cycle.renews == renews)
+                .map(|cycle| cycle.ends_at)
+                .min()
+        };
+        end_of(Renews::Monthly)
+            .or_else(|| end_of(Renews::CalendarMonth))
             .unwrap_or_else(|| {
                 self.policy
                     .gateway

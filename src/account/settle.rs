@@ -112,15 +112,16 @@ impl Account {
             self.add_open(call);
             return;
         }
+        self.state.brought_forward.remove(&call.number);
         let now = self.state.latest;
         let pool = call.hold.terms.pool;
         let came_back_late = self
             .state
             .ledger
             .book_mut(&pool)
-            .is_some_and(|book| book.end(&call.hold.parts, outcome.charged, now));
+            .is_some_and(|book| book.end(&call.hold.parts, outcome.charged, outcome.at, now));
         if came_back_late {
-            self.restore(&pool, changes);
+            self.restore(&pool, &call.hold.parts, now, changes);
             self.book_due(clock, changes);
         }
     }
@@ -178,12 +179,16 @@ impl Account {
             outcome.state,
             CallState::UnknownReleased | CallState::UnknownCharged
         ) && row.call.hold.operation == settle.operation
-            && clock <= outcome.at.plus(CORRECTED_WITHIN);
+            && self.state.latest <= outcome.at.plus(CORRECTED_WITHIN);
         if !is_provisional {
             return (as_it_stands, changes);
         }
         let terms = &row.call.hold.terms;
         let verdict = self.judge(terms, row.call.held(), row.call.hold.observed, &settle);
+        if verdict.state == CallState::Job {
+            // The hold is gone, and this tells no end: the origin's word on the job will.
+            return (as_it_stands, changes);
+        }
         let charged_before = split(&row.call.hold.parts, outcome.charged).0;
         let (charged, parts) = self.correct_charge(
             row.call.number,
@@ -192,22 +197,12 @@ impl Account {
             verdict.charged,
             &mut changes,
         );
-        let state = match verdict.state {
-            // The hold is gone: the origin's word on a job comes as a settle of its own.
-            CallState::Job => outcome.state,
-            CallState::Open
-            | CallState::Settled
-            | CallState::Released
-            | CallState::Cancelled
-            | CallState::UnknownReleased
-            | CallState::UnknownCharged => verdict.state,
-        };
         if let Some(month) = self.month_of(row.call.number) {
             changes.ended.push(CallEnd {
                 call: row.call.number,
                 month,
                 outcome: Outcome {
-                    state,
+                    state: verdict.state,
                     status: Some(settle.status),
                     charged,
                     response_time_ms: settle.response_time_ms,
@@ -222,7 +217,11 @@ impl Account {
             changes.snapshot = true;
         }
         self.book_due(clock, &mut changes);
-        (Settled { state, charged }, changes)
+        let settled = Settled {
+            state: verdict.state,
+            charged,
+        };
+        (settled, changes)
     }
 
     /// Brings what an ended call was charged to `charge`. Says what it is charged now, and from
@@ -246,27 +245,29 @@ impl Account {
                 .book(pool)
                 .and_then(|book| book.choose(Credits::ZERO, missing, spending).ok())
                 .unwrap_or_default();
-            if let Some(book) = self.state.ledger.book_mut(pool) {
-                book.hold(&taken);
-                book.end(&taken, sum_of(&taken), now);
+            for part in &taken {
+                if let Some(book) = self.state.ledger.book_mut(pool) {
+                    book.take(*part, now);
+                }
+                self.enter_correction(call, pool, *part, -1, changes);
             }
             let mut parts = charged_before.to_vec();
             parts.extend_from_slice(&taken);
-            self.enter_correction(call, pool, &taken, -1, changes);
             return (sum_of(&parts), Some(parts));
         }
         if charge == before {
             return (before, None);
         }
         let (_, returned) = split(charged_before, charge);
-        let came_back_late = self
-            .state
-            .ledger
-            .book_mut(pool)
-            .is_some_and(|book| book.give_back(&returned, now));
-        self.enter_correction(call, pool, &returned, 1, changes);
+        let mut came_back_late = false;
+        for part in &returned {
+            if let Some(book) = self.state.ledger.book_mut(pool) {
+                came_back_late |= book.give_back(*part, now);
+            }
+            self.enter_correction(call, pool, *part, 1, changes);
+        }
         if came_back_late {
-            self.restore(pool, changes);
+            self.restore(pool, &returned, now, changes);
         }
         (charge, None)
     }
@@ -275,44 +276,40 @@ impl Account {
         &mut self,
         call: CallNumber,
         pool: &str,
-        parts: &[Part],
+        part: Part,
         sign: i64,
         changes: &mut Changes,
     ) {
         let moment = self.moment(self.state.latest);
-        for part in parts {
-            let credits = i64::try_from(part.credits.get())
-                .unwrap_or(i64::MAX)
-                .saturating_mul(sign);
-            let entry = self
-                .state
-                .ledger
-                .correct(pool, part.lot, call, credits, moment);
-            changes.enter(entry);
-        }
+        let credits = i64::try_from(part.credits.get())
+            .unwrap_or(i64::MAX)
+            .saturating_mul(sign);
+        let entry = self
+            .state
+            .ledger
+            .correct(pool, part.lot, call, credits, moment);
+        changes.enter(entry);
     }
 
-    /// Undoes an admission. Arriving before it, it is remembered for `hold_seconds`, and that
-    /// admission is refused. The call's number is never used again.
+    /// Undoes an admission, and has it refused for `hold_seconds` if it comes only now or once
+    /// more. The call's number is never used again.
     pub fn cancel(&mut self, cancel: Cancel, clock: Timestamp) -> Changes {
         let mut changes = Changes::default();
         self.book_due(clock, &mut changes);
         let open = self
-            .open
-            .values()
-            .find(|call| call.hold.operation == cancel.operation && !call.is_job)
+            .open_by(cancel.operation)
+            .filter(|call| !call.is_job)
             .map(|call| call.number);
+        let until = clock.plus(self.policy.gateway.hold);
+        let cancelled = &mut self.state.cancelled;
+        if cancelled
+            .iter()
+            .all(|(operation, _)| *operation != cancel.operation)
+        {
+            cancelled.push((cancel.operation, until));
+        }
         changes.snapshot = true;
         let Some(call) = open.and_then(|number| self.take_open(number)) else {
-            let until = clock.plus(self.policy.gateway.hold);
-            if self
-                .state
-                .cancelled
-                .iter()
-                .all(|(operation, _)| *operation != cancel.operation)
-            {
-                self.state.cancelled.push((cancel.operation, until));
-            }
             return changes;
         };
         self.uncount(&call, &mut changes);
@@ -352,9 +349,9 @@ impl Account {
             .state
             .ledger
             .book_mut(pool)
-            .is_some_and(|book| book.end(&call.hold.parts, Credits::ZERO, now));
+            .is_some_and(|book| book.end(&call.hold.parts, Credits::ZERO, now, now));
         if came_back_late {
-            self.restore(pool, changes);
+            self.restore(pool, &call.hold.parts, now, changes);
         }
     }
 }

@@ -126,6 +126,7 @@ impl Stored {
             keys: self.keys,
             state: self.snapshot.state,
             open: BTreeMap::new(),
+            operations: BTreeMap::new(),
             deadlines: Default::default(),
             in_flight: BTreeMap::new(),
             calls_since_snapshot: 0,
