@@ -16,6 +16,7 @@ use crate::memory_store::MemoryStore;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Audited {
     pool: String,
+    was_adjusted: bool,
     amount: i64,
     expired: i64,
     spent: i64,
@@ -105,7 +106,10 @@ fn from_history(store: &MemoryStore) -> Result<BTreeMap<u64, Audited>, String> {
                 lot.pool.clone_from(&entry.pool);
                 lot.amount = entry.credits;
             }
-            EntryKind::Adjusted => lot.amount += entry.credits,
+            EntryKind::Adjusted => {
+                lot.amount += entry.credits;
+                lot.was_adjusted = true;
+            }
             EntryKind::Expired => lot.expired -= entry.credits,
             // The call's row says what it is charged now; `audit_corrections` looks at these.
             EntryKind::Corrected => {}
@@ -148,6 +152,7 @@ fn book_call(lots: &mut BTreeMap<u64, Audited>, row: &CallRow) -> Result<(), Str
 fn compare(number: u64, shown: &Value, pool: &str, audited: &Audited) -> Result<(), String> {
     let told = Audited {
         pool: pool.to_owned(),
+        was_adjusted: audited.was_adjusted,
         amount: figure(shown, "amount"),
         expired: figure(shown, "expired"),
         spent: figure(shown, "spent"),
@@ -157,6 +162,9 @@ fn compare(number: u64, shown: &Value, pool: &str, audited: &Audited) -> Result<
         return Err(format!(
             "lot {number}: {told:?}, by its history {audited:?}"
         ));
+    }
+    if audited.rest() < 0 && !audited.was_adjusted {
+        return Err(format!("lot {number} is overspent: {audited:?}"));
     }
     if figure(shown, "available") != audited.rest().max(0) {
         return Err(format!(
