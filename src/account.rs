@@ -9,6 +9,7 @@
 //! committed, the account must be dropped and woken again from what is stored.
 
 mod admit;
+mod conclude;
 mod due;
 mod manage;
 mod refusal;
@@ -27,7 +28,10 @@ use minicbor::{Decode, Encode};
 
 pub use self::{
     admit::{Admission, Admit},
-    manage::{KeyCreated, NewAccount, NewGrant, NewKey, PatchAccount, Rejected, StatusChange},
+    conclude::{Told, Word},
+    manage::{
+        Adjustment, KeyCreated, NewAccount, NewGrant, NewKey, PatchAccount, Rejected, StatusChange,
+    },
     refusal::Refusal,
     settle::{Cancel, Settled},
     stored::{Broken, Stored},
