@@ -83,7 +83,7 @@ pub fn audit_calls(store: &MemoryStore) -> Result<(), String> {
         }
         let is_free = match outcome.state {
             CallState::Open | CallState::Released | CallState::Cancelled | CallState::Job => true,
-            CallState::UnknownReleased => true,
+            CallState::UnknownReleased | CallState::Refunded => true,
             CallState::Settled => outcome.status.is_none_or(|status| status >= 400),
             CallState::UnknownCharged => false,
         };
@@ -107,12 +107,13 @@ fn from_history(store: &MemoryStore) -> Result<BTreeMap<u64, Audited>, String> {
                 lot.amount = entry.credits;
             }
             EntryKind::Adjusted => {
+                lot.pool.clone_from(&entry.pool);
                 lot.amount += entry.credits;
                 lot.was_adjusted = true;
             }
             EntryKind::Expired => lot.expired -= entry.credits,
             // The call's row says what it is charged now; `audit_corrections` looks at these.
-            EntryKind::Corrected => {}
+            EntryKind::Corrected | EntryKind::Refunded => {}
         }
     }
     for row in store.calls() {

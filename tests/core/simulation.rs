@@ -239,6 +239,7 @@ impl World {
             1 | 2 => Terms {
                 least: sold::credits(10),
                 most: sold::credits(60),
+                reads_answer: true,
                 meter: Some(Meter {
                     rate: sold::credits(10),
                     unit: Quantity::parse("60").expect("a quantity"),
