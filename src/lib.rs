@@ -35,6 +35,7 @@ pub mod policy;
 pub mod price;
 pub mod problem;
 pub mod protocol;
+pub mod quote_page;
 pub mod repeat;
 pub mod secrets;
 pub mod self_service;

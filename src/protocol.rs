@@ -210,6 +210,19 @@ pub struct Document {
     pub created_key: Option<KeyNumber>,
 }
 
+impl Document {
+    /// A document that is told with 200.
+    #[must_use]
+    pub const fn told(json: String) -> Self {
+        Self {
+            status: 200,
+            json,
+            standing: None,
+            created_key: None,
+        }
+    }
+}
+
 /// A refusal of a command or a page.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]

@@ -4,6 +4,7 @@ use crate::{
     policy::router,
     problem::{Code, Problem},
     protocol::{Page, UsageQuery},
+    url::decode_form,
 };
 
 const LIMIT_DEFAULT: u32 = 50;
@@ -22,6 +23,7 @@ pub fn read(page: router::Page, query: Option<&str>) -> Result<Page, Problem> {
         router::Page::Me => no_parameters(query).map(|()| Page::Me),
         router::Page::Usage => usage_query(query).map(Page::Usage),
         router::Page::GetCredits => no_parameters(query).map(|()| Page::Credits),
+        // The quote is told by the gateway itself: see `quote_page.rs`.
         router::Page::UsageSummary | router::Page::Ledger | router::Page::Quote => {
             Err(Problem::new(Code::NotFound, "there is no such page"))
         }
@@ -55,10 +57,10 @@ pub fn no_parameters(query: Option<&str>) -> Result<(), Problem> {
 
 /// A query string's parameters, as they are spelled: none that is known has a character that
 /// would have to be encoded.
-struct Parameters<'a>(Vec<(&'a str, &'a str)>);
+pub(crate) struct Parameters<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'a> Parameters<'a> {
-    fn read(query: Option<&'a str>, known: &[&str]) -> Result<Self, Problem> {
+    pub(crate) fn read(query: Option<&'a str>, known: &[&str]) -> Result<Self, Problem> {
         let mut parameters: Vec<(&str, &str)> = Vec::new();
         for pair in query
             .unwrap_or_default()
@@ -84,6 +86,21 @@ impl<'a> Parameters<'a> {
             parameters.push((name, value));
         }
         Ok(Self(parameters))
+    }
+
+    /// The parameter's value, decoded.
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
+        let (_, text) = self.0.iter().find(|(other, _)| *other == name)?;
+        Some(decode_form(text))
+    }
+
+    /// The value of a parameter that cannot be left out.
+    pub(crate) fn required(&self, name: &str) -> Result<String, Problem> {
+        self.text(name)
+            .filter(|text| !text.is_empty())
+            .ok_or_else(|| {
+                Problem::bad_field(name, format!("{name}: expected a value, found none"))
+            })
     }
 
     fn whole(&self, name: &str, least: u32, most: u32) -> Result<Option<u32>, Problem> {
