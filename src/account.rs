@@ -9,6 +9,7 @@
 //! committed, the account must be dropped and woken again from what is stored.
 
 mod admit;
+mod conclude;
 mod due;
 mod manage;
 mod refusal;
@@ -19,7 +20,7 @@ mod tests;
 mod view;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -27,7 +28,10 @@ use minicbor::{Decode, Encode};
 
 pub use self::{
     admit::{Admission, Admit},
-    manage::{KeyCreated, NewAccount, NewGrant, NewKey, PatchAccount, Rejected, StatusChange},
+    conclude::{Told, Word},
+    manage::{
+        Adjustment, KeyCreated, NewAccount, NewGrant, NewKey, PatchAccount, Rejected, StatusChange,
+    },
     refusal::Refusal,
     settle::{Cancel, Settled},
     stored::{Broken, Stored},
@@ -50,6 +54,9 @@ pub const KEYS_MAX: u32 = 1_000;
 /// A snapshot is written with every so-manyth call: one row more in 128, and at most as many
 /// calls to replay at wake-up.
 const CALLS_PER_SNAPSHOT: u32 = 128;
+/// So many of the latest admissions are known by their operation also after their calls ended:
+/// what a copy may be late by.
+const OPERATIONS_KNOWN: usize = 256;
 
 /// One account, awake.
 #[derive(Debug)]
@@ -59,6 +66,8 @@ pub struct Account {
     keys: BTreeMap<KeyNumber, Key>,
     state: State,
     open: BTreeMap<CallNumber, Call>,
+    /// The open calls again, by the operation that they were admitted with.
+    operations: BTreeMap<u64, CallNumber>,
     /// The open calls again, the one whose time is up first at the front.
     deadlines: BTreeSet<(Timestamp, CallNumber)>,
     in_flight: BTreeMap<KeyNumber, InFlight>,
@@ -204,6 +213,13 @@ struct State {
     /// Operations whose cancel came before their admission, and until when that is remembered.
     #[n(8)]
     cancelled: Vec<(u64, Timestamp)>,
+    /// The operations of the latest calls, the last at the back.
+    #[n(9)]
+    operations: VecDeque<u64>,
+    /// Open calls whose deadline came from a stray clock and was brought forward: the new
+    /// deadline, and whether it is that of a job.
+    #[n(10)]
+    brought_forward: BTreeMap<CallNumber, (Timestamp, bool)>,
 }
 
 /// The running cycle of a recurring grant.
@@ -341,6 +357,12 @@ impl Account {
         self.open.contains_key(&call)
     }
 
+    /// How many holds stand: a wake-up reads their rows.
+    #[must_use]
+    pub fn open_calls(&self) -> usize {
+        self.open.len()
+    }
+
     /// When [`Account::tick`] should be called, if nothing comes before: the end of the first
     /// hold that nobody may have ended by then. By the clock, not the latest time seen.
     #[must_use]
@@ -369,7 +391,12 @@ impl Account {
         }
     }
 
-    fn add_open(&mut self, call: Call) {
+    fn add_open(&mut self, mut call: Call) {
+        if let Some((deadline, of_job)) = self.state.brought_forward.get(&call.number)
+            && *of_job == call.is_job
+        {
+            call.hold.deadline = *deadline;
+        }
         let in_flight = self.in_flight.entry(call.key).or_default();
         if call.is_job {
             in_flight.jobs = in_flight.jobs.saturating_add(1);
@@ -377,12 +404,20 @@ impl Account {
             in_flight.requests = in_flight.requests.saturating_add(1);
         }
         self.deadlines.insert((call.hold.deadline, call.number));
+        self.operations.insert(call.hold.operation, call.number);
         self.open.insert(call.number, call);
+    }
+
+    /// The open call that `operation` was the admission of.
+    fn open_by(&self, operation: u64) -> Option<&Call> {
+        self.open.get(self.operations.get(&operation)?)
     }
 
     fn take_open(&mut self, number: CallNumber) -> Option<Call> {
         let call = self.open.remove(&number)?;
         self.deadlines.remove(&(call.hold.deadline, number));
+        self.operations.remove(&call.hold.operation);
+        self.state.brought_forward.remove(&number);
         if let Some(in_flight) = self.in_flight.get_mut(&call.key) {
             if call.is_job {
                 in_flight.jobs = in_flight.jobs.saturating_sub(1);

@@ -156,6 +156,9 @@ pub enum EntryKind {
     /// A call that had been ended without its outcome got its real end.
     #[n(5)]
     Corrected,
+    /// A settled call's credits came back.
+    #[n(6)]
+    Refunded,
 }
 
 impl EntryKind {
@@ -284,6 +287,12 @@ impl Book {
         i64::try_from(sum).unwrap_or(i64::MAX)
     }
 
+    /// The lot `number`, while it is kept.
+    #[must_use]
+    pub fn lot(&self, number: LotNumber) -> Option<&Lot> {
+        self.lots.iter().find(|lot| lot.number == number)
+    }
+
     fn lot_mut(&mut self, number: LotNumber) -> Option<&mut Lot> {
         self.lots.iter_mut().find(|lot| lot.number == number)
     }
@@ -349,9 +358,9 @@ impl Book {
         }
     }
 
-    /// Ends a hold: charges `charge` of it, in the order of its parts, and gives the rest back.
-    /// Says whether anything came back to a lot that had expired meanwhile.
-    pub fn end(&mut self, parts: &[Part], charge: Credits, now: Timestamp) -> bool {
+    /// Ends a hold at `at`: charges `charge` of it, in the order of its parts, and gives the rest
+    /// back. Says whether anything came back to a lot that had expired by `now`.
+    pub fn end(&mut self, parts: &[Part], charge: Credits, at: Timestamp, now: Timestamp) -> bool {
         let mut to_charge = charge;
         let mut came_back_late = false;
         for part in parts {
@@ -362,25 +371,28 @@ impl Book {
             };
             lot.held = lot.held.saturating_sub(part.credits);
             lot.spent = lot.spent.saturating_add(charged);
-            lot.touched_at = lot.touched_at.max(now);
+            lot.touched_at = lot.touched_at.max(at);
             came_back_late |= charged < part.credits && is_past(lot.expires_at, now);
         }
         came_back_late
     }
 
-    /// Gives back parts that an ended call was charged. Says whether any of it came back to a
-    /// lot that had expired meanwhile.
-    pub fn give_back(&mut self, charged: &[Part], now: Timestamp) -> bool {
-        let mut came_back_late = false;
-        for part in charged {
-            let Some(lot) = self.lot_mut(part.lot) else {
-                continue;
-            };
-            lot.spent = lot.spent.saturating_sub(part.credits);
+    /// Charges `part` without a hold: what an ended call turns out to have cost.
+    pub fn take(&mut self, part: Part, now: Timestamp) {
+        if let Some(lot) = self.lot_mut(part.lot) {
+            lot.spent = lot.spent.saturating_add(part.credits);
             lot.touched_at = lot.touched_at.max(now);
-            came_back_late |= is_past(lot.expires_at, now);
         }
-        came_back_late
+    }
+
+    /// Gives back a part that an ended call was charged. Says whether it came back to a lot that
+    /// had expired meanwhile.
+    pub fn give_back(&mut self, charged: Part, now: Timestamp) -> bool {
+        self.lot_mut(charged.lot).is_some_and(|lot| {
+            lot.spent = lot.spent.saturating_sub(charged.credits);
+            lot.touched_at = lot.touched_at.max(now);
+            is_past(lot.expires_at, now)
+        })
     }
 }
 
@@ -417,6 +429,23 @@ pub struct NewLot<'a> {
     /// When what is left of it expires.
     pub expires_at: Option<Timestamp>,
     /// What brought it about.
+    pub reference: Option<String>,
+}
+
+/// A change of what an ended call was charged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Correction<'a> {
+    /// Corrected, or refunded.
+    pub kind: EntryKind,
+    /// The pool.
+    pub pool: &'a str,
+    /// The lot.
+    pub lot: LotNumber,
+    /// The call.
+    pub call: CallNumber,
+    /// What comes back; negative where it is charged after all.
+    pub credits: i64,
+    /// Why, if that was told.
     pub reference: Option<String>,
 }
 
@@ -537,35 +566,32 @@ impl Ledger {
         ))
     }
 
-    /// What came back to expired lots stays spendable for `restore` from `now` on.
-    pub fn restore(&mut self, pool: &str, restore: Span, now: Timestamp) {
+    /// What came back to those of `parts` whose lots had expired by `now` stays spendable for
+    /// `restore` from then on.
+    pub fn restore(&mut self, pool: &str, parts: &[Part], restore: Span, now: Timestamp) {
         let Some(book) = self.book_mut(pool) else {
             return;
         };
-        for lot in &mut book.lots {
-            if is_past(lot.expires_at, now) && !lot.available().is_zero() {
+        for part in parts {
+            if let Some(lot) = book.lot_mut(part.lot)
+                && is_past(lot.expires_at, now)
+                && !lot.available().is_zero()
+            {
                 lot.expires_at = Some(now.plus(restore));
             }
         }
     }
 
-    /// Writes that the end of `call` was corrected by `credits` (negative: charged after all).
-    pub fn correct(
-        &mut self,
-        pool: &str,
-        lot: LotNumber,
-        call: CallNumber,
-        credits: i64,
-        moment: Moment,
-    ) -> Entry {
+    /// Writes that what an ended call was charged has changed.
+    pub fn correct(&mut self, correction: Correction<'_>, moment: Moment) -> Entry {
         self.entry(
             Line {
-                kind: EntryKind::Corrected,
-                pool,
-                lot,
-                credits,
-                call: Some(call),
-                reference: None,
+                kind: correction.kind,
+                pool: correction.pool,
+                lot: correction.lot,
+                credits: correction.credits,
+                call: Some(correction.call),
+                reference: correction.reference,
             },
             moment,
         )

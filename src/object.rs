@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::{
     account::{
         Account, Admit, Broken, Changes, Fingerprint, LogMonth, NewAccount, Refusal, Rejected,
-        Stored, UsageLine, UsageView,
+        Stored, UsageLine, UsageView, Word,
     },
     call::{CallRow, CallState, Settle},
     credits::Credits,
@@ -260,11 +260,7 @@ impl<S: Store> Object<S> {
         if settled.is_some() {
             return Ok(Reply::Settled(settled));
         }
-        let account = self.awake()?;
-        let Some(month) = account.month_of(settle.call) else {
-            return Ok(Reply::Settled(None));
-        };
-        let Some(row) = self.store.call(month, settle.call).map_err(storage)? else {
+        let Some(row) = self.row_of(settle.call)? else {
             return Ok(Reply::Settled(None));
         };
         let (settled, changes) = self.awake()?.settle_ended(settle, &row, clock);
@@ -369,7 +365,7 @@ impl<S: Store> Object<S> {
         if let Some(answer) = self.answer_again(manage.idempotency, clock)? {
             return Ok(answer);
         }
-        let makes_credits = matches!(manage.command, Command::Grant(_));
+        let makes_credits = matches!(manage.command, Command::Grant(_) | Command::Adjust(_));
         let (done, changes) = match self.carry_out(manage.command, clock)? {
             Ok(done) => done,
             Err(rejected) => return Ok(Reply::Problem(rejected.complaint())),
@@ -412,13 +408,66 @@ impl<S: Store> Object<S> {
         command: Command,
         clock: Timestamp,
     ) -> Result<Result<(Document, Changes), Rejected>, Failure> {
-        if let Command::Usage(query) = &command {
-            let json = to_json(&self.usage(query)?);
-            return Ok(Ok((document(200, json), Changes::default())));
+        match command {
+            Command::Usage(query) => {
+                let json = to_json(&self.usage(&query)?);
+                Ok(Ok((document(200, json), Changes::default())))
+            }
+            Command::ShowCall(call) => Ok(match self.row_of(call)? {
+                Some(row) => Ok((document(200, self.call_json(row)?), Changes::default())),
+                None => Err(Rejected::UnknownCall),
+            }),
+            Command::EndCall { call, word } => self.end_call(call, word, clock),
+            command => self.carry_out_awake(command, clock),
         }
+    }
+
+    /// The origin's or the operator's word on how a call ended.
+    fn end_call(
+        &mut self,
+        call: CallNumber,
+        word: Word,
+        clock: Timestamp,
+    ) -> Result<Result<(Document, Changes), Rejected>, Failure> {
+        let Some(mut row) = self.row_of(call)? else {
+            return Ok(Err(Rejected::UnknownCall));
+        };
+        let changes = match self.awake()?.conclude(&row, word, clock) {
+            Ok(changes) => changes,
+            Err(rejected) => return Ok(Err(rejected)),
+        };
+        if let Some(end) = changes.ended.iter().find(|end| end.call == call) {
+            row.outcome = Some(end.outcome.clone());
+        }
+        Ok(Ok((document(200, self.call_json(row)?), changes)))
+    }
+
+    fn row_of(&mut self, call: CallNumber) -> Result<Option<CallRow>, Failure> {
+        match self.awake()?.month_of(call) {
+            Some(month) => self.store.call(month, call).map_err(storage),
+            None => Ok(None),
+        }
+    }
+
+    fn call_json(&mut self, row: CallRow) -> Result<String, Failure> {
+        Ok(to_json(&self.awake()?.call_view(row)))
+    }
+
+    fn carry_out_awake(
+        &mut self,
+        command: Command,
+        clock: Timestamp,
+    ) -> Result<Result<(Document, Changes), Rejected>, Failure> {
         let account = self.awake()?;
         Ok(match command {
-            Command::Show | Command::Open(_) | Command::Usage(_) => {
+            Command::Adjust(adjustment) => account
+                .adjust(adjustment, clock)
+                .map(|changes| (document(201, to_json(&account.balance_view())), changes)),
+            Command::Show
+            | Command::Open(_)
+            | Command::Usage(_)
+            | Command::ShowCall(_)
+            | Command::EndCall { .. } => {
                 Ok((document(200, to_json(&account.view())), Changes::default()))
             }
             Command::Balance => Ok((
@@ -657,7 +706,35 @@ impl Rejected {
                 "expires_at",
                 "expires_at: expected a moment to come".to_owned(),
             ),
+            Self::BelowZero(available) => of_field(
+                "amount",
+                format!(
+                    "amount: the pool has {available} credits to take away, and a balance never goes below zero"
+                ),
+            ),
+            Self::NotByQuantity => of_field(
+                "value",
+                "value: the price of this call does not depend on a quantity; tell credits"
+                    .to_owned(),
+            ),
+            Self::AboveHold(held) => complaint(
+                Code::AboveHold,
+                &format!("the call holds {held} credits, and no more can be charged"),
+            ),
+            Self::AlreadySettled => complaint(Code::AlreadySettled, "this call was settled before"),
+            Self::TooLateToRefund => complaint(
+                Code::AlreadySettled,
+                "this call was settled more than 30 days ago, which is too long for a refund",
+            ),
+            Self::AlreadyReleased => complaint(
+                Code::AlreadyReleased,
+                "everything that this call held or was charged was given back before",
+            ),
             Self::UnknownKey => complaint(Code::NotFound, "there is no such key"),
+            Self::UnknownCall => complaint(
+                Code::NotFound,
+                "there is no such call, or it is no longer kept",
+            ),
             Self::TooManyKeys(most) => complaint(
                 Code::Conflict,
                 &format!("the account has {most} keys, as many as it may have; revoke one first"),

@@ -8,12 +8,12 @@ use minicbor::{Decode, Encode};
 
 use crate::{
     account::{
-        Admission, Admit, Cancel, Fingerprint, NewAccount, NewGrant, NewKey, PatchAccount, Refusal,
-        Settled,
+        Adjustment, Admission, Admit, Cancel, Fingerprint, NewAccount, NewGrant, NewKey,
+        PatchAccount, Refusal, Settled, Word,
     },
     call::Settle,
     headers::Standing,
-    id::KeyNumber,
+    id::{CallNumber, KeyNumber},
     key::SecretDigest,
     problem::{Code, Problem},
 };
@@ -131,6 +131,22 @@ pub enum Command {
     /// `GET /accounts/{id}/usage`.
     #[n(8)]
     Usage(#[n(0)] UsageQuery),
+    /// `POST /accounts/{id}/adjustments`.
+    #[n(9)]
+    Adjust(#[n(0)] Adjustment),
+    /// `GET /calls/{call}`.
+    #[n(10)]
+    ShowCall(#[n(0)] CallNumber),
+    /// `POST /calls/{call}/settle` and `/release`.
+    #[n(11)]
+    EndCall {
+        /// The call.
+        #[n(0)]
+        call: CallNumber,
+        /// How it ended.
+        #[n(1)]
+        word: Word,
+    },
 }
 
 /// What the object answers, and what it cost.

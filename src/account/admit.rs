@@ -2,7 +2,9 @@
 
 use minicbor::{Decode, Encode};
 
-use super::{Account, Changes, KeyUsage, LogMonth, OPEN_CALLS_MAX, Refusal, Status};
+use super::{
+    Account, Changes, KeyUsage, LogMonth, OPEN_CALLS_MAX, OPERATIONS_KNOWN, Refusal, Status,
+};
 use crate::{
     call::{Call, CallRow, Hold},
     credits::Credits,
@@ -87,19 +89,11 @@ impl Account {
     ) -> (Result<Admission, Refusal>, Changes) {
         let mut changes = Changes::default();
         self.book_due(clock, &mut changes);
-        let before = self
-            .open
-            .values()
-            .find(|call| admit.is_retry && call.hold.operation == admit.operation);
-        if let Some(call) = before {
+        // Whether or not it says that it is a retry: the copy sent first may come last.
+        if let Some(call) = self.open_by(admit.operation) {
             return (Ok(self.admission_of(call, clock, None)), changes);
         }
-        if self
-            .state
-            .cancelled
-            .iter()
-            .any(|(operation, _)| *operation == admit.operation)
-        {
+        if self.is_over(admit.operation) {
             return (Err(Refusal::Cancelled), changes);
         }
         let observes = self.policy.gateway.mode == Mode::Observe;
@@ -115,6 +109,17 @@ impl Account {
         let admission = self.admission_of(&call, clock, would_refuse);
         self.add_open(call);
         (Ok(admission), changes)
+    }
+
+    /// Whether this admission was given up, or its call has ended.
+    fn is_over(&self, operation: u64) -> bool {
+        let is_known = self.state.operations.contains(&operation);
+        is_known
+            || self
+                .state
+                .cancelled
+                .iter()
+                .any(|(cancelled, _)| *cancelled == operation)
     }
 
     /// Limits, and what `pool` can spend, as they stand for `key`.
@@ -317,6 +322,10 @@ impl Account {
     pub(super) fn count_admitted(&mut self, call: &Call) {
         let clock = call.admitted_at;
         self.state.latest = self.state.latest.max(clock);
+        self.state.operations.push_back(call.hold.operation);
+        while self.state.operations.len() > OPERATIONS_KNOWN {
+            self.state.operations.pop_front();
+        }
         let limits = self.profile.plan.limits;
         let day = self.policy.gateway.calendar.day_of(clock);
         let usage = self.state.usage.entry(call.key).or_default();

@@ -1,11 +1,11 @@
 //! What falls due by the clock: cycles that end, lots that expire, holds that nobody ended.
 
-use super::{Account, CallEnd, Changes, Cycle};
+use super::{Account, CallEnd, Changes, Cycle, SubscriptionStatus};
 use crate::{
     call::{Call, CallState, Outcome},
     credits::Credits,
     id::CallNumber,
-    ledger::{EntryKind, LotNumber, NewLot, Spending},
+    ledger::{EntryKind, LotNumber, NewLot, Part, Spending},
     policy::{Grant, Mode, Renews, Source},
     price::{Mark, OnUnknown},
     time::{Span, Timestamp},
@@ -27,7 +27,8 @@ impl Account {
     /// Books everything that has fallen due by `clock`, each dated at its moment and in their
     /// order, and moves the latest time seen. Every command starts with it.
     pub(super) fn book_due(&mut self, clock: Timestamp, changes: &mut Changes) {
-        self.state.latest = self.state.latest.max(clock);
+        let booked = self.state.latest;
+        self.state.latest = booked.max(clock);
         if clock < self.state.latest {
             self.forget_stray(clock, changes);
         }
@@ -36,7 +37,11 @@ impl Account {
         changes.snapshot |= self.state.cancelled.len() != had_cancelled;
         while let Some((at, due)) = self.next_due(clock) {
             match due {
-                Due::Hold(call) => self.end_unknown(call, clock, changes),
+                Due::Hold(call) => {
+                    // What falls due at the same moment is not booked yet.
+                    let booked = booked.max(at.minus(Span::from_millis(1)));
+                    self.end_unknown(call, at, booked, changes);
+                }
                 Due::Cycle(index) => self.end_cycle(index, changes),
                 Due::Lot(pool, lot) => {
                     let moment = self.moment(at);
@@ -81,8 +86,6 @@ impl Account {
         for usage in self.state.usage.values_mut() {
             strayed |= usage.minute.forget_stray(clock);
         }
-        // Without a snapshot a wake-up would count the calls as made just now again.
-        changes.snapshot |= strayed;
 
         let hold = self.policy.gateway.hold;
         let late: Vec<(Timestamp, CallNumber)> = self.deadlines.iter().rev().copied().collect();
@@ -96,12 +99,19 @@ impl Account {
                 .job
                 .filter(|_| call.is_job)
                 .map_or(hold, |job| job.settle_within);
-            if deadline > clock.plus(longest) {
-                call.hold.deadline = clock.plus(longest);
+            let latest = clock.plus(longest);
+            if deadline > latest {
+                strayed = true;
+                call.hold.deadline = latest;
+                self.state
+                    .brought_forward
+                    .insert(number, (latest, call.is_job));
                 self.deadlines.remove(&(deadline, number));
-                self.deadlines.insert((clock.plus(longest), number));
+                self.deadlines.insert((latest, number));
             }
         }
+        // Without a snapshot every wake-up would find the stray times in the rows again.
+        changes.snapshot |= strayed;
     }
 
     /// A recurring grant's cycle is over: what is left expires, apart from what is carried over,
@@ -116,7 +126,7 @@ impl Account {
             .state
             .ledger
             .book(&cycle.pool)
-            .and_then(|book| book.lots.iter().find(|lot| lot.number == cycle.lot))
+            .and_then(|book| book.lot(cycle.lot))
             .map_or(Credits::ZERO, crate::ledger::Lot::available);
         let moment = self.moment(at);
         if let Some(entry) = self.state.ledger.expire(&cycle.pool, cycle.lot, moment) {
@@ -125,7 +135,7 @@ impl Account {
         changes.snapshot = true;
         let Some(grant) = self
             .recurring_grant(&cycle.pool)
-            .filter(|_| self.grants_at(at))
+            .filter(|_| self.is_granting())
         else {
             return;
         };
@@ -203,16 +213,17 @@ impl Account {
             .cloned()
     }
 
-    /// Whether the plan grants anything at `at`.
-    pub(super) fn grants_at(&self, at: Timestamp) -> bool {
-        !self.profile.plan.paid || self.profile.subscription.is_active(at)
+    /// Whether the plan grants anything. A cancelled subscription gets no further grant, also
+    /// while it is still active.
+    pub(super) fn is_granting(&self) -> bool {
+        !self.profile.plan.paid || self.profile.subscription.status == SubscriptionStatus::Active
     }
 
     /// When the pool's recurring grant comes next, if it will.
     pub(super) fn renews_at(&self, pool: &str) -> Option<Timestamp> {
         let cycle = self.state.cycles.iter().find(|cycle| cycle.pool == pool)?;
         self.recurring_grant(pool)?;
-        self.grants_at(cycle.ends_at).then_some(cycle.ends_at)
+        self.is_granting().then_some(cycle.ends_at)
     }
 
     /// What the pool can spend right after its next renewal, if nothing else happens.
@@ -222,6 +233,8 @@ impl Account {
         let cycle = self.state.cycles.iter().find(|cycle| cycle.pool == pool)?;
         let book = self.state.ledger.book(pool)?;
         let spending = self.spending(pool, renews_at);
+        // Nothing of a pool that is gone from the policy can be spent.
+        spending.pool?;
         let mut kept = crate::ledger::Book::default();
         kept.lots.extend(
             book.lots
@@ -233,9 +246,7 @@ impl Account {
                 .cloned(),
         );
         let rest = book
-            .lots
-            .iter()
-            .find(|lot| lot.number == cycle.lot)
+            .lot(cycle.lot)
             .map_or(Credits::ZERO, crate::ledger::Lot::available);
         let carried = grant.rollover.min(rest);
         Some(
@@ -255,25 +266,38 @@ impl Account {
 
     /// What came back to expired lots of `pool` stays spendable as long as the pool says: with
     /// "0d" it is due to expire at once, which the next look at what is due books.
-    pub(super) fn restore(&mut self, pool: &str, changes: &mut Changes) {
+    pub(super) fn restore(
+        &mut self,
+        pool: &str,
+        parts: &[Part],
+        now: Timestamp,
+        changes: &mut Changes,
+    ) {
         let restore = self
             .policy
             .pools
             .get(pool)
             .map_or(Span::ZERO, |pool| pool.restore);
-        self.state.ledger.restore(pool, restore, self.state.latest);
+        self.state.ledger.restore(pool, parts, restore, now);
         changes.snapshot = true;
     }
 
-    /// Ends a call whose outcome nobody told in time. Provisional: a settle that comes late
-    /// corrects it.
-    fn end_unknown(&mut self, number: CallNumber, clock: Timestamp, changes: &mut Changes) {
+    /// Ends a call whose outcome nobody told until its deadline `at`, when everything due by
+    /// `booked` is booked: a lot that expires after that takes back what it gave. Provisional: a
+    /// settle that comes late corrects it.
+    fn end_unknown(
+        &mut self,
+        number: CallNumber,
+        at: Timestamp,
+        booked: Timestamp,
+        changes: &mut Changes,
+    ) {
         let Some(call) = self.take_open(number) else {
             // Kept in step with `open`; were it ever not, the loop must still come to an end.
             self.deadlines.retain(|(_, other)| *other != number);
             return;
         };
-        let (state, mark) = self.judge_unknown(&call, clock);
+        let (state, mark) = self.judge_unknown(&call, at);
         let charged = match state {
             CallState::UnknownCharged => call.held(),
             CallState::Open
@@ -281,15 +305,15 @@ impl Account {
             | CallState::Released
             | CallState::Cancelled
             | CallState::UnknownReleased
-            | CallState::Job => Credits::ZERO,
+            | CallState::Job
+            | CallState::Refunded => Credits::ZERO,
         };
-        let now = self.state.latest;
         let pool = call.hold.terms.pool.clone();
         let came_back_late = self
             .state
             .ledger
             .book_mut(&pool)
-            .is_some_and(|book| book.end(&call.hold.parts, charged, now));
+            .is_some_and(|book| book.end(&call.hold.parts, charged, at, booked));
         if let Some(month) = self.month_of(number) {
             changes.ended.push(CallEnd {
                 call: number,
@@ -299,7 +323,7 @@ impl Account {
                     status: None,
                     charged,
                     response_time_ms: 0,
-                    at: clock,
+                    at,
                     mark,
                 },
                 hold: None,
@@ -308,11 +332,11 @@ impl Account {
         // The day's forgiveness and a late return are not told by the row.
         changes.snapshot = true;
         if came_back_late {
-            self.restore(&pool, changes);
+            self.restore(&pool, &call.hold.parts, booked, changes);
         }
     }
 
-    fn judge_unknown(&mut self, call: &Call, clock: Timestamp) -> (CallState, Option<Mark>) {
+    fn judge_unknown(&mut self, call: &Call, at: Timestamp) -> (CallState, Option<Mark>) {
         if call.hold.observed || self.policy.gateway.mode == Mode::Observe {
             return (CallState::UnknownReleased, None);
         }
@@ -326,7 +350,7 @@ impl Account {
             OnUnknown::Charge => (CallState::UnknownCharged, None),
             OnUnknown::Release if call.held().is_zero() => (CallState::UnknownReleased, None),
             OnUnknown::Release => {
-                if self.forgive(call, clock) {
+                if self.forgive(call, at) {
                     (CallState::UnknownReleased, None)
                 } else {
                     (CallState::UnknownCharged, Some(Mark::Unforgiven))
@@ -336,8 +360,8 @@ impl Account {
     }
 
     /// Takes one of the key's forgiven outcomes of the day, if one is left.
-    fn forgive(&mut self, call: &Call, clock: Timestamp) -> bool {
-        let day = self.policy.gateway.calendar.day_of(clock);
+    fn forgive(&mut self, call: &Call, at: Timestamp) -> bool {
+        let day = self.policy.gateway.calendar.day_of(at);
         let per_day = self.policy.gateway.forgive_per_day;
         let usage = self.state.usage.entry(call.key).or_default();
         let share = usage.days.of(day).checked_div(FORGIVEN_ONE_IN).unwrap_or(0);

@@ -15,7 +15,7 @@ use crate::{
     credits::Credits,
     id::{AccountId, ExternalId, KeyNumber},
     key::SecretDigest,
-    ledger::{EntryKind, LotNumber, NewLot},
+    ledger::{Book, EntryKind, LotNumber, NewLot, Spending},
     policy::{Plan, Policy, Renews, Source},
     time::Timestamp,
 };
@@ -125,6 +125,24 @@ pub struct NewGrant {
     pub reference: Option<String>,
 }
 
+/// Corrects what a pool can give by an entry, never by rewriting.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Adjustment {
+    /// The pool.
+    #[n(0)]
+    pub pool: String,
+    /// Its credits.
+    #[n(1)]
+    pub credits: Credits,
+    /// Whether they are taken away.
+    #[n(2)]
+    pub takes_away: bool,
+    /// Why, for the ledger.
+    #[n(3)]
+    pub reason: String,
+}
+
 /// Why a command of the operator's is not carried out. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rejected {
@@ -134,12 +152,26 @@ pub enum Rejected {
     UnknownPool(String),
     /// No key of that number was issued.
     UnknownKey,
+    /// No call of that number was admitted, or it is no longer kept.
+    UnknownCall,
     /// The account has as many keys as it may.
     TooManyKeys(u32),
     /// The pool's sum would be no number that JSON carries.
     TooManyCredits,
     /// The lot would expire before it was granted.
     AlreadyExpired,
+    /// The pool has less than is to be taken away.
+    BelowZero(Credits),
+    /// The call was settled before.
+    AlreadySettled,
+    /// The call was settled more than 30 days ago.
+    TooLateToRefund,
+    /// Everything that the call held or was charged went back before.
+    AlreadyReleased,
+    /// The call would cost more than it holds.
+    AboveHold(Credits),
+    /// The call's price does not depend on a quantity.
+    NotByQuantity,
 }
 
 impl Account {
@@ -179,18 +211,23 @@ impl Account {
                 ..State::default()
             },
             open: BTreeMap::new(),
+            operations: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             in_flight: BTreeMap::new(),
             calls_since_snapshot: 0,
         };
-        if let Some(change) = new.subscription {
-            account.change_subscription(change);
-        }
         let mut changes = Changes {
             profile: true,
             snapshot: true,
             ..Changes::default()
         };
+        if new.subscription == Some(StatusChange::Cancelled) {
+            // The running cycle is paid; no further grant comes.
+            account.start_missing_grants(clock, &mut changes);
+        }
+        if let Some(change) = new.subscription {
+            account.change_subscription(change);
+        }
         account.start_missing_grants(clock, &mut changes);
         Ok((account, changes))
     }
@@ -217,7 +254,11 @@ impl Account {
             self.profile.subscription.billing_day = billing_day;
         }
         if let Some(change) = patch.subscription {
+            let was_granting = self.is_granting();
             self.change_subscription(change);
+            if self.is_granting() && !was_granting {
+                self.fit_running_lots("subscription resumed", &mut changes);
+            }
         }
         if let Some(plan) = plan.filter(|plan| *plan != self.profile.plan) {
             self.change_plan(plan, &mut changes);
@@ -323,10 +364,79 @@ impl Account {
         Ok((lot, changes))
     }
 
+    /// Corrects what a pool can give. What is taken away is taken in the order of spending; what
+    /// is added is a lot that never expires.
+    ///
+    /// # Errors
+    /// No such pool, more credits than can be summed, or fewer than are to be taken away.
+    pub fn adjust(
+        &mut self,
+        adjustment: Adjustment,
+        clock: Timestamp,
+    ) -> Result<Changes, Rejected> {
+        let Adjustment {
+            pool,
+            credits,
+            takes_away,
+            reason,
+        } = adjustment;
+        if !self.policy.pools.contains_key(&pool) {
+            return Err(Rejected::UnknownPool(pool));
+        }
+        let mut changes = Changes::default();
+        if !takes_away {
+            if !self.state.ledger.has_room_for(&pool, credits) {
+                return Err(Rejected::TooManyCredits);
+            }
+            self.book_due(clock, &mut changes);
+            let lot = NewLot {
+                kind: EntryKind::Adjusted,
+                pool: &pool,
+                source: Source::Promo,
+                amount: credits,
+                expires_at: None,
+                reference: Some(reason),
+            };
+            let (_, entry) = self.state.ledger.grant(lot, self.moment(self.state.latest));
+            changes.enter(entry);
+            return Ok(changes);
+        }
+        let spending = Spending {
+            extra: true,
+            ..self.spending(&pool, self.state.latest.max(clock))
+        };
+        let none = Book::default();
+        let parts = self
+            .state
+            .ledger
+            .book(&pool)
+            .unwrap_or(&none)
+            .choose(credits, credits, spending)
+            .map_err(|short| Rejected::BelowZero(short.available))?;
+        self.book_due(clock, &mut changes);
+        let moment = self.moment(self.state.latest);
+        for part in parts {
+            let amount = self
+                .state
+                .ledger
+                .book(&pool)
+                .and_then(|book| book.lot(part.lot))
+                .map_or(Credits::ZERO, |lot| lot.amount.saturating_sub(part.credits));
+            if let Some(entry) = self
+                .state
+                .ledger
+                .set_amount(&pool, part.lot, amount, &reason, moment)
+            {
+                changes.enter(entry);
+            }
+        }
+        Ok(changes)
+    }
+
     /// Issues what the plan grants and the account does not have yet: one-time grants never
     /// given, and recurring ones that have no running cycle.
     pub(super) fn start_missing_grants(&mut self, at: Timestamp, changes: &mut Changes) {
-        if !self.grants_at(at) {
+        if !self.is_granting() {
             return;
         }
         for grant in self.profile.plan.grants.clone() {
@@ -368,20 +478,33 @@ impl Account {
     fn change_plan(&mut self, plan: Plan, changes: &mut Changes) {
         let reference = format!("plan {} to {}", self.profile.plan.name, plan.name);
         self.profile.plan = plan;
+        self.fit_running_lots(&reference, changes);
+    }
+
+    /// Sets the running subscription lots to the plan's allowances; while the plan grants
+    /// nothing, to no more than they were.
+    fn fit_running_lots(&mut self, reference: &str, changes: &mut Changes) {
         let moment = self.moment(self.state.latest);
-        for index in 0..self.state.cycles.len() {
-            let Some(cycle) = self.state.cycles.get(index) else {
-                break;
-            };
-            let (pool, lot) = (cycle.pool.clone(), cycle.lot);
+        for cycle in self.state.cycles.clone() {
             let allowance = self
-                .recurring_grant(&pool)
+                .recurring_grant(&cycle.pool)
                 .map_or(Credits::ZERO, |grant| grant.amount);
-            if let Some(entry) = self
+            let amount = self
                 .state
                 .ledger
-                .set_amount(&pool, lot, allowance, &reference, moment)
-            {
+                .book(&cycle.pool)
+                .and_then(|book| book.lot(cycle.lot))
+                .map_or(Credits::ZERO, |lot| lot.amount);
+            let amount = if self.is_granting() {
+                allowance
+            } else {
+                allowance.min(amount)
+            };
+            let entry =
+                self.state
+                    .ledger
+                    .set_amount(&cycle.pool, cycle.lot, amount, reference, moment);
+            if let Some(entry) = entry {
                 changes.enter(entry);
             }
         }
@@ -395,22 +518,27 @@ impl Account {
             StatusChange::Cancelled => match self.profile.subscription.status {
                 // Cancelling again does not move the end.
                 cancelled @ SubscriptionStatus::Cancelled(_) => cancelled,
-                SubscriptionStatus::Active | SubscriptionStatus::Lapsed => {
+                SubscriptionStatus::Active => {
                     SubscriptionStatus::Cancelled(self.subscription_ends_at(now))
                 }
+                // Nothing is paid that could run on.
+                SubscriptionStatus::Lapsed => SubscriptionStatus::Cancelled(now),
             },
         };
     }
 
-    /// The end of the running cycle: of the monthly grant's if there is one, else the next
-    /// billing day.
+    /// The end of the running cycle: of the monthly grant's if there is one, else of the calendar
+    /// month's, else the next billing day.
     fn subscription_ends_at(&self, now: Timestamp) -> Timestamp {
-        self.state
-            .cycles
-            .iter()
-            .filter(|cycle| cycle.renews == Renews::Monthly)
-            .map(|cycle| cycle.ends_at)
-            .min()
+        let end_of = |renews| {
+            let running = self.state.cycles.iter();
+            running
+                .filter(|cycle| cycle.renews == renews)
+                .map(|cycle| cycle.ends_at)
+                .min()
+        };
+        end_of(Renews::Monthly)
+            .or_else(|| end_of(Renews::CalendarMonth))
             .unwrap_or_else(|| {
                 self.policy
                     .gateway

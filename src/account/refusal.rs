@@ -65,7 +65,8 @@ pub enum Refusal {
         #[n(5)]
         standing: Standing,
     },
-    /// The gateway gave this admission up before it arrived.
+    /// The gateway gave this admission up before it arrived, or it is a late copy of one whose
+    /// call has ended: nobody waits for the answer.
     #[n(4)]
     Cancelled,
 }

@@ -2,19 +2,15 @@
 
 use minicbor::{Decode, Encode};
 
-use super::{Account, CallEnd, Changes};
+use super::{Account, CallEnd, Changes, conclude::OPEN_TO_CHANGE};
 use crate::{
     call::{Call, CallRow, CallState, Hold, Outcome, Settle},
     credits::Credits,
-    id::CallNumber,
-    ledger::{Part, split, sum_of},
+    ledger::{Correction, EntryKind, Part, split, sum_of},
     policy::Mode,
     price::{Mark, Reported, Terms},
-    time::{Span, Timestamp},
+    time::Timestamp,
 };
-
-/// How long after it was made a provisional end can be replaced by the real one.
-const CORRECTED_WITHIN: Span = Span::from_days(30);
 
 /// Undoes an admission whose answer never reached the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -35,6 +31,18 @@ pub struct Settled {
     /// What it was charged.
     #[n(1)]
     pub charged: Credits,
+}
+
+/// The end that an ended call gets instead of the one it has.
+pub(super) struct ReplacedEnd {
+    pub state: CallState,
+    pub status: Option<u16>,
+    pub charge: Credits,
+    pub response_time_ms: u32,
+    pub mark: Option<Mark>,
+    /// What the ledger calls it.
+    pub kind: EntryKind,
+    pub reference: Option<String>,
 }
 
 /// What a settle makes of a call.
@@ -112,15 +120,16 @@ impl Account {
             self.add_open(call);
             return;
         }
+        self.state.brought_forward.remove(&call.number);
         let now = self.state.latest;
         let pool = call.hold.terms.pool;
         let came_back_late = self
             .state
             .ledger
             .book_mut(&pool)
-            .is_some_and(|book| book.end(&call.hold.parts, outcome.charged, now));
+            .is_some_and(|book| book.end(&call.hold.parts, outcome.charged, outcome.at, now));
         if came_back_late {
-            self.restore(&pool, changes);
+            self.restore(&pool, &call.hold.parts, now, changes);
             self.book_due(clock, changes);
         }
     }
@@ -178,41 +187,58 @@ impl Account {
             outcome.state,
             CallState::UnknownReleased | CallState::UnknownCharged
         ) && row.call.hold.operation == settle.operation
-            && clock <= outcome.at.plus(CORRECTED_WITHIN);
+            && self.state.latest <= outcome.at.plus(OPEN_TO_CHANGE);
         if !is_provisional {
             return (as_it_stands, changes);
         }
         let terms = &row.call.hold.terms;
         let verdict = self.judge(terms, row.call.held(), row.call.hold.observed, &settle);
-        let charged_before = split(&row.call.hold.parts, outcome.charged).0;
-        let (charged, parts) = self.correct_charge(
-            row.call.number,
-            &terms.pool,
-            &charged_before,
-            verdict.charged,
+        if verdict.state == CallState::Job {
+            // The hold is gone, and this tells no end: the origin's word on the job will.
+            return (as_it_stands, changes);
+        }
+        let settled = self.replace_end(
+            row,
+            ReplacedEnd {
+                state: verdict.state,
+                status: Some(settle.status),
+                charge: verdict.charged,
+                response_time_ms: settle.response_time_ms,
+                mark: verdict.mark,
+                kind: EntryKind::Corrected,
+                reference: None,
+            },
+            clock,
             &mut changes,
         );
-        let state = match verdict.state {
-            // The hold is gone: the origin's word on a job comes as a settle of its own.
-            CallState::Job => outcome.state,
-            CallState::Open
-            | CallState::Settled
-            | CallState::Released
-            | CallState::Cancelled
-            | CallState::UnknownReleased
-            | CallState::UnknownCharged => verdict.state,
-        };
+        (settled, changes)
+    }
+
+    /// Replaces the end of an ended call, with an entry, as far as credits are there.
+    pub(super) fn replace_end(
+        &mut self,
+        row: &CallRow,
+        end: ReplacedEnd,
+        clock: Timestamp,
+        changes: &mut Changes,
+    ) -> Settled {
+        let charged = row
+            .outcome
+            .as_ref()
+            .map_or(Credits::ZERO, |outcome| outcome.charged);
+        let charged_before = split(&row.call.hold.parts, charged).0;
+        let (charged, parts) = self.correct_charge(row, &charged_before, &end, changes);
         if let Some(month) = self.month_of(row.call.number) {
             changes.ended.push(CallEnd {
                 call: row.call.number,
                 month,
                 outcome: Outcome {
-                    state,
-                    status: Some(settle.status),
+                    state: end.state,
+                    status: end.status,
                     charged,
-                    response_time_ms: settle.response_time_ms,
+                    response_time_ms: end.response_time_ms,
                     at: clock,
-                    mark: verdict.mark,
+                    mark: end.mark,
                 },
                 hold: parts.map(|parts| Hold {
                     parts,
@@ -221,20 +247,24 @@ impl Account {
             });
             changes.snapshot = true;
         }
-        self.book_due(clock, &mut changes);
-        (Settled { state, charged }, changes)
+        self.book_due(clock, changes);
+        Settled {
+            state: end.state,
+            charged,
+        }
     }
 
     /// Brings what an ended call was charged to `charge`. Says what it is charged now, and from
     /// which lots if they are others than before.
     fn correct_charge(
         &mut self,
-        call: CallNumber,
-        pool: &str,
+        row: &CallRow,
         charged_before: &[Part],
-        charge: Credits,
+        end: &ReplacedEnd,
         changes: &mut Changes,
     ) -> (Credits, Option<Vec<Part>>) {
+        let pool = row.call.hold.terms.pool.as_str();
+        let charge = end.charge;
         let before = sum_of(charged_before);
         let now = self.state.latest;
         if charge > before {
@@ -246,73 +276,75 @@ impl Account {
                 .book(pool)
                 .and_then(|book| book.choose(Credits::ZERO, missing, spending).ok())
                 .unwrap_or_default();
-            if let Some(book) = self.state.ledger.book_mut(pool) {
-                book.hold(&taken);
-                book.end(&taken, sum_of(&taken), now);
+            for part in &taken {
+                if let Some(book) = self.state.ledger.book_mut(pool) {
+                    book.take(*part, now);
+                }
+                self.enter_correction(row, end, *part, -1, changes);
             }
             let mut parts = charged_before.to_vec();
             parts.extend_from_slice(&taken);
-            self.enter_correction(call, pool, &taken, -1, changes);
             return (sum_of(&parts), Some(parts));
         }
         if charge == before {
             return (before, None);
         }
         let (_, returned) = split(charged_before, charge);
-        let came_back_late = self
-            .state
-            .ledger
-            .book_mut(pool)
-            .is_some_and(|book| book.give_back(&returned, now));
-        self.enter_correction(call, pool, &returned, 1, changes);
+        let mut came_back_late = false;
+        for part in &returned {
+            if let Some(book) = self.state.ledger.book_mut(pool) {
+                came_back_late |= book.give_back(*part, now);
+            }
+            self.enter_correction(row, end, *part, 1, changes);
+        }
         if came_back_late {
-            self.restore(pool, changes);
+            self.restore(pool, &returned, now, changes);
         }
         (charge, None)
     }
 
     fn enter_correction(
         &mut self,
-        call: CallNumber,
-        pool: &str,
-        parts: &[Part],
+        row: &CallRow,
+        end: &ReplacedEnd,
+        part: Part,
         sign: i64,
         changes: &mut Changes,
     ) {
         let moment = self.moment(self.state.latest);
-        for part in parts {
-            let credits = i64::try_from(part.credits.get())
-                .unwrap_or(i64::MAX)
-                .saturating_mul(sign);
-            let entry = self
-                .state
-                .ledger
-                .correct(pool, part.lot, call, credits, moment);
-            changes.enter(entry);
-        }
+        let credits = i64::try_from(part.credits.get())
+            .unwrap_or(i64::MAX)
+            .saturating_mul(sign);
+        let correction = Correction {
+            kind: end.kind,
+            pool: &row.call.hold.terms.pool,
+            lot: part.lot,
+            call: row.call.number,
+            credits,
+            reference: end.reference.clone(),
+        };
+        changes.enter(self.state.ledger.correct(correction, moment));
     }
 
-    /// Undoes an admission. Arriving before it, it is remembered for `hold_seconds`, and that
-    /// admission is refused. The call's number is never used again.
+    /// Undoes an admission, and has it refused for `hold_seconds` if it comes only now or once
+    /// more. The call's number is never used again.
     pub fn cancel(&mut self, cancel: Cancel, clock: Timestamp) -> Changes {
         let mut changes = Changes::default();
         self.book_due(clock, &mut changes);
         let open = self
-            .open
-            .values()
-            .find(|call| call.hold.operation == cancel.operation && !call.is_job)
+            .open_by(cancel.operation)
+            .filter(|call| !call.is_job)
             .map(|call| call.number);
+        let until = clock.plus(self.policy.gateway.hold);
+        let cancelled = &mut self.state.cancelled;
+        if cancelled
+            .iter()
+            .all(|(operation, _)| *operation != cancel.operation)
+        {
+            cancelled.push((cancel.operation, until));
+        }
         changes.snapshot = true;
         let Some(call) = open.and_then(|number| self.take_open(number)) else {
-            let until = clock.plus(self.policy.gateway.hold);
-            if self
-                .state
-                .cancelled
-                .iter()
-                .all(|(operation, _)| *operation != cancel.operation)
-            {
-                self.state.cancelled.push((cancel.operation, until));
-            }
             return changes;
         };
         self.uncount(&call, &mut changes);
@@ -352,9 +384,9 @@ impl Account {
             .state
             .ledger
             .book_mut(pool)
-            .is_some_and(|book| book.end(&call.hold.parts, Credits::ZERO, now));
+            .is_some_and(|book| book.end(&call.hold.parts, Credits::ZERO, now, now));
         if came_back_late {
-            self.restore(pool, changes);
+            self.restore(pool, &call.hold.parts, now, changes);
         }
     }
 }

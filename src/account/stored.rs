@@ -126,6 +126,7 @@ impl Stored {
             keys: self.keys,
             state: self.snapshot.state,
             open: BTreeMap::new(),
+            operations: BTreeMap::new(),
             deadlines: Default::default(),
             in_flight: BTreeMap::new(),
             calls_since_snapshot: 0,
@@ -169,14 +170,15 @@ impl Account {
                 self.add_open(row.call);
                 Ok(())
             }
-            CallState::Cancelled | CallState::UnknownReleased | CallState::UnknownCharged => {
-                Err(Broken {
-                    detail: format!(
-                        "call {} ended as {:?} without a snapshot",
-                        row.call.number, outcome.state
-                    ),
-                })
-            }
+            CallState::Cancelled
+            | CallState::UnknownReleased
+            | CallState::UnknownCharged
+            | CallState::Refunded => Err(Broken {
+                detail: format!(
+                    "call {} ended as {:?} without a snapshot",
+                    row.call.number, outcome.state
+                ),
+            }),
         }
     }
 

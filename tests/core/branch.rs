@@ -1,0 +1,319 @@
+//! A branch of the bank: one account's object, a clock, and commands in few words.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tollgate::{
+    account::{
+        Admit, Cancel, Fingerprint, NewAccount, NewGrant, NewKey, PatchAccount, Status,
+        StatusChange,
+    },
+    call::{CallRow, Settle},
+    id::{AccountId, CallNumber, KeyNumber},
+    key::SecretDigest,
+    object::Object,
+    policy::{Policy, Source},
+    price::{Quantity, Reported, Terms},
+    protocol::{Command, Manage, Page, Read, Reply, Request, decode, encode},
+    time::Timestamp,
+};
+
+use crate::{
+    auditor::{audit, audit_calls},
+    memory_store::MemoryStore,
+    sold,
+};
+
+/// One account and all that moves it.
+#[derive(Debug)]
+pub struct Branch {
+    pub object: Object<MemoryStore>,
+    pub policy: Arc<Policy>,
+    pub clock: Timestamp,
+    /// The clock has stepped back at least once.
+    pub strayed: bool,
+    operations: u64,
+}
+
+/// The secret part of a key that the tests issue.
+pub fn digest_of(key: u32) -> SecretDigest {
+    SecretDigest::of(&key.to_be_bytes())
+}
+
+/// The fingerprint of a request sent with an `Idempotency-Key`.
+pub fn fingerprint(key: u8, request: u8) -> Fingerprint {
+    Fingerprint {
+        key: [key; 32],
+        request: [request; 32],
+    }
+}
+
+impl Branch {
+    /// Nothing is opened yet.
+    pub fn new(policy: Arc<Policy>, clock: Timestamp) -> Self {
+        Self {
+            object: Object::new(MemoryStore::default(), Arc::clone(&policy)),
+            policy,
+            clock,
+            strayed: false,
+            operations: 1_000_000,
+        }
+    }
+
+    /// An account on `plan` with one key.
+    pub fn with_account(edits: &str, plan: &str, clock: Timestamp) -> Self {
+        let mut branch = Self::new(sold::edited(edits), clock);
+        assert!(matches!(branch.open(plan, None, None), Reply::Document(_)));
+        assert!(matches!(branch.create_key(), Reply::Document(_)));
+        branch
+    }
+
+    /// Sends a message as it travels: in bytes.
+    pub fn send(&mut self, request: Request) -> Reply {
+        let request = decode(&encode(&request)).expect("a readable request");
+        let reply = self.object.handle(request, self.clock);
+        decode(&encode(&reply)).expect("a readable reply")
+    }
+
+    pub fn store(&self) -> &MemoryStore {
+        self.object.store()
+    }
+
+    /// A fresh operation id.
+    pub fn operation(&mut self) -> u64 {
+        self.operations += 1;
+        self.operations
+    }
+
+    pub fn manage(&mut self, command: Command, idempotency: Option<Fingerprint>) -> Reply {
+        self.send(Request::Manage(Manage {
+            command,
+            idempotency,
+        }))
+    }
+
+    pub fn open(
+        &mut self,
+        plan: &str,
+        billing_day: Option<u8>,
+        subscription: Option<StatusChange>,
+    ) -> Reply {
+        let new = NewAccount {
+            id: AccountId::parse("acc").expect("an id"),
+            external_id: None,
+            name: None,
+            email: None,
+            plan: plan.to_owned(),
+            billing_day,
+            subscription,
+            opened_by: fingerprint(0, 0),
+        };
+        self.manage(Command::Open(new), None)
+    }
+
+    pub fn create_key(&mut self) -> Reply {
+        let number = self
+            .object
+            .account()
+            .map_or(1, |account| account.next_key().get());
+        let digest = digest_of(number);
+        self.manage(
+            Command::CreateKey {
+                new: NewKey { name: None },
+                digest,
+            },
+            None,
+        )
+    }
+
+    pub fn grant(
+        &mut self,
+        pool: &str,
+        amount: u64,
+        source: Source,
+        expires_at: Option<Timestamp>,
+    ) -> Reply {
+        let grant = NewGrant {
+            pool: pool.to_owned(),
+            amount: sold::credits(amount),
+            source,
+            expires_at,
+            reference: None,
+        };
+        self.manage(Command::Grant(grant), None)
+    }
+
+    pub fn patch(&mut self, patch: PatchAccount) -> Reply {
+        self.manage(Command::Patch(patch), None)
+    }
+
+    pub fn change_plan(&mut self, plan: &str) -> Reply {
+        self.patch(PatchAccount {
+            plan: Some(plan.to_owned()),
+            ..PatchAccount::default()
+        })
+    }
+
+    pub fn change_status(&mut self, status: Status) -> Reply {
+        self.patch(PatchAccount {
+            status: Some(status),
+            ..PatchAccount::default()
+        })
+    }
+
+    pub fn change_subscription(&mut self, change: StatusChange) -> Reply {
+        self.patch(PatchAccount {
+            subscription: Some(change),
+            ..PatchAccount::default()
+        })
+    }
+
+    pub fn admit_as(&mut self, operation: u64, is_retry: bool, key: u32, terms: Terms) -> Reply {
+        let admit = Admit {
+            operation,
+            is_retry,
+            key: KeyNumber::new(key),
+            digest: digest_of(key),
+            method: "POST".into(),
+            endpoint: "/search".into(),
+            terms,
+            repeated_refusals: 0,
+        };
+        self.send(Request::Admit(admit))
+    }
+
+    /// A lone caller with key 1.
+    pub fn call(&mut self, terms: Terms) -> Reply {
+        let operation = self.operation();
+        self.admit_as(operation, false, 1, terms)
+    }
+
+    pub fn settle_as(
+        &mut self,
+        operation: u64,
+        call: u64,
+        status: u16,
+        reported: Option<Reported>,
+        answered: bool,
+    ) -> Reply {
+        let settle = Settle {
+            call: CallNumber::new(call).expect("a call's number"),
+            operation,
+            status,
+            response_time_ms: 7,
+            answered,
+            reported,
+        };
+        self.send(Request::Settle(settle))
+    }
+
+    /// Settles a call under the operation id that its row names.
+    pub fn settle(&mut self, call: u64, status: u16) -> Reply {
+        let operation = self.row(call).call.hold.operation;
+        self.settle_as(operation, call, status, None, true)
+    }
+
+    pub fn cancel(&mut self, operation: u64) -> Reply {
+        self.send(Request::Cancel(Cancel { operation }))
+    }
+
+    pub fn read(&mut self, key: u32, page: Page) -> Reply {
+        let read = Read {
+            key: KeyNumber::new(key),
+            digest: digest_of(key),
+            page,
+        };
+        self.send(Request::Read(read))
+    }
+
+    pub fn row(&self, call: u64) -> &CallRow {
+        self.store()
+            .calls()
+            .find(|row| row.call.number.get() == call)
+            .expect("the call's row")
+    }
+
+    /// The object is thrown out of memory; what is stored stays.
+    pub fn evict(&mut self) {
+        self.object = Object::new(self.store().clone(), Arc::clone(&self.policy));
+    }
+
+    /// Moves the clock, backwards as well.
+    pub fn set_clock(&mut self, clock: Timestamp) {
+        self.strayed |= clock < self.clock;
+        self.clock = clock;
+    }
+
+    /// The alarm.
+    pub fn tick(&mut self) -> Result<(), String> {
+        self.object.tick(self.clock)
+    }
+
+    /// The balance of a pool, as the operator reads it.
+    pub fn balance(&mut self, pool: &str) -> Value {
+        let Reply::Document(document) = self.manage(Command::Balance, None) else {
+            panic!("no balance");
+        };
+        let balance: Value = serde_json::from_str(&document.json).expect("a balance is JSON");
+        balance["pools"][pool].clone()
+    }
+
+    /// What must hold between any two commands.
+    pub fn check(&mut self) -> Result<(), String> {
+        self.tick()?;
+        let Some(account) = self.object.account() else {
+            return Ok(());
+        };
+        audit(self.store(), account)?;
+        audit_calls(self.store())?;
+        self.check_waking()
+    }
+
+    /// Dropping the object and waking it from storage changes nothing that can be seen.
+    pub fn check_waking(&self) -> Result<(), String> {
+        let mut woken = Object::new(self.store().clone(), Arc::clone(&self.policy));
+        woken.store_mut().rows_read.set(0);
+        woken.tick(self.clock)?;
+        let rows_read = woken.store().rows_read.get();
+        let (before, after) = (
+            self.object.account().expect("an account"),
+            woken.account().expect("an account"),
+        );
+        let open = before.open_calls() as u64;
+        let keys = u64::from(before.next_key().get());
+        if rows_read > 2 + keys + open + 128 {
+            return Err(format!("waking read {rows_read} rows"));
+        }
+        let seen = |account: &tollgate::account::Account| {
+            let standings: Vec<_> = (1..=3)
+                .map(|key| account.standing(KeyNumber::new(key), Some("credits"), self.clock))
+                .collect();
+            format!(
+                "{}\n{}\n{}\n{}\n{standings:?}\n{:?}",
+                serde_json::to_string(&account.view()).expect("JSON"),
+                serde_json::to_string(&account.balance_view()).expect("JSON"),
+                serde_json::to_string(&account.me_view()).expect("JSON"),
+                serde_json::to_string(&account.keys_view()).expect("JSON"),
+                account.next_wakeup(),
+            )
+        };
+        let (before, after) = (seen(before), seen(after));
+        before
+            .lines()
+            .zip(after.lines())
+            .find(|(before, after)| before != after)
+            .map_or(Ok(()), |(before, after)| {
+                Err(format!("waking changed\n{before}\nto\n{after}"))
+            })
+    }
+}
+
+/// A plain price.
+pub fn cost(amount: u64) -> Terms {
+    Terms::fixed("credits".into(), sold::credits(amount))
+}
+
+/// What the origin reports.
+pub fn reported(value: &str) -> Reported {
+    Quantity::parse(value).map_or(Reported::Unreadable, Reported::Value)
+}

@@ -1,0 +1,23 @@
+//! The core as its adversary sees it: an object over a store in memory, told what to do by
+//! statements, random histories and a simulated network, and audited from the outside.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
+mod auditor;
+mod branch;
+mod calls;
+mod memory_store;
+mod properties;
+mod renewals;
+mod rows;
+mod simulation;
+mod sold;
+mod statement;

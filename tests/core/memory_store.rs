@@ -1,0 +1,227 @@
+//! The durable storage of one account, in memory: what the SQL would do, and what it would cost.
+
+use std::{cell::Cell, collections::BTreeMap};
+
+use tollgate::{
+    call::{CallRow, CallState, Hold},
+    id::{CallNumber, KeyNumber},
+    ledger::{Entry, EntryKind},
+    object::{Loaded, Remembered, Store, Write},
+    time::MonthNumber,
+};
+
+/// One account's tables.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStore {
+    profile: Option<Vec<u8>>,
+    keys: BTreeMap<KeyNumber, Vec<u8>>,
+    snapshot: Vec<u8>,
+    months: BTreeMap<MonthNumber, BTreeMap<u64, CallRow>>,
+    entries: Vec<Entry>,
+    remembered: BTreeMap<u64, Remembered>,
+    /// Rows that SQLite would have counted as written.
+    pub rows_written: u64,
+    /// Rows that SQLite would have counted as read.
+    pub rows_read: Cell<u64>,
+    /// Snapshots written.
+    pub snapshots_written: u64,
+    /// So many commits from now on fail.
+    pub commits_to_fail: u32,
+}
+
+/// A commit that was told to fail.
+#[derive(Debug)]
+pub struct DiskFull;
+
+impl std::fmt::Display for DiskFull {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("disk full")
+    }
+}
+
+impl MemoryStore {
+    /// The whole call log, oldest first.
+    pub fn calls(&self) -> impl Iterator<Item = &CallRow> {
+        self.months.values().flat_map(BTreeMap::values)
+    }
+
+    /// The ledger's entries, oldest first.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The same tables with the same bytes in them.
+    pub fn holds_the_same_as(&self, other: &Self) -> bool {
+        self.profile == other.profile
+            && self.keys == other.keys
+            && self.snapshot == other.snapshot
+            && self.months == other.months
+            && self.entries == other.entries
+            && self.remembered == other.remembered
+    }
+
+    fn wrote(&mut self, rows: usize) {
+        self.rows_written += rows as u64;
+    }
+
+    fn read(&self, rows: usize) {
+        self.rows_read.set(self.rows_read.get() + rows as u64);
+    }
+}
+
+impl Store for MemoryStore {
+    type Error = DiskFull;
+
+    fn load(&self) -> Result<Option<Loaded>, DiskFull> {
+        self.read(2 + self.keys.len());
+        Ok(self.profile.clone().map(|profile| Loaded {
+            profile,
+            keys: self
+                .keys
+                .iter()
+                .map(|(number, bytes)| (*number, bytes.clone()))
+                .collect(),
+            snapshot: self.snapshot.clone(),
+        }))
+    }
+
+    fn call(&self, month: MonthNumber, call: CallNumber) -> Result<Option<CallRow>, DiskFull> {
+        self.read(1);
+        Ok(self
+            .months
+            .get(&month)
+            .and_then(|calls| calls.get(&call.get()))
+            .cloned())
+    }
+
+    fn calls_after(&self, month: MonthNumber, last: u64) -> Result<Vec<CallRow>, DiskFull> {
+        let rows: Vec<CallRow> = self.months[&month]
+            .range(last + 1..)
+            .map(|(_, row)| row.clone())
+            .collect();
+        self.read(rows.len());
+        Ok(rows)
+    }
+
+    fn newest_calls(
+        &self,
+        month: MonthNumber,
+        offset: u64,
+        limit: u64,
+    ) -> Result<Vec<CallRow>, DiskFull> {
+        let is_listed = |row: &&CallRow| {
+            row.outcome
+                .as_ref()
+                .is_none_or(|outcome| outcome.state != CallState::Cancelled)
+        };
+        let rows: Vec<CallRow> = self.months[&month]
+            .values()
+            .rev()
+            .filter(is_listed)
+            .skip(offset as usize)
+            .take(limit as usize)
+            .cloned()
+            .collect();
+        self.read(rows.len() + offset as usize);
+        Ok(rows)
+    }
+
+    fn remembered(&self, id: u64) -> Result<Option<Remembered>, DiskFull> {
+        self.read(1);
+        Ok(self.remembered.get(&id).cloned())
+    }
+
+    fn commit(&mut self, write: &Write) -> Result<(), DiskFull> {
+        if self.commits_to_fail > 0 {
+            self.commits_to_fail -= 1;
+            return Err(DiskFull);
+        }
+        if let Some(month) = write.changes.new_month {
+            assert!(
+                self.months.insert(month, BTreeMap::new()).is_none(),
+                "the table of {month:?} is there already"
+            );
+        }
+        for row in &write.changes.admitted {
+            let newest = write
+                .month
+                .and_then(|month| self.months.get_mut(&month))
+                .expect("a table for calls");
+            let mut row = row.clone();
+            row.call.hold = through_bytes(&row.call.hold);
+            let number = row.call.number.get();
+            assert!(
+                newest.insert(number, row).is_none(),
+                "call {number} is there already"
+            );
+            self.wrote(1);
+        }
+        for end in &write.changes.ended {
+            let row = self
+                .months
+                .get_mut(&end.month)
+                .and_then(|calls| calls.get_mut(&end.call.get()))
+                .expect("the row of the call that ended");
+            row.outcome = Some(end.outcome.clone());
+            if let Some(hold) = &end.hold {
+                row.call.hold = through_bytes(hold);
+            }
+            self.wrote(1);
+        }
+        check_balances(write);
+        for entry in &write.changes.entries {
+            assert_eq!(
+                entry.number,
+                self.entries.len() as u64 + 1,
+                "entries have no gaps"
+            );
+            self.entries.push(entry.clone());
+            self.wrote(1);
+        }
+        if let Some(profile) = &write.profile {
+            self.profile = Some(profile.clone());
+            self.wrote(1);
+        }
+        for (number, bytes) in &write.keys {
+            self.keys.insert(*number, bytes.clone());
+            self.wrote(1);
+        }
+        if let Some(snapshot) = &write.snapshot {
+            self.snapshot.clone_from(snapshot);
+            self.snapshots_written += 1;
+            self.wrote(1);
+        }
+        if let Some(remembered) = &write.remember {
+            self.remembered
+                .insert(remembered.request.row(), remembered.clone());
+            self.wrote(1);
+        }
+        Ok(())
+    }
+}
+
+/// Where no charge comes between two entries of a pool, the second's balance is the first's and
+/// its own credits.
+fn check_balances(write: &Write) {
+    let charges = write.changes.ended.iter().any(|end| {
+        let is_correction = write
+            .changes
+            .entries
+            .iter()
+            .any(|entry| entry.kind == EntryKind::Corrected && entry.call == Some(end.call));
+        end.outcome.charged.get() > 0 && !is_correction
+    });
+    let mut balances: BTreeMap<&str, i64> = BTreeMap::new();
+    for entry in &write.changes.entries {
+        if let Some(before) = balances.insert(&entry.pool, entry.balance) {
+            assert!(
+                charges || before + entry.credits == entry.balance,
+                "after a balance of {before}: {entry:?}"
+            );
+        }
+    }
+}
+
+fn through_bytes(hold: &Hold) -> Hold {
+    minicbor::decode(&minicbor::to_vec(hold).expect("encodes")).expect("decodes")
+}

@@ -1,0 +1,376 @@
+//! Random histories of one account: what holds between any two commands, and after a replay.
+
+use proptest::prelude::*;
+use tollgate::{
+    account::{Refusal, Status, StatusChange},
+    call::CallState,
+    object::Object,
+    policy::Source,
+    price::{Job, OnUnknown, Terms},
+    protocol::{Page, Reply, UsageQuery},
+    time::{Span, Timestamp},
+};
+
+use crate::{
+    branch::{Branch, cost},
+    sold,
+    statement::moment,
+};
+
+/// One step of a history.
+#[derive(Clone, Debug)]
+enum Step {
+    Wait(i64),
+    Call {
+        key: u32,
+        terms: Terms,
+    },
+    Settle {
+        back: u64,
+        status: u16,
+    },
+    Cancel {
+        back: u64,
+    },
+    Grant {
+        pool: usize,
+        amount: u64,
+        source: Source,
+        days: Option<i64>,
+    },
+    Plan(usize),
+    Subscription(StatusChange),
+    Suspend(bool),
+    Policy(usize),
+    Read,
+    FailNext,
+    Evict,
+}
+
+const PLANS: [&str; 8] = [
+    "free", "starter", "pro", "saver", "calendar", "prepaid", "tight", "strict",
+];
+const POOLS: [&str; 3] = ["credits", "lyrics", "strict"];
+const POLICIES: [&str; 6] = [
+    "standard",
+    "starter_2_per_minute starter_500",
+    "without_starter",
+    "without_lyrics",
+    "extra_needs_subscription",
+    "subscription_first",
+];
+
+fn terms() -> impl Strategy<Value = Terms> {
+    (
+        0_usize..3,
+        0_u64..80,
+        0_u64..200,
+        prop::bool::weighted(0.2),
+        any::<bool>(),
+    )
+        .prop_map(|(pool, least, more, is_job, charges_unknown)| Terms {
+            most: sold::credits(if more > 150 { least + more } else { least }),
+            job: is_job.then_some(Job {
+                settle_within: Span::from_days(2),
+                on_unknown: OnUnknown::Charge,
+            }),
+            on_unknown: if charges_unknown {
+                OnUnknown::Charge
+            } else {
+                OnUnknown::Release
+            },
+            ..Terms::fixed(POOLS[pool].into(), sold::credits(least))
+        })
+}
+
+fn wait() -> impl Strategy<Value = i64> {
+    prop_oneof![
+        6 => 0_i64..2_000,
+        4 => 2_000_i64..70_000,
+        2 => 70_000_i64..400_000,
+        1 => 400_000_i64..200_000_000,
+        1 => 200_000_000_i64..4_000_000_000,
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let source = prop_oneof![
+        Just(Source::Promo),
+        Just(Source::Extra),
+        Just(Source::Subscription)
+    ];
+    let status = prop_oneof![4 => Just(200_u16), 1 => Just(404_u16), 1 => Just(500_u16)];
+    let subscription = prop_oneof![
+        2 => Just(StatusChange::Active),
+        1 => Just(StatusChange::Cancelled),
+        1 => Just(StatusChange::Lapsed)
+    ];
+    prop_oneof![
+        10 => wait().prop_map(Step::Wait),
+        16 => (1_u32..3, terms()).prop_map(|(key, terms)| Step::Call { key, terms }),
+        12 => (0_u64..6, status).prop_map(|(back, status)| Step::Settle { back, status }),
+        2 => (0_u64..6).prop_map(|back| Step::Cancel { back }),
+        4 => (0_usize..3, 1_u64..300, source, prop::option::of(0_i64..40))
+            .prop_map(|(pool, amount, source, days)| Step::Grant { pool, amount, source, days }),
+        1 => (0_usize..PLANS.len()).prop_map(Step::Plan),
+        1 => subscription.prop_map(Step::Subscription),
+        1 => any::<bool>().prop_map(Step::Suspend),
+        1 => (0_usize..POLICIES.len()).prop_map(Step::Policy),
+        1 => Just(Step::Read),
+        1 => Just(Step::FailNext),
+        1 => Just(Step::Evict),
+    ]
+}
+
+impl Step {
+    fn play(&self, branch: &mut Branch) -> Option<Reply> {
+        Some(match self {
+            Self::Wait(millis) => {
+                branch.set_clock(branch.clock.plus(Span::from_millis(*millis)));
+                return None;
+            }
+            Self::Call { key, terms } => {
+                let operation = branch.operation();
+                branch.admit_as(operation, false, *key, terms.clone())
+            }
+            Self::Settle { back, status } => branch.settle(nth_latest(branch, *back)?, *status),
+            Self::Cancel { back } => {
+                let call = nth_latest(branch, *back)?;
+                let operation = branch.row(call).call.hold.operation;
+                branch.cancel(operation)
+            }
+            Self::Grant {
+                pool,
+                amount,
+                source,
+                days,
+            } => {
+                let expires_at = days.map(|days| branch.clock.plus(Span::from_days(days)));
+                branch.grant(POOLS[*pool], *amount, *source, expires_at)
+            }
+            Self::Plan(plan) => branch.change_plan(PLANS[*plan]),
+            Self::Subscription(change) => branch.change_subscription(*change),
+            Self::Suspend(suspend) => branch.change_status(if *suspend {
+                Status::Suspended { reason: None }
+            } else {
+                Status::Active
+            }),
+            Self::Policy(policy) => {
+                branch.policy = sold::edited(POLICIES[*policy]);
+                branch.evict();
+                return None;
+            }
+            Self::Read => branch.read(
+                1,
+                Page::Usage(UsageQuery {
+                    limit: 500,
+                    offset: 0,
+                }),
+            ),
+            Self::FailNext => {
+                branch.object.store_mut().commits_to_fail = 1;
+                return None;
+            }
+            Self::Evict => {
+                branch.evict();
+                return None;
+            }
+        })
+    }
+}
+
+fn nth_latest(branch: &Branch, back: u64) -> Option<u64> {
+    let last = branch.store().calls().last()?.call.number.get();
+    last.checked_sub(back).filter(|call| *call > 0)
+}
+
+fn opened(plan: usize) -> Branch {
+    let mut branch = Branch::with_account("standard", PLANS[plan], moment("2027-12-20T09:30:00"));
+    branch.create_key();
+    branch
+}
+
+/// `PROPTEST_CASES` runs more.
+fn config() -> ProptestConfig {
+    let told = std::env::var_os("PROPTEST_CASES").is_some();
+    let default = ProptestConfig::default();
+    ProptestConfig {
+        cases: if told { default.cases } else { 48 },
+        failure_persistence: None,
+        ..default
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    /// The auditor's books, the account's and those of the account woken from storage agree.
+    #[test]
+    fn the_books_are_sound_and_waking_is_exact(
+        plan in 0_usize..PLANS.len(),
+        steps in prop::collection::vec(step(), 1..120),
+    ) {
+        let mut branch = opened(plan);
+        for step in &steps {
+            step.play(&mut branch);
+            let failed = branch.store().commits_to_fail > 0;
+            if !failed && let Err(mistake) = branch.check() {
+                prop_assert!(false, "after {step:?}: {mistake}");
+            }
+        }
+        branch.object.store_mut().commits_to_fail = 0;
+        // Down to the bytes: both write a snapshot now.
+        branch.tick().map_err(TestCaseError::fail)?;
+        let mut woken = Branch::new(branch.policy.clone(), branch.clock);
+        woken.object = Object::new(branch.store().clone(), branch.policy.clone());
+        woken.tick().map_err(TestCaseError::fail)?;
+        branch.cancel(1);
+        woken.cancel(1);
+        prop_assert!(branch.store().holds_the_same_as(woken.store()));
+    }
+
+    /// A repeat of any message gets the same answer and changes nothing.
+    #[test]
+    fn a_replay_changes_nothing(
+        plan in 0_usize..PLANS.len(),
+        steps in prop::collection::vec(step(), 1..60),
+        status in prop_oneof![Just(200_u16), Just(500_u16)],
+        terms in terms(),
+    ) {
+        let mut branch = opened(plan);
+        for step in &steps {
+            step.play(&mut branch);
+        }
+        branch.object.store_mut().commits_to_fail = 0;
+        let operation = branch.operation();
+        let first = branch.admit_as(operation, false, 1, terms.clone());
+        let before = branch.balance("credits");
+        let rows = branch.store().rows_written;
+        for is_retry in [false, true] {
+            prop_assert_eq!(&first, &branch.admit_as(operation, is_retry, 1, terms.clone()));
+        }
+        prop_assert_eq!(rows, branch.store().rows_written);
+        prop_assert_eq!(before, branch.balance("credits"));
+        if let Reply::Admitted(admission) = first {
+            let call = admission.call.get();
+            let settled = branch.settle(call, status);
+            let before = branch.balance("credits");
+            let rows = branch.store().rows_written;
+            prop_assert_eq!(&settled, &branch.settle(call, status));
+            branch.evict();
+            prop_assert_eq!(&settled, &branch.settle(call, status));
+            prop_assert_eq!(rows, branch.store().rows_written);
+            prop_assert_eq!(before, branch.balance("credits"));
+        }
+    }
+
+    /// Refused until exactly the told second, and admitted at it.
+    #[test]
+    fn a_lone_caller_passes_at_the_told_second_and_not_a_second_before(
+        plan in 0_usize..PLANS.len(),
+        steps in prop::collection::vec(step(), 1..60),
+        amount in 0_u64..120,
+    ) {
+        let mut branch = opened(plan);
+        for step in &steps {
+            step.play(&mut branch);
+        }
+        branch.object.store_mut().commits_to_fail = 0;
+        // A lone caller: nothing of its own is open, and nobody else changes anything.
+        branch.change_status(Status::Active);
+        for call in open_calls(&branch) {
+            branch.settle(call, 500);
+        }
+        prop_assume!(open_calls(&branch).is_empty());
+        for _ in 0..6 {
+            let start = branch.clock;
+            let reply = branch.call(cost(amount));
+            let Some(retry_at) = retry_at(&reply) else {
+                if let Reply::Admitted(admission) = reply {
+                    branch.settle(admission.call.get(), 500);
+                    continue;
+                }
+                break;
+            };
+            let seconds = retry_at.since(start).as_seconds_ceil();
+            let is_minute_or_renewal = seconds < 40 * 86_400;
+            prop_assert!(is_minute_or_renewal, "{seconds} s");
+            if seconds > 1 {
+                branch.set_clock(retry_at.minus(Span::from_millis(1)));
+                let early = branch.call(cost(amount));
+                prop_assert!(matches!(early, Reply::Refused(_)), "1 ms early: {early:?}");
+            }
+            branch.set_clock(start.plus(Span::from_seconds(seconds)));
+            let again = branch.call(cost(amount));
+            let Reply::Admitted(admission) = again else {
+                return Err(TestCaseError::fail(format!("after {seconds} s: {again:?}")));
+            };
+            branch.settle(admission.call.get(), 500);
+        }
+    }
+
+    /// Never more than the limit in any 60 seconds, whatever is evicted, fails or is undone.
+    #[test]
+    fn never_more_than_the_limit_in_any_sixty_seconds(
+        steps in prop::collection::vec(
+            prop_oneof![
+                6 => (0_i64..25_000).prop_map(Step::Wait),
+                12 => (1_u32..3, 0_u64..2).prop_map(|(key, amount)| Step::Call { key, terms: cost(amount) }),
+                6 => (0_u64..4).prop_map(|back| Step::Settle { back, status: 200 }),
+                1 => (0_u64..4).prop_map(|back| Step::Cancel { back }),
+                1 => Just(Step::Evict),
+                1 => Just(Step::FailNext),
+            ],
+            1..200,
+        ),
+    ) {
+        let mut branch = opened(0);
+        branch.grant("credits", 1_000, Source::Extra, None);
+        for step in &steps {
+            step.play(&mut branch);
+        }
+        for key in 1..=2 {
+            let admitted: Vec<Timestamp> = branch
+                .store()
+                .calls()
+                .filter(|row| row.call.key.get() == key && !is_undone(row))
+                .map(|row| row.call.admitted_at)
+                .collect();
+            for (index, at) in admitted.iter().enumerate().skip(5) {
+                prop_assert!(at.since(admitted[index - 5]) >= Span::MINUTE);
+            }
+            prop_assert!(admitted.len() <= 50);
+        }
+    }
+}
+
+fn is_undone(row: &tollgate::call::CallRow) -> bool {
+    row.outcome
+        .as_ref()
+        .is_some_and(|outcome| outcome.state == CallState::Cancelled)
+}
+
+fn open_calls(branch: &Branch) -> Vec<u64> {
+    branch
+        .store()
+        .calls()
+        .filter(|row| {
+            row.outcome
+                .as_ref()
+                .is_none_or(|outcome| outcome.state == CallState::Job)
+        })
+        .map(|row| row.call.number.get())
+        .collect()
+}
+
+fn retry_at(reply: &Reply) -> Option<Timestamp> {
+    match reply {
+        Reply::Refused(Refusal::RateLimited { retry_at, .. }) => Some(*retry_at),
+        Reply::Refused(Refusal::InsufficientCredits {
+            renews_at,
+            affordable_then: true,
+            ..
+        }) => *renews_at,
+        _ => None,
+    }
+}

@@ -1,0 +1,99 @@
+//! What storage costs: rows written and rows read.
+
+use tollgate::{
+    account::Refusal, policy::Source, problem::ViolatedPolicy, protocol::Reply, time::Span,
+};
+
+use crate::{
+    branch::{Branch, cost},
+    statement::moment,
+};
+
+#[test]
+fn a_call_writes_two_rows_and_a_snapshot_comes_with_at_most_one_in_64() {
+    let mut branch = Branch::with_account("standard", "prepaid", moment("2026-11-02"));
+    branch.grant("credits", 5_000, Source::Extra, None);
+    branch.call(cost(1));
+    branch.settle(1, 200);
+    let (rows, snapshots) = (
+        branch.store().rows_written,
+        branch.store().snapshots_written,
+    );
+    for call in 2..=1_001 {
+        branch.set_clock(branch.clock.plus(Span::from_millis(40)));
+        assert!(matches!(branch.call(cost(3)), Reply::Admitted(_)));
+        let status = if call % 3 == 0 { 500 } else { 200 };
+        branch.set_clock(branch.clock.plus(Span::from_millis(30)));
+        branch.settle(call, status);
+        branch.settle(call, status);
+    }
+    let snapshots = branch.store().snapshots_written - snapshots;
+    assert_eq!(branch.store().rows_written - rows, 2_000 + snapshots);
+    assert!(snapshots <= 1_000 / 64, "{snapshots} snapshots");
+    branch.check().expect("sound books");
+}
+
+#[test]
+fn a_refused_request_writes_no_row() {
+    let mut branch = Branch::with_account("standard", "free", moment("2026-11-02T10:00:00"));
+    for call in 1..=5 {
+        branch.call(cost(1));
+        branch.settle(call, 200);
+    }
+    let rows = branch.store().rows_written;
+    for step in 0..100 {
+        branch.set_clock(branch.clock.plus(Span::from_millis(100)));
+        assert!(matches!(branch.call(cost(step)), Reply::Refused(_)));
+        assert!(matches!(branch.call(cost(51)), Reply::Refused(_)));
+    }
+    assert_eq!(branch.store().rows_written, rows);
+}
+
+#[test]
+fn a_job_writes_three_rows() {
+    let mut branch = Branch::with_account("standard", "free", moment("2026-11-02T10:00:00"));
+    branch.call(cost(0));
+    branch.settle(1, 200);
+    let rows = branch.store().rows_written;
+    let mut terms = cost(5);
+    terms.job = Some(tollgate::price::Job {
+        settle_within: Span::from_days(1),
+        on_unknown: tollgate::price::OnUnknown::Release,
+    });
+    branch.call(terms);
+    branch.settle(2, 202);
+    assert_eq!(branch.store().rows_written - rows, 2);
+    // Its end is the third, here by the alarm, which a snapshot comes with.
+    branch.set_clock(branch.clock.plus(Span::from_days(1)));
+    branch.tick().expect("a store that works");
+    assert_eq!(branch.store().rows_written - rows, 4);
+}
+
+#[test]
+fn ten_thousand_holds_stand_and_are_all_that_a_wake_up_reads() {
+    let mut branch = Branch::with_account("standard", "prepaid", moment("2026-11-02"));
+    branch.grant("credits", 20_000, Source::Extra, None);
+    for _ in 0..10_000 {
+        assert!(matches!(branch.call(cost(1)), Reply::Admitted(_)));
+    }
+    let Reply::Refused(Refusal::RateLimited { violated, .. }) = branch.call(cost(1)) else {
+        panic!("one hold too many");
+    };
+    assert_eq!(violated[0].policy, ViolatedPolicy::InFlight);
+    branch.settle(10_000, 200);
+    assert!(matches!(branch.call(cost(1)), Reply::Admitted(_)));
+    // Looks at how many rows are read, too.
+    branch.check().expect("an account that wakes");
+}
+
+#[test]
+fn a_history_of_any_length_wakes_from_its_tail() {
+    let mut branch = Branch::with_account("standard", "prepaid", moment("2026-11-02"));
+    for call in 1..=5_000 {
+        branch.set_clock(branch.clock.plus(Span::from_seconds(1_800)));
+        branch.call(cost(0));
+        if call % 500 == 0 {
+            branch.check().expect("an account that wakes");
+        }
+    }
+}

@@ -1,0 +1,806 @@
+//! A seeded simulation: Workers, the account's object and an origin over a network that loses,
+//! repeats, reorders and delays; commits fail, the object is evicted, its clock steps about.
+//!
+//! `TOLLGATE_SEEDS=N` runs N seeds, `TOLLGATE_SEED=S` replays one. On a failure the seed and
+//! every step are printed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+};
+
+use tollgate::{
+    account::{Admit, Cancel, NewGrant, NewKey, Status, StatusChange},
+    call::{CallRow, CallState, Settle},
+    id::{CallNumber, KeyNumber},
+    ledger::EntryKind,
+    policy::Source,
+    price::{ChargeOn, Job, Meter, OnUnknown, Quantity, Reported, Terms},
+    protocol::{Command, Manage, Reply, Request},
+    time::{Calendar, Span, Timestamp},
+};
+
+use crate::{
+    auditor::{audit, audit_calls},
+    branch::{Branch, digest_of, fingerprint},
+    sold,
+    statement::moment,
+};
+
+const SEEDS: u64 = 60;
+const REQUESTS: usize = 120;
+const FORGIVEN_PER_DAY: usize = 2;
+
+#[test]
+fn the_books_stand_whatever_the_network_does() {
+    let told = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
+    let seeds = match told("TOLLGATE_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..told("TOLLGATE_SEEDS").unwrap_or(SEEDS),
+    };
+    for seed in seeds {
+        let mut world = World::new(seed);
+        if let Err(mistake) = world.run() {
+            panic!(
+                "{}\nseed {seed}: {mistake}\nTOLLGATE_SEED={seed} cargo test --test core simulation",
+                world.history
+            );
+        }
+    }
+}
+
+/// SplitMix64: the same numbers for the same seed, everywhere.
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    fn percent(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    fn one_of<T: Copy>(&mut self, things: &[T]) -> T {
+        things[self.below(things.len() as u64) as usize]
+    }
+}
+
+/// What is going to happen.
+#[derive(Clone, Debug)]
+enum Event {
+    /// A client sends its request to a Worker.
+    Client(usize),
+    /// A message reaches the object.
+    ToObject(Request),
+    /// An answer to an admission reaches its Worker.
+    ToWorker(usize, Reply),
+    /// A Worker has waited long enough for the answer to its attempt.
+    Impatient(usize, u32),
+    /// The origin answers.
+    Origin(usize),
+    /// The operator does something.
+    Operator,
+    /// The clock steps, by so many milliseconds.
+    ClockSteps(i64),
+    /// The clock is right again.
+    ClockIsRight,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Progress {
+    Asking,
+    Forwarded(CallNumber),
+    GaveUp,
+    Done,
+}
+
+/// A request on its way through a Worker, and what really happened to it.
+#[derive(Clone, Debug)]
+struct Journey {
+    operation: u64,
+    key: u32,
+    terms: Terms,
+    attempts: u32,
+    progress: Progress,
+    /// What the origin answered: whether at all, the status, seconds of audio.
+    answer: Option<(bool, u16, u64)>,
+    /// The object has taken the settlement, first at this time of its clock.
+    told_at: Option<Timestamp>,
+    /// The object has taken the cancel.
+    cancelled: bool,
+}
+
+struct World {
+    chance: Chance,
+    branch: Branch,
+    journeys: Vec<Journey>,
+    /// Sorted by true time; the number keeps equal times in order.
+    events: BTreeMap<(i64, u64), Event>,
+    scheduled: u64,
+    now: i64,
+    skew: i64,
+    alarm: Option<Timestamp>,
+    grants: BTreeMap<u8, bool>,
+    /// Calls admitted while their key, or the account, had no limit a minute: no window knows
+    /// them when a plan with a limit comes.
+    unlimited: (BTreeSet<CallNumber>, BTreeSet<CallNumber>),
+    /// The last call before the clock was found to have strayed: it and those before it count as
+    /// made at that moment, which their rows do not tell.
+    strayed: Option<CallNumber>,
+    /// Calls whose time was up at some time of the object's clock, or brought forward by it: they
+    /// may have ended before they were told of.
+    outrun: BTreeSet<CallNumber>,
+    history: String,
+    steps: u64,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut chance = Chance(seed.wrapping_mul(0xD134_2543_DE82_EF95) ^ 0xA5A5);
+        let plan = chance.one_of(&["free", "starter", "tight", "saver", "calendar"]);
+        let start = moment("2027-12-30T22:30:00");
+        let mut branch = Branch::with_account("standard", plan, start);
+        branch.create_key();
+        branch.grant("credits", 100 + chance.below(400), Source::Extra, None);
+        let mut world = Self {
+            chance,
+            branch,
+            journeys: Vec::new(),
+            events: BTreeMap::new(),
+            scheduled: 0,
+            now: start.as_millis(),
+            skew: 0,
+            alarm: None,
+            grants: BTreeMap::new(),
+            unlimited: (BTreeSet::new(), BTreeSet::new()),
+            strayed: None,
+            outrun: BTreeSet::new(),
+            history: format!("plan {plan}\n"),
+            steps: 0,
+        };
+        world.invent();
+        world
+    }
+
+    /// Clients, an operator and a clock, for a few days.
+    fn invent(&mut self) {
+        let mut at = 0;
+        for index in 0..REQUESTS {
+            at += match self.chance.below(20) {
+                0 => self.chance.below(20_000_000),
+                1..5 => self.chance.below(120_000),
+                _ => self.chance.below(4_000),
+            } as i64;
+            let terms = self.terms();
+            self.journeys.push(Journey {
+                operation: 1_000 + index as u64,
+                key: 1 + self.chance.below(2) as u32,
+                terms,
+                attempts: 0,
+                progress: Progress::Asking,
+                answer: None,
+                told_at: None,
+                cancelled: false,
+            });
+            self.after(at, Event::Client(index));
+            if self.chance.percent(12) {
+                self.after(at + 1, Event::Operator);
+            }
+            if self.chance.percent(4) {
+                let step = match self.chance.below(4) {
+                    0 => self.chance.below(7_200_000) as i64,
+                    1 => -(self.chance.below(7_200_000) as i64),
+                    _ => self.chance.below(60_000) as i64 - 30_000,
+                };
+                self.after(at + 2, Event::ClockSteps(step));
+                let minutes = self.chance.below(600_000) as i64;
+                self.after(at + 3 + minutes, Event::ClockIsRight);
+            }
+        }
+    }
+
+    fn terms(&mut self) -> Terms {
+        let pool = self
+            .chance
+            .one_of(&["credits", "credits", "credits", "lyrics"]);
+        let amount = self.chance.below(25);
+        let fixed = Terms {
+            charge_on: self
+                .chance
+                .one_of(&[ChargeOn::BelowFourHundred, ChargeOn::TwoHundreds]),
+            on_unknown: self.chance.one_of(&[
+                OnUnknown::Release,
+                OnUnknown::Release,
+                OnUnknown::Charge,
+            ]),
+            ..Terms::fixed(pool.into(), sold::credits(amount))
+        };
+        match self.chance.below(10) {
+            0 => Terms {
+                job: Some(Job {
+                    settle_within: Span::from_days(1),
+                    on_unknown: self.chance.one_of(&[OnUnknown::Release, OnUnknown::Charge]),
+                }),
+                ..fixed
+            },
+            1 | 2 => Terms {
+                least: sold::credits(10),
+                most: sold::credits(60),
+                reads_answer: true,
+                meter: Some(Meter {
+                    rate: sold::credits(10),
+                    unit: Quantity::parse("60").expect("a quantity"),
+                    minimum: sold::credits(10),
+                    maximum: sold::credits(60),
+                }),
+                ..fixed
+            },
+            _ => fixed,
+        }
+    }
+
+    fn after(&mut self, millis: i64, event: Event) {
+        self.scheduled += 1;
+        self.events
+            .insert((self.now + millis, self.scheduled), event);
+    }
+
+    fn clock(&self) -> Timestamp {
+        Timestamp::from_millis(self.now + self.skew)
+    }
+
+    fn note(&mut self, what: &str) {
+        let at = self.clock();
+        let _ = writeln!(
+            self.history,
+            "{} +{:03} {what}",
+            at.to_rfc3339(),
+            at.as_millis() % 1_000
+        );
+    }
+
+    fn run(&mut self) -> Result<(), String> {
+        while let Some(((at, _), event)) = self.events.pop_first() {
+            self.now = at;
+            self.step(event)?;
+        }
+        // Everything is told that will be told; time ends what is still open.
+        self.skew = 0;
+        for _ in 0..8 {
+            self.now += Span::from_days(1).as_millis();
+            self.ring()?;
+        }
+        self.inspect()?;
+        self.inspect_ends()
+    }
+
+    fn step(&mut self, event: Event) -> Result<(), String> {
+        self.steps += 1;
+        if self.chance.percent(4) {
+            self.note("evicted");
+            self.branch.evict();
+        }
+        self.branch.object.store_mut().commits_to_fail = u32::from(self.chance.percent(2));
+        self.ring()?;
+        match event {
+            Event::Client(index) => self.ask(index),
+            Event::ToObject(request) => self.deliver(request)?,
+            Event::ToWorker(index, reply) => self.hear(index, &reply),
+            Event::Impatient(index, attempt) => {
+                let journey = &self.journeys[index];
+                if journey.progress == Progress::Asking && journey.attempts == attempt {
+                    self.ask_again(index);
+                }
+            }
+            Event::Origin(index) => self.answer(index),
+            Event::Operator => self.operate(),
+            Event::ClockSteps(step) => {
+                self.skew += step;
+                self.note(&format!("the clock steps by {step} ms"));
+            }
+            Event::ClockIsRight => {
+                self.skew = 0;
+                self.note("the clock is right");
+            }
+        }
+        self.branch.object.store_mut().commits_to_fail = 0;
+        if self.steps.is_multiple_of(16) {
+            self.inspect()?;
+        }
+        Ok(())
+    }
+
+    /// The alarm that the shell has set, if its time has come.
+    fn ring(&mut self) -> Result<(), String> {
+        let clock = self.clock();
+        self.branch.set_clock(clock);
+        let ahead = self
+            .branch
+            .store()
+            .calls()
+            .filter(|row| row.call.admitted_at > clock.plus(Span::MINUTE));
+        self.strayed = self.strayed.max(ahead.map(|row| row.call.number).max());
+        let outrun = self.branch.store().calls().filter(|row| {
+            state(row) == CallState::Open
+                && (row.call.admitted_at > clock || row.call.hold.deadline <= clock)
+        });
+        self.outrun.extend(outrun.map(|row| row.call.number));
+        if self.alarm.is_none_or(|alarm| alarm > clock) {
+            return Ok(());
+        }
+        if self.branch.tick().is_ok() {
+            self.set_alarm();
+            if self.alarm.is_some_and(|alarm| alarm <= clock) {
+                return Err("the alarm left something due".into());
+            }
+        }
+        Ok(())
+    }
+
+    fn set_alarm(&mut self) {
+        if self.branch.object.account().is_some() {
+            self.alarm = self.branch.object.next_wakeup();
+        }
+    }
+
+    // The Worker.
+
+    fn ask(&mut self, index: usize) {
+        self.journeys[index].attempts += 1;
+        let journey = &self.journeys[index];
+        let (attempts, admit) = (
+            journey.attempts,
+            Admit {
+                operation: journey.operation,
+                is_retry: journey.attempts > 1,
+                key: KeyNumber::new(journey.key),
+                digest: digest_of(journey.key),
+                method: "POST".into(),
+                endpoint: "/dub".into(),
+                terms: journey.terms.clone(),
+                repeated_refusals: 0,
+            },
+        );
+        self.travel(Request::Admit(admit), 20_000);
+        self.after(2_000, Event::Impatient(index, attempts));
+    }
+
+    fn ask_again(&mut self, index: usize) {
+        if self.journeys[index].attempts < 2 && self.chance.percent(60) {
+            self.ask(index);
+            return;
+        }
+        self.journeys[index].progress = Progress::GaveUp;
+        let operation = self.journeys[index].operation;
+        self.note(&format!("operation {operation} is given up"));
+        self.travel(Request::Cancel(Cancel { operation }), 60_000);
+    }
+
+    fn hear(&mut self, index: usize, reply: &Reply) {
+        if self.journeys[index].progress != Progress::Asking {
+            return;
+        }
+        match reply {
+            Reply::Admitted(admission) => {
+                self.journeys[index].progress = Progress::Forwarded(admission.call);
+                let takes = match self.chance.below(12) {
+                    0 => self.chance.below(500_000),
+                    _ => self.chance.below(9_000),
+                };
+                self.after(takes as i64, Event::Origin(index));
+            }
+            Reply::Unavailable { .. } => self.ask_again(index),
+            _ => self.journeys[index].progress = Progress::Done,
+        }
+    }
+
+    fn answer(&mut self, index: usize) {
+        let Progress::Forwarded(call) = self.journeys[index].progress else {
+            return;
+        };
+        let answered = !self.chance.percent(5);
+        let status = if answered {
+            self.chance
+                .one_of(&[200, 200, 200, 200, 204, 302, 404, 500])
+        } else {
+            502
+        };
+        let seconds = self.chance.below(450);
+        let journey = &mut self.journeys[index];
+        journey.progress = Progress::Done;
+        journey.answer = Some((answered, status, seconds));
+        let settle = Settle {
+            call,
+            operation: journey.operation,
+            status,
+            response_time_ms: 1,
+            answered,
+            reported: Quantity::parse(&seconds.to_string()).map(Reported::Value),
+        };
+        self.note(&format!("the origin answers call {call} with {status}"));
+        if self.chance.percent(4) {
+            self.note("and the Worker is gone");
+            return;
+        }
+        self.travel(Request::Settle(settle), 1_000_000);
+    }
+
+    /// The network: may lose, repeat and delay by up to `longest` milliseconds.
+    fn travel(&mut self, request: Request, longest: u64) {
+        let copies = match self.chance.below(20) {
+            0 => 0,
+            1 | 2 => 2,
+            _ => 1,
+        };
+        for _ in 0..copies {
+            let delay = match self.chance.below(10) {
+                0 => self.chance.below(longest),
+                1 | 2 => self.chance.below(3_000),
+                _ => self.chance.below(30),
+            };
+            self.after(delay as i64, Event::ToObject(request.clone()));
+        }
+    }
+
+    // The object.
+
+    fn deliver(&mut self, request: Request) -> Result<(), String> {
+        let calls_before = self.branch.store().calls().count();
+        let reply = self.branch.send(request.clone());
+        self.set_alarm();
+        self.note(&format!("{} -> {}", brief(&request), brief(&reply)));
+        let taken = !matches!(reply, Reply::Unavailable { .. });
+        let clock = self.clock();
+        let journey = |operation: u64| operation as usize - 1_000;
+        match request {
+            Request::Admit(admit) => {
+                if self.branch.store().calls().count() > calls_before {
+                    self.inspect_admission()?;
+                }
+                let index = journey(admit.operation);
+                if !self.chance.percent(5) {
+                    let delay = match self.chance.below(10) {
+                        0 => self.chance.below(5_000),
+                        _ => self.chance.below(30),
+                    };
+                    self.after(delay as i64, Event::ToWorker(index, reply));
+                }
+            }
+            Request::Settle(settle) if taken => {
+                self.journeys[journey(settle.operation)]
+                    .told_at
+                    .get_or_insert(clock);
+            }
+            Request::Cancel(cancel) if taken => {
+                self.journeys[journey(cancel.operation)].cancelled = true;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn operate(&mut self) {
+        let plan = self
+            .chance
+            .one_of(&["free", "starter", "pro", "saver", "calendar", "tight"]);
+        match self.chance.below(12) {
+            0..5 => self.operator_grants(),
+            5 | 6 => {
+                self.note(&format!("plan {plan}"));
+                self.branch.change_plan(plan);
+            }
+            7 => {
+                let change = self.chance.one_of(&[
+                    StatusChange::Active,
+                    StatusChange::Cancelled,
+                    StatusChange::Lapsed,
+                ]);
+                self.note(&format!("subscription {change:?}"));
+                self.branch.change_subscription(change);
+            }
+            8 => {
+                self.note("suspended and resumed");
+                self.branch
+                    .change_status(Status::Suspended { reason: None });
+                self.branch.change_status(Status::Active);
+            }
+            9 => {
+                self.note("a key that nobody uses");
+                let new = NewKey { name: None };
+                self.branch.manage(
+                    Command::CreateKey {
+                        new,
+                        digest: digest_of(77),
+                    },
+                    None,
+                );
+            }
+            10 => {
+                self.note("the policy is edited");
+                let edits = self.chance.one_of(&[
+                    "standard",
+                    "starter_500",
+                    "without_starter",
+                    "subscription_first",
+                    "extra_needs_subscription",
+                ]);
+                self.branch.policy = sold::edited(edits);
+                self.branch.evict();
+            }
+            _ => {
+                self.note("a spurious alarm");
+                let _ = self.branch.tick();
+            }
+        }
+        self.set_alarm();
+    }
+
+    /// A grant is sent until it is answered, and now and then once more.
+    fn operator_grants(&mut self) {
+        let id = self.grants.len() as u8 + 1;
+        let amount = 1 + self.chance.below(120);
+        let days = self.chance.one_of(&[None, Some(1), Some(3)]);
+        let grant = NewGrant {
+            pool: self.chance.one_of(&["credits", "lyrics"]).into(),
+            amount: sold::credits(amount),
+            source: self.chance.one_of(&[Source::Promo, Source::Extra]),
+            expires_at: days.map(|days| self.clock().plus(Span::from_days(days + 1))),
+            reference: Some(format!("order {id}")),
+        };
+        let mut was_made = false;
+        for _ in 0..1 + self.chance.below(2) {
+            let manage = Manage {
+                command: Command::Grant(grant.clone()),
+                idempotency: Some(fingerprint(id, id)),
+            };
+            let reply = self.branch.send(Request::Manage(manage));
+            self.note(&format!("grant {id} of {amount} -> {}", brief(&reply)));
+            was_made |= matches!(reply, Reply::Document(_));
+        }
+        self.grants.insert(id, was_made);
+    }
+
+    // The auditor's own questions.
+
+    fn inspect(&mut self) -> Result<(), String> {
+        self.branch.object.store_mut().commits_to_fail = 0;
+        let clock = self.clock();
+        self.branch.set_clock(clock);
+        self.branch.tick()?;
+        self.set_alarm();
+        let account = self.branch.object.account().ok_or("no account")?;
+        audit(self.branch.store(), account)?;
+        audit_calls(self.branch.store())?;
+        self.inspect_grants()?;
+        self.branch.check_waking()
+    }
+
+    fn inspect_grants(&self) -> Result<(), String> {
+        let mut renewals = BTreeSet::new();
+        for entry in self.branch.store().entries() {
+            if entry.kind == EntryKind::Renewed && !renewals.insert(&entry.reference) {
+                return Err(format!("renewed twice: {entry:?}"));
+            }
+        }
+        for (id, was_made) in &self.grants {
+            let reference = Some(format!("order {id}"));
+            let made = self
+                .branch
+                .store()
+                .entries()
+                .iter()
+                .filter(|entry| entry.kind == EntryKind::Granted && entry.reference == reference)
+                .count();
+            if made != usize::from(*was_made) {
+                return Err(format!("grant {id} was made {made} times"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The call that was just admitted exceeds no limit, as the log tells.
+    fn inspect_admission(&mut self) -> Result<(), String> {
+        let account = self.branch.object.account().ok_or("no account")?;
+        let limits = account.profile().plan.limits;
+        let calls: Vec<&CallRow> = self.branch.store().calls().collect();
+        let newest = calls.last().ok_or("no call")?;
+        let of_key = || calls.iter().filter(|row| row.call.key == newest.call.key);
+        if limits.requests_per_minute.is_none() {
+            self.unlimited.0.insert(newest.call.number);
+        }
+        if limits.account_requests_per_minute.is_none() {
+            self.unlimited.1.insert(newest.call.number);
+        }
+        let calendar = Calendar::default();
+        let today = calendar.day_of(newest.call.admitted_at);
+        let in_day = of_key()
+            .filter(|row| !is_undone(row) && calendar.day_of(row.call.admitted_at) == today)
+            .count();
+        let in_flight = of_key().filter(|row| state(row) == CallState::Open).count();
+        let jobs = of_key().filter(|row| state(row) == CallState::Job).count();
+        let exceeds =
+            |count: usize, limit: Option<u32>| limit.is_some_and(|limit| count > limit as usize);
+        let counted = |unlimited: &BTreeSet<_>, row: &CallRow| {
+            !unlimited.contains(&row.call.number) && Some(row.call.number) > self.strayed
+        };
+        let minute = in_last_minute(
+            of_key()
+                .copied()
+                .filter(|row| counted(&self.unlimited.0, row)),
+        );
+        let account_minute = in_last_minute(
+            calls
+                .iter()
+                .copied()
+                .filter(|row| counted(&self.unlimited.1, row)),
+        );
+        if exceeds(minute, limits.requests_per_minute)
+            || exceeds(account_minute, limits.account_requests_per_minute)
+            || exceeds(in_day, limits.requests_per_day)
+            || exceeds(in_flight, limits.requests_in_flight)
+            || (newest.call.hold.terms.job.is_some()
+                && limits.jobs_open.is_some_and(|limit| jobs >= limit as usize))
+        {
+            return Err(format!(
+                "call {}: {minute} and {account_minute} in a minute, {in_day} in a day, \
+                 {in_flight} in flight, {jobs} jobs under {limits:?}",
+                newest.call.number
+            ));
+        }
+        Ok(())
+    }
+
+    /// Each call ended as the origin answered it, and as far as that was told.
+    fn inspect_ends(&self) -> Result<(), String> {
+        let mut forgiven: BTreeMap<_, usize> = BTreeMap::new();
+        let mut calls_of: BTreeMap<_, usize> = BTreeMap::new();
+        let calendar = Calendar::default();
+        for row in self.branch.store().calls() {
+            let day = calendar.day_of(row.call.admitted_at);
+            *calls_of.entry((row.call.key, day)).or_default() += 1;
+        }
+        let mut seen = BTreeSet::new();
+        for row in self.branch.store().calls() {
+            let operation = row.call.hold.operation;
+            let Some(journey) = self
+                .journeys
+                .iter()
+                .find(|journey| journey.operation == operation)
+            else {
+                continue;
+            };
+            if state(row) == CallState::Cancelled {
+                continue;
+            }
+            if !seen.insert(operation) {
+                return Err(format!("operation {operation} became two calls"));
+            }
+            let was_outrun = self.outrun.contains(&row.call.number);
+            inspect_end(row, journey, was_outrun)?;
+            let hold = &row.call.hold;
+            let outcome = row.outcome.as_ref().ok_or("an open call")?;
+            let is_forgiven = outcome.state == CallState::UnknownReleased
+                && hold.terms.on_unknown == OnUnknown::Release
+                && row.call.held().get() > 0
+                && (hold.terms.job.is_none() || journey.told_at.is_none());
+            if is_forgiven {
+                let day = calendar.day_of(outcome.at);
+                let count = forgiven.entry((row.call.key, day)).or_default();
+                *count += 1;
+                let share = calls_of.get(&(row.call.key, day)).copied().unwrap_or(0) / 100;
+                if *count > FORGIVEN_PER_DAY.max(share) {
+                    return Err(format!("forgave {count} of {:?}", row.call.key));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn inspect_end(row: &CallRow, journey: &Journey, was_outrun: bool) -> Result<(), String> {
+    let outcome = row.outcome.as_ref().ok_or("an open call")?;
+    let charged = outcome.charged.get();
+    let wrong = |what: &str| {
+        Err(format!(
+            "call {}: {what}: {outcome:?}, {journey:?}",
+            row.call.number
+        ))
+    };
+    let is_unknown = matches!(
+        outcome.state,
+        CallState::UnknownReleased | CallState::UnknownCharged
+    );
+    let Some((answered, status, seconds)) = journey.answer.filter(|_| journey.told_at.is_some())
+    else {
+        // Nobody told how it ended.
+        return if is_unknown {
+            Ok(())
+        } else {
+            wrong("ended by nobody")
+        };
+    };
+    if journey.cancelled {
+        return wrong("forwarded and cancelled");
+    }
+    let succeeded = answered
+        && match row.call.hold.terms.charge_on {
+            ChargeOn::BelowFourHundred => status < 400,
+            ChargeOn::TwoHundreds => (200..300).contains(&status),
+        };
+    if !succeeded {
+        return if outcome.state == CallState::Released && charged == 0 {
+            Ok(())
+        } else {
+            wrong("an error is charged")
+        };
+    }
+    if row.call.hold.terms.job.is_some() {
+        return if is_unknown {
+            Ok(())
+        } else {
+            wrong("a job ended by nobody")
+        };
+    }
+    let price = if row.call.hold.terms.meter.is_some() {
+        (seconds.div_ceil(60) * 10).max(10)
+    } else {
+        row.call.hold.terms.least.get()
+    };
+    let most = row.call.hold.terms.most.get();
+    if outcome.state != CallState::Settled
+        || charged > price.min(most)
+        || (!was_outrun && charged != price.min(row.call.held().get()))
+    {
+        return wrong("a success is not charged what it cost");
+    }
+    Ok(())
+}
+
+fn state(row: &CallRow) -> CallState {
+    row.outcome
+        .as_ref()
+        .map_or(CallState::Open, |outcome| outcome.state)
+}
+
+/// How many of these calls, the newest included, lie in its 60 seconds. Time runs as the calls
+/// saw it and never backwards, those that were undone included.
+fn in_last_minute<'a>(calls: impl Iterator<Item = &'a CallRow>) -> usize {
+    let mut newest = Timestamp::EPOCH;
+    let mut times: Vec<Timestamp> = Vec::new();
+    for row in calls {
+        newest = newest.max(row.call.admitted_at);
+        if !is_undone(row) {
+            times.push(newest);
+        }
+    }
+    times
+        .iter()
+        .filter(|at| at.plus(Span::MINUTE) > newest)
+        .count()
+}
+
+fn is_undone(row: &CallRow) -> bool {
+    state(row) == CallState::Cancelled
+}
+
+fn brief<T: std::fmt::Debug>(thing: &T) -> String {
+    let text = format!("{thing:?}");
+    let end = text
+        .char_indices()
+        .nth(240)
+        .map_or(text.len(), |(at, _)| at);
+    text[..end].to_owned()
+}

@@ -1,0 +1,120 @@
+//! What the tests' deployment sells.
+
+use std::sync::Arc;
+
+use tollgate::{
+    credits::Credits,
+    policy::{Mode, Plan, Policy, Source},
+    time::Calendar,
+};
+
+/// The policy that the tests start from.
+const STANDARD: &str = r#"
+[gateway]
+key_prefix = "tk_test"
+forgive_per_day = 2
+
+[origins]
+default = "https://origin.example.com"
+
+[pools.credits]
+[pools.lyrics]
+[pools.strict]
+restore = "0d"
+
+[plans.free]
+requests_per_minute = 5
+requests_per_day = 50
+requests_in_flight = 10
+jobs_open = 3
+grants = [{ pool = "credits", amount = 50, renews = "never" }]
+
+[plans.starter]
+paid = true
+requests_per_minute = 10
+requests_per_day = 1000
+account_requests_per_minute = 60
+max_keys = 20
+grants = [
+    { pool = "credits", amount = 300, renews = "monthly" },
+    { pool = "lyrics", amount = 100, renews = "monthly" },
+]
+
+[plans.pro]
+paid = true
+grants = [{ pool = "credits", amount = 1000, renews = "monthly" }]
+
+[plans.saver]
+grants = [{ pool = "credits", amount = 100, renews = "calendar-month", rollover = 30 }]
+
+[plans.calendar]
+paid = true
+grants = [
+    { pool = "credits", amount = 100, renews = "calendar-month" },
+    { pool = "lyrics", amount = 10, renews = "monthly" },
+]
+
+# Nothing but what is bought.
+[plans.prepaid]
+
+[plans.tight]
+requests_per_minute = 3
+requests_per_day = 4
+requests_in_flight = 2
+jobs_open = 1
+account_requests_per_minute = 4
+max_keys = 2
+grants = [{ pool = "credits", amount = 20, renews = "calendar-month" }]
+
+[plans.strict]
+grants = [{ pool = "strict", amount = 40, renews = "monthly" }]
+
+# The tests bring their own prices.
+[[routes]]
+match = "GET /"
+cost = 0
+"#;
+
+/// Some credits.
+pub fn credits(amount: u64) -> Credits {
+    Credits::new(amount).expect("an amount")
+}
+
+/// The standard policy after the named edits.
+pub fn edited(edits: &str) -> Arc<Policy> {
+    let mut policy = Policy::parse(STANDARD).expect("a policy without mistakes");
+    for edit in edits.split_whitespace() {
+        match edit {
+            "standard" => {}
+            "observe" => policy.gateway.mode = Mode::Observe,
+            "extra_needs_subscription" => policy.gateway.extra_needs_subscription = true,
+            "without_starter" => drop(policy.plans.remove("starter")),
+            "without_lyrics" => drop(policy.pools.remove("lyrics")),
+            "starter_2_per_minute" => {
+                edit_plan(&mut policy, "starter", |plan| {
+                    plan.limits.requests_per_minute = Some(2);
+                });
+            }
+            "starter_500" => {
+                edit_plan(&mut policy, "starter", |plan| {
+                    plan.grants[0].amount = credits(500);
+                });
+            }
+            "subscription_first" => {
+                policy.pools.get_mut("credits").unwrap().spend_first =
+                    [Source::Subscription, Source::Promo, Source::Extra];
+            }
+            "local_days" => {
+                policy.gateway.calendar = Calendar::parse("00:00+02:00").unwrap();
+            }
+            other => panic!("no such edit: {other}"),
+        }
+    }
+    Arc::new(policy)
+}
+
+fn edit_plan(policy: &mut Policy, name: &str, edit: impl FnOnce(&mut Plan)) {
+    let mut plan = policy.plans[name].as_ref().clone();
+    edit(&mut plan);
+    policy.plans.insert(name.into(), Arc::new(plan));
+}

@@ -1,0 +1,413 @@
+//! Tests that read like a bank statement: one line, one command, what came of it.
+//!
+//! `WHEN | COMMAND | OUTCOME`, where WHEN is a moment, a step (`+5s`, `-1d`) or nothing. After
+//! every line the auditor looks at the books, and the account is woken from storage and compared.
+
+use tollgate::{
+    account::{Refusal, Status, StatusChange},
+    call::CallState,
+    ledger::EntryKind,
+    policy::Source,
+    price::{ChargeOn, Job, Meter, OnUnknown, Quantity, Terms},
+    problem::ViolatedPolicy,
+    protocol::{Command, Page, Reply},
+    time::{Span, Timestamp},
+};
+
+use crate::{
+    branch::{Branch, fingerprint, reported},
+    sold,
+};
+
+/// Plays a statement and compares every outcome.
+pub fn statement(lines: &str) {
+    let mut teller = Teller {
+        branch: Branch::new(sold::edited("standard"), Timestamp::EPOCH),
+        entries_told: 0,
+    };
+    let mut mistakes = Vec::new();
+    for line in lines.lines().map(str::trim) {
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let columns: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [when, command, expected] = columns[..] else {
+            panic!("three columns are needed: {line}");
+        };
+        teller.move_clock(when);
+        let outcome = teller.carry_out(command);
+        if outcome != expected {
+            mistakes.push(format!(
+                "{command}\n  expected {expected}\n  but      {outcome}"
+            ));
+        }
+        if !command.starts_with("fail")
+            && let Err(mistake) = teller.branch.check()
+        {
+            mistakes.push(format!("{command}\n  {mistake}"));
+        }
+    }
+    assert!(mistakes.is_empty(), "\n{}", mistakes.join("\n"));
+}
+
+struct Teller {
+    branch: Branch,
+    entries_told: usize,
+}
+
+impl Teller {
+    fn move_clock(&mut self, when: &str) {
+        let clock = self.branch.clock;
+        let moved = match when.chars().next() {
+            None => clock,
+            Some('+') => clock.plus(span(&when[1..])),
+            Some('-') => clock.minus(span(&when[1..])),
+            Some(_) => moment(when),
+        };
+        self.branch.set_clock(moved);
+    }
+
+    fn carry_out(&mut self, command: &str) -> String {
+        let words: Vec<&str> = command.split_whitespace().collect();
+        let branch = &mut self.branch;
+        match words[..] {
+            ["policy", ..] => {
+                branch.policy = sold::edited(&words[1..].join(" "));
+                branch.evict();
+                "ok".into()
+            }
+            ["open", plan, ref options @ ..] => {
+                let billing_day = after(options, "billing").map(|day| day.parse().unwrap());
+                let subscription = after(options, "subscription").map(subscription);
+                told(&branch.open(plan, billing_day, subscription))
+            }
+            ["key"] => told(&branch.create_key()),
+            ["revoke", key] => told(&branch.manage(
+                Command::RevokeKey(tollgate::id::KeyNumber::new(key.parse().unwrap())),
+                None,
+            )),
+            ["call", ref price @ ..] => {
+                let terms = terms(price);
+                let key = after(price, "key").map_or(1, |key| key.parse().unwrap());
+                let is_retry = price.contains(&"again");
+                let operation = after(price, "as").map_or_else(
+                    || branch.operation(),
+                    |operation| operation.parse().unwrap(),
+                );
+                let reply = branch.admit_as(operation, is_retry, key, terms);
+                self.told_admission(&reply)
+            }
+            ["call_with_another_secret", cost] => {
+                let admit = tollgate::account::Admit {
+                    operation: 1,
+                    is_retry: false,
+                    key: tollgate::id::KeyNumber::new(1),
+                    digest: crate::branch::digest_of(99),
+                    method: "GET".into(),
+                    endpoint: "/".into(),
+                    terms: terms(&[cost]),
+                    repeated_refusals: 0,
+                };
+                let reply = branch.send(tollgate::protocol::Request::Admit(admit));
+                self.told_admission(&reply)
+            }
+            ["settle", call, status, ref options @ ..] => {
+                let call: u64 = call.parse().unwrap();
+                let operation = branch.row(call).call.hold.operation;
+                let value = after(options, "reported").map(reported);
+                let answered = !options.contains(&"unreachable");
+                told(&branch.settle_as(operation, call, status.parse().unwrap(), value, answered))
+            }
+            ["cancel", operation] => told(&branch.cancel(operation.parse().unwrap())),
+            ["tick"] => branch.tick().map_or_else(|error| error, |()| "ok".into()),
+            ["evict"] => {
+                branch.evict();
+                "ok".into()
+            }
+            ["fail", commits] => {
+                branch.object.store_mut().commits_to_fail = commits.parse().unwrap();
+                "ok".into()
+            }
+            ["grant", pool, amount, source, ref options @ ..] => {
+                let until = after(options, "until").map(moment);
+                let grant = tollgate::account::NewGrant {
+                    pool: pool.into(),
+                    amount: sold::credits(amount.parse().unwrap()),
+                    source: match source {
+                        "promo" => Source::Promo,
+                        "extra" => Source::Extra,
+                        _ => Source::Subscription,
+                    },
+                    expires_at: until,
+                    reference: None,
+                };
+                let idempotency = after(options, "id")
+                    .map(|id| fingerprint(id.parse().unwrap(), grant.amount.get() as u8));
+                told(&branch.manage(Command::Grant(grant), idempotency))
+            }
+            ["plan", plan] => told(&branch.change_plan(plan)),
+            ["billing", day] => told(&branch.patch(tollgate::account::PatchAccount {
+                billing_day: Some(day.parse().unwrap()),
+                ..Default::default()
+            })),
+            ["suspend", reason] => told(&branch.change_status(Status::Suspended {
+                reason: Some(reason.into()),
+            })),
+            ["resume"] => told(&branch.change_status(Status::Active)),
+            ["subscription", change] => told(&branch.change_subscription(subscription(change))),
+            ["balance", pool] => {
+                let balance = branch.balance(pool);
+                let renews = balance["renews_at"]
+                    .as_str()
+                    .map_or_else(String::new, |at| format!(", renews {}", trimmed(at)));
+                format!(
+                    "{} available, {} held, {} spent{renews}",
+                    balance["available"], balance["held"], balance["spent"]
+                )
+            }
+            ["lots", pool] => lots(&branch.balance(pool)),
+            ["entries"] => {
+                let store = branch.store();
+                let told = store.entries()[self.entries_told..]
+                    .iter()
+                    .map(|entry| {
+                        let kind = match entry.kind {
+                            EntryKind::Granted => "granted",
+                            EntryKind::Renewed => "renewed",
+                            EntryKind::RolledOver => "rolled over",
+                            EntryKind::Expired => "expired",
+                            EntryKind::Adjusted => "adjusted",
+                            EntryKind::Corrected => "corrected",
+                            EntryKind::Refunded => "refunded",
+                        };
+                        format!(
+                            "{} {kind} {} {:+} = {}",
+                            short(entry.at),
+                            entry.pool,
+                            entry.credits,
+                            entry.balance
+                        )
+                    })
+                    .collect::<Vec<_>>()
+                    .join("; ");
+                self.entries_told = store.entries().len();
+                told
+            }
+            ["standing"] => {
+                let account = branch.object.account().expect("awake");
+                let standing =
+                    account.standing(tollgate::id::KeyNumber::new(1), None, branch.clock);
+                let window = |window: Option<tollgate::headers::Window>| {
+                    window.map_or_else(
+                        || "unlimited".to_owned(),
+                        |window| format!("{} of {}", window.remaining, window.limit),
+                    )
+                };
+                format!(
+                    "minute {}, day {}",
+                    window(standing.minute),
+                    window(standing.daily)
+                )
+            }
+            ["row", call] => {
+                let row = branch.row(call.parse().unwrap());
+                row.outcome.as_ref().map_or_else(
+                    || "open".to_owned(),
+                    |outcome| {
+                        let mark = outcome
+                            .mark
+                            .map_or_else(String::new, |mark| format!(", {mark:?}"));
+                        format!("{}{mark}", state(outcome.state, outcome.charged.get()))
+                    },
+                )
+            }
+            ["wakeup"] => branch
+                .object
+                .next_wakeup()
+                .map_or_else(|| "never".to_owned(), short),
+            ["me"] => told(&branch.read(1, Page::Me)),
+            _ => panic!("no such command: {command}"),
+        }
+    }
+
+    fn told_admission(&self, reply: &Reply) -> String {
+        let clock = self.branch.clock;
+        let wait = |at: Timestamp| at.since(clock).as_seconds_ceil();
+        match reply {
+            Reply::Admitted(admission) => {
+                let observed =
+                    admission
+                        .would_refuse
+                        .as_ref()
+                        .map_or_else(String::new, |refusal| {
+                            format!(
+                                ", would be {}",
+                                self.told_admission(&Reply::Refused(refusal.clone()))
+                            )
+                        });
+                format!("call {} holds {}{observed}", admission.call, admission.held)
+            }
+            Reply::Refused(Refusal::RateLimited {
+                violated, retry_at, ..
+            }) => {
+                let policies: Vec<&str> = violated
+                    .iter()
+                    .map(|violation| match violation.policy {
+                        ViolatedPolicy::Minute => "minute",
+                        ViolatedPolicy::Daily => "daily",
+                        ViolatedPolicy::InFlight => "in_flight",
+                        ViolatedPolicy::Account => "account",
+                        ViolatedPolicy::Jobs => "jobs",
+                    })
+                    .collect();
+                format!("429 {}, wait {}", policies.join(" "), wait(*retry_at))
+            }
+            Reply::Refused(Refusal::InsufficientCredits {
+                required,
+                available,
+                renews_at,
+                affordable_then,
+                ..
+            }) => {
+                let retry = renews_at
+                    .filter(|_| *affordable_then)
+                    .map_or_else(String::new, |at| format!(", wait {}", wait(at)));
+                format!("402 {available} of {required}{retry}")
+            }
+            _ => told(reply),
+        }
+    }
+}
+
+fn told(reply: &Reply) -> String {
+    match reply {
+        Reply::Admitted(_) => "admitted".into(),
+        Reply::Refused(Refusal::UnknownKey) => "401".into(),
+        Reply::Refused(Refusal::Suspended { reason, .. }) => {
+            format!("403 {}", reason.as_deref().unwrap_or_default())
+        }
+        Reply::Refused(Refusal::Cancelled) => "refused: cancelled".into(),
+        Reply::Refused(refusal) => format!("{refusal:?}"),
+        Reply::Settled(None) => "no such call".into(),
+        Reply::Settled(Some(settled)) => state(settled.state, settled.charged.get()),
+        Reply::Cancelled => "cancelled".into(),
+        Reply::Document(document) => document.status.to_string(),
+        Reply::Problem(problem) => format!("{:?}", problem.code),
+        Reply::Unavailable { detail } => format!("unavailable: {detail}"),
+    }
+}
+
+fn state(state: CallState, charged: u64) -> String {
+    let state = match state {
+        CallState::Open => "open",
+        CallState::Settled => "settled",
+        CallState::Released => "released",
+        CallState::Cancelled => "undone",
+        CallState::UnknownReleased => "unknown released",
+        CallState::UnknownCharged => "unknown charged",
+        CallState::Job => "job",
+        CallState::Refunded => "refunded",
+    };
+    format!("{state} {charged}")
+}
+
+/// `15`, `15 lyrics`, `10..600 per 60`, and words after: `job`, `charge_unknown`, `2xx`.
+fn terms(words: &[&str]) -> Terms {
+    let (least, most) = words[0].split_once("..").unwrap_or((words[0], words[0]));
+    let pool = ["lyrics", "strict"]
+        .into_iter()
+        .find(|pool| words.contains(pool))
+        .unwrap_or("credits");
+    let (least, most) = (
+        sold::credits(least.parse().unwrap()),
+        sold::credits(most.parse().unwrap()),
+    );
+    Terms {
+        most,
+        charge_on: if words.contains(&"2xx") {
+            ChargeOn::TwoHundreds
+        } else {
+            ChargeOn::BelowFourHundred
+        },
+        reads_answer: after(words, "per").is_some(),
+        meter: after(words, "per").map(|unit| Meter {
+            rate: sold::credits(10),
+            unit: Quantity::parse(unit).unwrap(),
+            minimum: least,
+            maximum: most,
+        }),
+        job: words.contains(&"job").then_some(Job {
+            settle_within: Span::from_days(1),
+            on_unknown: OnUnknown::Release,
+        }),
+        on_unknown: if words.contains(&"charge_unknown") {
+            OnUnknown::Charge
+        } else {
+            OnUnknown::Release
+        },
+        ..Terms::fixed(pool.into(), least)
+    }
+}
+
+fn lots(balance: &serde_json::Value) -> String {
+    balance["lots"]
+        .as_array()
+        .expect("lots")
+        .iter()
+        .map(|lot| {
+            let mut told = format!("{} {}", lot["source"].as_str().unwrap(), lot["amount"]);
+            for figure in ["spent", "held", "expired", "available"] {
+                if lot[figure] != 0 {
+                    told += &format!(", {} {figure}", lot[figure]);
+                }
+            }
+            told
+        })
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+fn subscription(change: &str) -> StatusChange {
+    match change {
+        "active" => StatusChange::Active,
+        "cancelled" => StatusChange::Cancelled,
+        "lapsed" => StatusChange::Lapsed,
+        other => panic!("no such subscription: {other}"),
+    }
+}
+
+fn after<'a>(words: &[&'a str], word: &str) -> Option<&'a str> {
+    let index = words.iter().position(|other| *other == word)?;
+    words.get(index + 1).copied()
+}
+
+/// `2026-11-22`, or with `T10:00:00`.
+pub fn moment(text: &str) -> Timestamp {
+    let text = if text.contains('T') {
+        format!("{text}Z")
+    } else {
+        format!("{text}T00:00:00Z")
+    };
+    Timestamp::parse_rfc3339(&text).unwrap_or_else(|| panic!("no moment: {text}"))
+}
+
+fn short(at: Timestamp) -> String {
+    trimmed(&at.to_rfc3339()).to_owned()
+}
+
+fn trimmed(at: &str) -> &str {
+    at.trim_end_matches('Z').trim_end_matches("T00:00:00")
+}
+
+fn span(text: &str) -> Span {
+    let (number, unit) = text.split_at(text.find(|c: char| c.is_alphabetic()).expect("a unit"));
+    let number: i64 = number.parse().unwrap();
+    match unit {
+        "ms" => Span::from_millis(number),
+        "s" => Span::from_seconds(number),
+        "m" => Span::from_seconds(number * 60),
+        "h" => Span::from_seconds(number * 3_600),
+        "d" => Span::from_days(number),
+        other => panic!("no unit: {other}"),
+    }
+}
