@@ -30,7 +30,8 @@ pub use self::{
     admit::{Admission, Admit},
     conclude::{Told, Word},
     manage::{
-        Adjustment, KeyCreated, NewAccount, NewGrant, NewKey, PatchAccount, Rejected, StatusChange,
+        Adjustment, Edit, KeyCreated, NewAccount, NewGrant, NewKey, PatchAccount, Rejected,
+        StatusChange,
     },
     refusal::Refusal,
     settle::{Cancel, Settled},
