@@ -107,9 +107,6 @@ pub struct Profile {
     /// Keys ever issued.
     #[n(8)]
     pub keys_issued: u32,
-    /// The Idempotency-Key and body that opened it, digested: a repeat finds itself.
-    #[n(9)]
-    pub opened_by: Fingerprint,
 }
 
 /// A digest of an `Idempotency-Key` and one of what it was sent with.

@@ -224,7 +224,6 @@ impl Account {
                     billing_day,
                 },
                 keys_issued: 0,
-                opened_by: new.opened_by,
             },
             keys: BTreeMap::new(),
             state: State {

@@ -207,7 +207,11 @@ fn read_route(mut table: Table<'_>, policy: &Policy) -> Option<Route> {
             ("idempotency", route.idempotent.then_some("\"origin\"")),
         ] {
             if let Some(found) = found {
-                table.note(name, "to be left out, as this version does not act upon it yet", found);
+                table.note(
+                    name,
+                    "to be left out, as this version does not act upon it yet",
+                    found,
+                );
             }
         }
     }
