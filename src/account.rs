@@ -30,7 +30,8 @@ pub use self::{
     admit::{Admission, Admit},
     conclude::{Told, Word},
     manage::{
-        Adjustment, KeyCreated, NewAccount, NewGrant, NewKey, PatchAccount, Rejected, StatusChange,
+        Adjustment, Edit, KeyCreated, NewAccount, NewGrant, NewKey, PatchAccount, Rejected,
+        StatusChange,
     },
     refusal::Refusal,
     settle::{Cancel, Settled},
@@ -106,9 +107,6 @@ pub struct Profile {
     /// Keys ever issued.
     #[n(8)]
     pub keys_issued: u32,
-    /// The Idempotency-Key and body that opened it, digested: a repeat finds itself.
-    #[n(9)]
-    pub opened_by: Fingerprint,
 }
 
 /// A digest of an `Idempotency-Key` and one of what it was sent with.

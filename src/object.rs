@@ -485,32 +485,33 @@ impl<S: Store> Object<S> {
         })
     }
 
-    /// Opening again with the same `Idempotency-Key` and body finds the account it opened.
+    /// Opening again with the same `Idempotency-Key` and body gets the same answer, for good: an
+    /// id is never given out again.
     fn open(&mut self, new: NewAccount, clock: Timestamp) -> Result<Reply, Failure> {
         match self.wake(clock) {
             Ok(()) => {
-                let account = self.awake()?;
-                let opened_by = account.profile().opened_by;
-                return Ok(if opened_by == new.opened_by {
-                    Reply::Document(document(201, to_json(&account.view())))
-                } else if opened_by.key == new.opened_by.key {
-                    Reply::Problem(mismatch())
-                } else {
-                    Reply::Problem(complaint(
-                        Code::Conflict,
-                        &format!("the id {} is taken", new.id),
-                    ))
-                });
+                let answer = self.answer_again(Some(new.opened_by), clock)?;
+                return Ok(answer.unwrap_or_else(|| {
+                    let detail = format!("the id {} is taken", new.id);
+                    Reply::Problem(complaint(Code::Conflict, &detail))
+                }));
             }
             Err(Failure::NoAccount) => {}
             Err(failure) => return Err(failure),
         }
+        let request = new.opened_by;
         match Account::open(Arc::clone(&self.policy), new, clock) {
             Ok((account, changes)) => {
-                let json = to_json(&account.view());
+                let answer = Remembered {
+                    request,
+                    status: 201,
+                    json: to_json(&account.view()),
+                    until: None,
+                };
+                let opened = document(answer.status, answer.json.clone());
                 self.account = Some(account);
-                self.commit(changes, None)?;
-                Ok(Reply::Document(document(201, json)))
+                self.commit(changes, Some(answer))?;
+                Ok(Reply::Document(opened))
             }
             Err(rejected) => Ok(Reply::Problem(rejected.complaint())),
         }

@@ -60,18 +60,39 @@ pub struct PatchAccount {
     /// Active, or suspended with a reason.
     #[n(1)]
     pub status: Option<Status>,
-    /// A name for people; `Some(None)` removes it.
+    /// A name for people.
     #[n(2)]
-    pub name: Option<Option<String>>,
-    /// An e-mail address; `Some(None)` removes it.
+    pub name: Option<Edit>,
+    /// An e-mail address.
     #[n(3)]
-    pub email: Option<Option<String>>,
+    pub email: Option<Edit>,
     /// `subscription.billing_day`.
     #[n(4)]
     pub billing_day: Option<u8>,
     /// `subscription.status`.
     #[n(5)]
     pub subscription: Option<StatusChange>,
+}
+
+/// What becomes of a text that an account can do without. Not an `Option` in an `Option`: on the
+/// wire, to remove it would be to leave it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Edit {
+    /// It becomes this one.
+    #[n(0)]
+    Set(#[n(0)] String),
+    /// It is removed.
+    #[n(1)]
+    Remove,
+}
+
+impl Edit {
+    fn into_text(self) -> Option<String> {
+        match self {
+            Self::Set(text) => Some(text),
+            Self::Remove => None,
+        }
+    }
 }
 
 /// What a subscription's status becomes.
@@ -203,7 +224,6 @@ impl Account {
                     billing_day,
                 },
                 keys_issued: 0,
-                opened_by: new.opened_by,
             },
             keys: BTreeMap::new(),
             state: State {
@@ -242,10 +262,10 @@ impl Account {
         self.book_due(clock, &mut changes);
         let before = self.profile.clone();
         if let Some(name) = patch.name {
-            self.profile.name = name;
+            self.profile.name = name.into_text();
         }
         if let Some(email) = patch.email {
-            self.profile.email = email;
+            self.profile.email = email.into_text();
         }
         if let Some(status) = patch.status {
             self.profile.status = status;

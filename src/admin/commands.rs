@@ -3,8 +3,8 @@
 use super::json::{Fields, Value};
 use crate::{
     account::{
-        Adjustment, Fingerprint, NewAccount, NewGrant, NewKey, PatchAccount, Status, StatusChange,
-        Told, Word,
+        Adjustment, Edit, Fingerprint, NewAccount, NewGrant, NewKey, PatchAccount, Status,
+        StatusChange, Told, Word,
     },
     credits::Credits,
     id::{AccountId, ExternalId},
@@ -242,14 +242,16 @@ fn optional_line(fields: &Fields<'_>, name: &str, most: usize) -> Result<Option<
     value.map(|value| value.line(most)).transpose()
 }
 
-/// `None` where nothing is said, `Some(None)` where null is.
-fn or_removed<T>(
+/// `None` where nothing is said; null removes.
+fn or_removed(
     value: Value<'_>,
-    read: impl FnOnce(&Value<'_>) -> Result<T, Problem>,
-) -> Result<Option<Option<T>>, Problem> {
+    read: impl FnOnce(&Value<'_>) -> Result<String, Problem>,
+) -> Result<Option<Edit>, Problem> {
     let Some(value) = value.given() else {
         return Ok(None);
     };
-    let kept = value.not_null();
-    kept.map(|value| read(&value)).transpose().map(Some)
+    Ok(Some(match value.not_null() {
+        Some(value) => Edit::Set(read(&value)?),
+        None => Edit::Remove,
+    }))
 }
