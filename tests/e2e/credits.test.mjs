@@ -178,6 +178,30 @@ test("a monthly grant renews on the billing day, in short months on their last, 
   }
 });
 
+test("a call that straddles a renewal is paid by the month it began in, and its release comes back to that", async () => {
+  clock.moveTo("2031-04-04T23:58:00Z");
+  const account = await openAccount(gateway, { plan: "starter", subscription: { billing_day: 5 } });
+  const held = hold();
+  origin.on("POST /render", held);
+  const open = [account.finished("POST", "/render"), account.finished("POST", "/render")];
+  const [charged, released] = [await held.next(), await held.next()];
+  // Its deadline is later than the renewal.
+  clock.moveTo("2031-04-05T00:00:00Z");
+  origin.on("POST /render", answer());
+  assert.equal((await account.balance()).available, 300);
+  charged.begin(200);
+  charged.end();
+  await Promise.race(open);
+  assert.equal((await account.balance()).available, 300);
+  released.begin(500);
+  released.end();
+  await Promise.all(open);
+  // For the seven days that the policy's `restore` says unless told otherwise.
+  assert.equal((await account.balance()).available, 304);
+  clock.moveTo("2031-04-12T00:00:00Z");
+  assert.equal((await account.balance()).available, 300);
+});
+
 test("a calendar-month grant renews on the first, and what was left is gone", async () => {
   clock.moveTo("2031-04-17T08:00:00Z");
   const account = await openAccount(gateway, { plan: "pro", subscription: { billing_day: 17 } });

@@ -121,6 +121,17 @@ test("the window and the balance are exact across a kill in the middle", async (
   assert.equal((await search(account)).status, 429);
 });
 
+test("a clock that strays an hour ahead and comes back holds a key back for a minute at most", async () => {
+  const account = await openAccount(gateway, { plan: "free" });
+  clock.advance(60 * MINUTE);
+  assert.deepEqual(await statuses(5, () => track(account)), [200, 200, 200, 200, 200]);
+  clock.advance(-60 * MINUTE);
+  const refused = await track(account);
+  assert.deepEqual([refused.status, refused.headers["retry-after"]], [429, "60"]);
+  clock.advance(MINUTE);
+  assert.deepEqual(await statuses(6, () => track(account)), [200, 200, 200, 200, 200, 429]);
+});
+
 test("the daily limit holds until midnight to the millisecond", async () => {
   clock.moveTo("2031-03-11T20:00:00Z");
   const account = await openAccount(gateway, { plan: "free" });
