@@ -7,6 +7,7 @@ use crate::{
     call::{CallRow, CallState, Outcome},
     credits::Credits,
     ledger::EntryKind,
+    policy::Mode,
     price::{Quantity, Terms},
     time::{Span, Timestamp},
 };
@@ -88,7 +89,8 @@ impl Account {
         }
     }
 
-    /// What a settle charges: never more than the call held when it was admitted.
+    /// What a settle charges: never more than the call held when it was admitted, and nothing
+    /// where the gateway only observes.
     fn told(&self, terms: &Terms, row: &CallRow, told: Told) -> Result<Credits, Rejected> {
         let held = terms.most.min(row.call.held().max(terms.least));
         let charge = match told {
@@ -99,7 +101,7 @@ impl Account {
                 meter.price(value).ok_or(Rejected::AboveHold(held))?
             }
         };
-        if row.call.hold.observed {
+        if row.call.hold.observed || self.policy.gateway.mode == Mode::Observe {
             return Ok(Credits::ZERO);
         }
         if charge > held {

@@ -143,14 +143,14 @@ impl Account {
         if !settle.answered || !terms.charge_on.holds(settle.status) {
             return released;
         }
-        if observed || self.policy.gateway.mode == Mode::Observe {
-            return released;
-        }
         if terms.job.is_some() {
             return Verdict {
                 state: CallState::Job,
                 ..released
             };
+        }
+        if observed || self.policy.gateway.mode == Mode::Observe {
+            return released;
         }
         let charge = terms.charge(held, settle.reported.unwrap_or(Reported::Unreadable));
         Verdict {
@@ -267,6 +267,9 @@ impl Account {
         let charge = end.charge;
         let before = sum_of(charged_before);
         let now = self.state.latest;
+        if let Some(book) = self.state.ledger.book_mut(pool) {
+            book.touch(charged_before, now);
+        }
         if charge > before {
             let missing = charge.saturating_sub(before);
             let spending = self.spending(pool, now);

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tollgate::{
     account::{
         Admit, Cancel, Fingerprint, NewAccount, NewGrant, NewKey, PatchAccount, Status,
-        StatusChange,
+        StatusChange, Word,
     },
     call::{CallRow, Settle},
     id::{AccountId, CallNumber, KeyNumber},
@@ -211,6 +211,12 @@ impl Branch {
     pub fn settle(&mut self, call: u64, status: u16) -> Reply {
         let operation = self.row(call).call.hold.operation;
         self.settle_as(operation, call, status, None, true)
+    }
+
+    /// The origin's word on how a call ended.
+    pub fn end_call(&mut self, call: u64, word: Word, idempotency: Option<Fingerprint>) -> Reply {
+        let call = CallNumber::new(call).expect("a call's number");
+        self.manage(Command::EndCall { call, word }, idempotency)
     }
 
     pub fn cancel(&mut self, operation: u64) -> Reply {
