@@ -30,26 +30,23 @@ pub struct Admit {
     /// The operation id: a repeat with the same one is the same admission.
     #[n(0)]
     pub operation: u64,
-    /// Whether this may be a repeat.
-    #[n(1)]
-    pub is_retry: bool,
     /// The key.
-    #[n(2)]
+    #[n(1)]
     pub key: KeyNumber,
     /// SHA-256 of the secret part that was presented.
-    #[n(3)]
+    #[n(2)]
     pub digest: SecretDigest,
     /// The method, as it will be listed.
-    #[n(4)]
+    #[n(3)]
     pub method: String,
     /// The route's template, as it will be listed.
-    #[n(5)]
+    #[n(4)]
     pub endpoint: String,
     /// What it costs.
-    #[n(6)]
+    #[n(5)]
     pub terms: Terms,
     /// Refusals that the isolate has repeated for this key since it last told.
-    #[n(7)]
+    #[n(6)]
     pub repeated_refusals: u32,
 }
 
@@ -89,7 +86,7 @@ impl Account {
     ) -> (Result<Admission, Refusal>, Changes) {
         let mut changes = Changes::default();
         self.book_due(clock, &mut changes);
-        // Whether or not it says that it is a retry: the copy sent first may come last.
+        // A repeat: the copy that was sent first may come last.
         if let Some(call) = self.open_by(admit.operation) {
             return (Ok(self.admission_of(call, clock, None)), changes);
         }

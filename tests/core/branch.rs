@@ -168,10 +168,9 @@ impl Branch {
         })
     }
 
-    pub fn admit_as(&mut self, operation: u64, is_retry: bool, key: u32, terms: Terms) -> Reply {
+    pub fn admit_as(&mut self, operation: u64, key: u32, terms: Terms) -> Reply {
         let admit = Admit {
             operation,
-            is_retry,
             key: KeyNumber::new(key),
             digest: digest_of(key),
             method: "POST".into(),
@@ -185,7 +184,7 @@ impl Branch {
     /// A lone caller with key 1.
     pub fn call(&mut self, terms: Terms) -> Reply {
         let operation = self.operation();
-        self.admit_as(operation, false, 1, terms)
+        self.admit_as(operation, 1, terms)
     }
 
     pub fn settle_as(

@@ -313,7 +313,7 @@ fn an_undone_admission_takes_nothing_and_its_number_is_gone() {
                              | row 1            | undone 0
          # Late copies of its admission, or of its settlement, change nothing.
          +1s                 | call 5 as 71     | refused: cancelled
-                             | call 5 as 71 again | refused: cancelled
+                             | call 5 as 71 | refused: cancelled
                              | cancel 71        | cancelled
                              | standing         | minute 2 of 3, day 3 of 4
                              | settle 1 200     | undone 0
@@ -322,7 +322,7 @@ fn an_undone_admission_takes_nothing_and_its_number_is_gone() {
                              | cancel 73        | cancelled
                              | evict            | ok
                              | call 5 as 73     | refused: cancelled
-                             | call 5 as 73 again | refused: cancelled
+                             | call 5 as 73 | refused: cancelled
                              | standing         | minute 2 of 3, day 3 of 4
                              | call 5           | call 3 holds 5",
     );
@@ -334,20 +334,20 @@ fn the_same_operation_is_the_same_call() {
         "2026-11-02T10:00:00 | open free        | 201
                              | key              | 201
                              | call 5 as 71     | call 1 holds 5
-                             | call 5 as 71 again | call 1 holds 5
+                             | call 5 as 71 | call 1 holds 5
          # The copy that was sent first may come last.
                              | call 5 as 71     | call 1 holds 5
                              | evict            | ok
                              | call 5 as 71     | call 1 holds 5
-                             | call 5 as 71 again | call 1 holds 5
+                             | call 5 as 71 | call 1 holds 5
                              | revoke 1         | 204
-                             | call 5 as 71 again | call 1 holds 5
+                             | call 5 as 71 | call 1 holds 5
                              | balance credits  | 45 available, 5 held, 0 spent
                              | settle 1 200     | settled 5
                              | settle 1 200     | settled 5
                              | settle 1 500     | settled 5
          # It has ended: nobody waits for this answer.
-                             | call 5 as 71 again | refused: cancelled
+                             | call 5 as 71 | refused: cancelled
                              | evict            | ok
                              | call 5 as 71     | refused: cancelled
                              | standing         | minute 4 of 5, day 49 of 50",

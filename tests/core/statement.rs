@@ -89,18 +89,16 @@ impl Teller {
             ["call", ref price @ ..] => {
                 let terms = terms(price);
                 let key = after(price, "key").map_or(1, |key| key.parse().unwrap());
-                let is_retry = price.contains(&"again");
                 let operation = after(price, "as").map_or_else(
                     || branch.operation(),
                     |operation| operation.parse().unwrap(),
                 );
-                let reply = branch.admit_as(operation, is_retry, key, terms);
+                let reply = branch.admit_as(operation, key, terms);
                 self.told_admission(&reply)
             }
             ["call_with_another_secret", cost] => {
                 let admit = tollgate::account::Admit {
                     operation: 1,
-                    is_retry: false,
                     key: tollgate::id::KeyNumber::new(1),
                     digest: crate::branch::digest_of(99),
                     method: "GET".into(),
