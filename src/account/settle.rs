@@ -160,7 +160,8 @@ impl Account {
         }
     }
 
-    /// Settles a call that is no longer open, from its row: a repeat gets the same answer, and a
+    /// Settles a call that is no longer open, from its row (which names the same operation): a
+    /// repeat gets the same answer, and a
     /// provisional end is replaced by the real one, as far as credits are there.
     pub fn settle_ended(
         &mut self,
@@ -186,8 +187,7 @@ impl Account {
         let is_provisional = matches!(
             outcome.state,
             CallState::UnknownReleased | CallState::UnknownCharged
-        ) && row.call.hold.operation == settle.operation
-            && self.state.latest <= outcome.at.plus(OPEN_TO_CHANGE);
+        ) && self.state.latest <= outcome.at.plus(OPEN_TO_CHANGE);
         if !is_provisional {
             return (as_it_stands, changes);
         }

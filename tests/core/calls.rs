@@ -355,6 +355,26 @@ fn the_same_operation_is_the_same_call() {
 }
 
 #[test]
+fn a_settle_that_does_not_know_the_operation_finds_no_call() {
+    statement(
+        "2026-11-02 | open prepaid            | 201
+                    | key                     | 201
+                    | grant credits 30 extra  | 201
+                    | call 5                  | call 1 holds 5
+                    | settle 1 200 as 7       | no such call
+                    | row 1                   | open
+                    | settle 1 200            | settled 5
+                    | settle 1 200 as 7       | no such call
+                    | settle 1 500 as 7       | no such call
+                    | call 5                  | call 2 holds 5
+         +5m        | tick                    | ok
+                    | settle 2 200 as 7       | no such call
+                    | row 2                   | unknown released 0
+                    | settle 3 200 as 7       | no such call",
+    );
+}
+
+#[test]
 fn a_failed_commit_leaves_everything_as_it_was() {
     statement(
         "2026-11-02T10:00:00 | open free        | 201

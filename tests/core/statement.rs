@@ -139,7 +139,10 @@ impl Teller {
             }
             ["settle", call, status, ref options @ ..] => {
                 let call: u64 = call.parse().unwrap();
-                let operation = branch.row(call).call.hold.operation;
+                let operation = after(options, "as").map_or_else(
+                    || branch.row(call).call.hold.operation,
+                    |operation| operation.parse().unwrap(),
+                );
                 let value = after(options, "reported").map(reported);
                 let answered = !options.contains(&"unreachable");
                 told(&branch.settle_as(operation, call, status.parse().unwrap(), value, answered))
