@@ -96,8 +96,9 @@ impl Account {
         let observes = self.policy.gateway.mode == Mode::Observe;
         let (parts, would_refuse) = match self.decide(&admit, clock) {
             Ok(parts) => (parts, None),
-            // Without a key there is nobody to count the call for.
-            Err(refusal) if observes && refusal != Refusal::UnknownKey => {
+            // Without a key there is nobody to count the call for, and what an account may have
+            // open is bounded in any mode.
+            Err(refusal) if observes && refusal != Refusal::UnknownKey && !self.is_full() => {
                 (Vec::new(), Some(refusal))
             }
             Err(refusal) => return (Err(refusal), changes),
@@ -106,6 +107,10 @@ impl Account {
         let admission = self.admission_of(&call, clock, would_refuse);
         self.add_open(call);
         (Ok(admission), changes)
+    }
+
+    fn is_full(&self) -> bool {
+        self.open.len() >= OPEN_CALLS_MAX
     }
 
     /// Whether this admission was given up, or its call has ended.
@@ -239,7 +244,7 @@ impl Account {
                 usage.is_some_and(|usage| usage.days.of(calendar.day_of(clock)) >= *limit)
             })
             .map(|_| calendar.next_day(clock));
-        let is_full = self.open.len() >= OPEN_CALLS_MAX;
+        let is_full = self.is_full();
         let in_flight = limits
             .requests_in_flight
             .map_or(is_full, |limit| is_full || open.requests >= limit)
