@@ -88,7 +88,7 @@ impl Account {
         self.book_due(clock, &mut changes);
         // A repeat: the copy that was sent first may come last.
         if let Some(call) = self.open_by(admit.operation) {
-            return (Ok(self.admission_of(call, clock, None)), changes);
+            return (Ok(self.admission_of(call, clock)), changes);
         }
         if self.is_over(admit.operation) {
             return (Err(Refusal::Cancelled), changes);
@@ -103,8 +103,16 @@ impl Account {
             }
             Err(refusal) => return (Err(refusal), changes),
         };
-        let call = self.count(admit, parts, observes, clock, &mut changes);
-        let admission = self.admission_of(&call, clock, would_refuse);
+        let hold = Hold {
+            operation: admit.operation,
+            terms: admit.terms.clone(),
+            parts,
+            deadline: clock.plus(self.policy.gateway.hold),
+            observed: observes,
+            would_refuse: would_refuse.map(Box::new),
+        };
+        let call = self.count(admit, hold, clock, &mut changes);
+        let admission = self.admission_of(&call, clock);
         self.add_open(call);
         (Ok(admission), changes)
     }
@@ -284,24 +292,10 @@ impl Account {
     }
 
     /// Past this line nothing can fail.
-    fn count(
-        &mut self,
-        admit: Admit,
-        parts: Vec<Part>,
-        observed: bool,
-        clock: Timestamp,
-        changes: &mut Changes,
-    ) -> Call {
+    fn count(&mut self, admit: Admit, hold: Hold, clock: Timestamp, changes: &mut Changes) -> Call {
         self.state.calls_admitted = self.state.calls_admitted.saturating_add(1);
         let number = CallNumber::new(self.state.calls_admitted).unwrap_or_default();
         self.open_month(number, changes);
-        let hold = Hold {
-            operation: admit.operation,
-            terms: admit.terms,
-            parts,
-            deadline: clock.plus(self.policy.gateway.hold),
-            observed,
-        };
         let call = Call {
             number,
             key: admit.key,
@@ -357,19 +351,14 @@ impl Account {
         }
     }
 
-    fn admission_of(
-        &self,
-        call: &Call,
-        clock: Timestamp,
-        would_refuse: Option<Refusal>,
-    ) -> Admission {
+    fn admission_of(&self, call: &Call, clock: Timestamp) -> Admission {
         Admission {
             call: call.number,
             held: sum_of(&call.hold.parts),
             standing: self.standing(call.key, Some(&call.hold.terms.pool), clock),
             plan: self.profile.plan.name.clone(),
             external_id: self.profile.external_id.clone(),
-            would_refuse,
+            would_refuse: call.hold.would_refuse.as_deref().cloned(),
         }
     }
 }

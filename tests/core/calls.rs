@@ -427,6 +427,21 @@ fn observing_refuses_nothing_charges_nothing_and_holds_nothing_for_a_refusal() {
 }
 
 #[test]
+fn a_repeated_admission_tells_again_what_enforcing_would_have_answered() {
+    statement(
+        "2026-11-02T10:00:00 | policy observe   | ok
+                             | open tight       | 201
+                             | key              | 201
+                             | call 50 as 71    | call 1 holds 0, would be 402 20 of 50
+                             | grant credits 90 extra | 201
+                             | call 50 as 71    | call 1 holds 0, would be 402 20 of 50
+                             | evict            | ok
+                             | call 50 as 71    | call 1 holds 0, would be 402 20 of 50
+                             | call 50          | call 2 holds 50",
+    );
+}
+
+#[test]
 fn a_clock_that_strays_holds_nobody_back_for_long() {
     statement(
         "2026-11-02T10:00:00 | open tight       | 201
