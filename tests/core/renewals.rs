@@ -94,6 +94,47 @@ fn a_402_counts_what_will_roll_over() {
 }
 
 #[test]
+fn a_402_counts_only_what_is_there_after_the_renewal() {
+    statement(
+        "2026-11-30T23:59:00 | open saver | 201
+                             | key        | 201
+                             | grant credits 7 extra until 2026-12-01 | 201
+                             | grant credits 7 promo until 2026-11-30T23:59:30 | 201
+                             | grant credits 7 promo until 2026-12-01T00:00:01 | 201
+         # 30 carried over, 100 new, and the 7 that expire later.
+                             | call 138   | 402 121 of 138
+                             | call 137   | 402 121 of 137, wait 60
+         +60s                | call 137   | call 1 holds 137",
+    );
+}
+
+#[test]
+fn a_402_counts_extra_credits_only_where_they_can_be_spent() {
+    statement(
+        "2026-11-30T23:59:00 | policy extra_needs_subscription | ok
+                             | open saver | 201
+                             | key        | 201
+                             | grant credits 50 extra | 201
+         # No paid plan: extra credits can be spent neither now nor then.
+                             | call 131   | 402 100 of 131
+                             | call 130   | 402 100 of 130, wait 60
+                             | plan calendar | 200
+                             | call 151   | 402 150 of 151
+                             | call 150   | call 1 holds 150
+                             | settle 1 200 | settled 150
+                             | call 100   | 402 0 of 100, wait 60
+                             | subscription cancelled | 200
+                             | call 100   | 402 0 of 100
+                             | subscription active | 200
+                             | grant credits 50 extra | 201
+                             | call 51    | 402 50 of 51, wait 60
+                             | call 150   | 402 50 of 150, wait 60
+                             | call 151   | 402 50 of 151
+         +60s                | call 150   | call 2 holds 150",
+    );
+}
+
+#[test]
 fn a_one_time_grant_is_given_once_per_account_and_plan() {
     statement(
         "2026-11-10 | open free           | 201
