@@ -75,9 +75,12 @@ fn a_job_ends_once() {
                              | settle 1            | settled 10
                              | settle 1            | AlreadySettled
                              | settle 1 credits 3  | AlreadySettled
+                             | settle 1 credits 11 | AlreadySettled
+                             | settle 1 value 1    | AlreadySettled
                              | release 2           | released 0
                              | release 2           | AlreadyReleased
                              | settle 2            | AlreadyReleased
+                             | settle 2 credits 11 | AlreadyReleased
          # Nothing changes with a word that is refused.
                              | settle 3 credits 11 | AboveHold
                              | row 3               | job 0
