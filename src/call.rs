@@ -3,6 +3,7 @@
 use minicbor::{Decode, Encode};
 
 use crate::{
+    account::Refusal,
     credits::Credits,
     id::{CallNumber, KeyNumber},
     ledger::{Part, sum_of},
@@ -29,6 +30,9 @@ pub struct Hold {
     /// The gateway only observes: whatever happens, nothing is charged.
     #[n(4)]
     pub observed: bool,
+    /// What enforcing would have answered, where the gateway only observes.
+    #[n(5)]
+    pub would_refuse: Option<Box<Refusal>>,
 }
 
 /// An open call.

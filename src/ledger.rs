@@ -385,6 +385,15 @@ impl Book {
         }
     }
 
+    /// A charge on these lots was confirmed: they are kept for as long as it can be refunded.
+    pub fn touch(&mut self, parts: &[Part], now: Timestamp) {
+        for part in parts {
+            if let Some(lot) = self.lot_mut(part.lot) {
+                lot.touched_at = lot.touched_at.max(now);
+            }
+        }
+    }
+
     /// Gives back a part that an ended call was charged. Says whether it came back to a lot that
     /// had expired meanwhile.
     pub fn give_back(&mut self, charged: Part, now: Timestamp) -> bool {

@@ -125,11 +125,11 @@ fn as_len(limit: u32) -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
-/// How many days back a count is kept, so that a clock that strays over midnight and comes back
-/// finds the day's count as it was.
-const DAYS_KEPT: usize = 3;
+/// How many days' counts are kept, so that a clock that strays over three other days, wherever
+/// they lie, and comes back finds the day's count as it was.
+const DAYS_KEPT: usize = 4;
 
-/// Counts per day of the clock as read.
+/// Counts per day of the clock as read, the day that was counted last at the back.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(transparent)]
 pub struct DayCounts(#[n(0)] VecDeque<(Day, u32)>);
@@ -146,14 +146,12 @@ impl DayCounts {
 
     /// Adds one to the count of `day`.
     pub fn count(&mut self, day: Day) {
-        if let Some((_, count)) = self.0.iter_mut().find(|(counted, _)| *counted == day) {
-            *count = count.saturating_add(1);
-            return;
-        }
+        let count = self.of(day).saturating_add(1);
+        self.0.retain(|(counted, _)| *counted != day);
         while self.0.len() >= DAYS_KEPT {
             self.0.pop_front();
         }
-        self.0.push_back((day, 1));
+        self.0.push_back((day, count));
     }
 
     /// Takes one from the count of `day`.
@@ -278,6 +276,28 @@ mod tests {
         assert_eq!((counts.of(today), counts.of(tomorrow)), (2, 1));
         counts.uncount(today);
         assert_eq!(counts.of(today), 1);
+    }
+
+    #[test]
+    fn a_clock_that_strays_over_three_other_days_forgets_no_count() {
+        let calendar = crate::time::Calendar::default();
+        let day = |days: i64| calendar.day_of(at(days * 86_400_000));
+        for strays in [[1, 2, 3], [-1, -2, -3], [-9_000, 9_000, 1], [700, -1, 701]] {
+            let mut counts = DayCounts::default();
+            for past in -5..0 {
+                counts.count(day(past));
+            }
+            for (index, stray) in strays.into_iter().enumerate() {
+                counts.count(day(0));
+                counts.count(day(stray));
+                counts.count(day(stray));
+                assert_eq!(counts.of(day(0)) as usize, index + 1, "{strays:?}");
+            }
+            for stray in strays {
+                counts.count(day(stray));
+            }
+            assert_eq!(counts.of(day(0)), 3, "{strays:?}");
+        }
     }
 
     proptest! {

@@ -273,7 +273,11 @@ impl<S: Store> Object<S> {
         if settled.is_some() {
             return Ok(Reply::Settled(settled));
         }
-        let Some(row) = self.row_of(settle.call)? else {
+        // Whoever does not know the operation is told nothing of the call.
+        let row = self
+            .row_of(settle.call)?
+            .filter(|row| row.call.hold.operation == settle.operation);
+        let Some(row) = row else {
             return Ok(Reply::Settled(None));
         };
         let (settled, changes) = self.awake()?.settle_ended(settle, &row, clock);

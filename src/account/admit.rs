@@ -30,26 +30,23 @@ pub struct Admit {
     /// The operation id: a repeat with the same one is the same admission.
     #[n(0)]
     pub operation: u64,
-    /// Whether this is sent again. Only told: every admission is looked up by its operation.
-    #[n(1)]
-    pub is_retry: bool,
     /// The key.
-    #[n(2)]
+    #[n(1)]
     pub key: KeyNumber,
     /// SHA-256 of the secret part that was presented.
-    #[n(3)]
+    #[n(2)]
     pub digest: SecretDigest,
     /// The method, as it will be listed.
-    #[n(4)]
+    #[n(3)]
     pub method: String,
     /// The route's template, as it will be listed.
-    #[n(5)]
+    #[n(4)]
     pub endpoint: String,
     /// What it costs.
-    #[n(6)]
+    #[n(5)]
     pub terms: Terms,
     /// Refusals that the isolate has repeated for this key since it last told. Not read yet.
-    #[n(7)]
+    #[n(6)]
     pub repeated_refusals: u32,
 }
 
@@ -89,9 +86,9 @@ impl Account {
     ) -> (Result<Admission, Refusal>, Changes) {
         let mut changes = Changes::default();
         self.book_due(clock, &mut changes);
-        // Whether or not it says that it is a retry: the copy sent first may come last.
+        // A repeat: the copy that was sent first may come last.
         if let Some(call) = self.open_by(admit.operation) {
-            return (Ok(self.admission_of(call, clock, None)), changes);
+            return (Ok(self.admission_of(call, clock)), changes);
         }
         if self.is_over(admit.operation) {
             return (Err(Refusal::Cancelled), changes);
@@ -99,16 +96,29 @@ impl Account {
         let observes = self.policy.gateway.mode == Mode::Observe;
         let (parts, would_refuse) = match self.decide(&admit, clock) {
             Ok(parts) => (parts, None),
-            // Without a key there is nobody to count the call for.
-            Err(refusal) if observes && refusal != Refusal::UnknownKey => {
+            // Without a key there is nobody to count the call for, and what an account may have
+            // open is bounded in any mode.
+            Err(refusal) if observes && refusal != Refusal::UnknownKey && !self.is_full() => {
                 (Vec::new(), Some(refusal))
             }
             Err(refusal) => return (Err(refusal), changes),
         };
-        let call = self.count(admit, parts, observes, clock, &mut changes);
-        let admission = self.admission_of(&call, clock, would_refuse);
+        let hold = Hold {
+            operation: admit.operation,
+            terms: admit.terms.clone(),
+            parts,
+            deadline: clock.plus(self.policy.gateway.hold),
+            observed: observes,
+            would_refuse: would_refuse.map(Box::new),
+        };
+        let call = self.count(admit, hold, clock, &mut changes);
+        let admission = self.admission_of(&call, clock);
         self.add_open(call);
         (Ok(admission), changes)
+    }
+
+    fn is_full(&self) -> bool {
+        self.open.len() >= OPEN_CALLS_MAX
     }
 
     /// Whether this admission was given up, or its call has ended.
@@ -242,7 +252,7 @@ impl Account {
                 usage.is_some_and(|usage| usage.days.of(calendar.day_of(clock)) >= *limit)
             })
             .map(|_| calendar.next_day(clock));
-        let is_full = self.open.len() >= OPEN_CALLS_MAX;
+        let is_full = self.is_full();
         let in_flight = limits
             .requests_in_flight
             .map_or(is_full, |limit| is_full || open.requests >= limit)
@@ -282,24 +292,10 @@ impl Account {
     }
 
     /// Past this line nothing can fail.
-    fn count(
-        &mut self,
-        admit: Admit,
-        parts: Vec<Part>,
-        observed: bool,
-        clock: Timestamp,
-        changes: &mut Changes,
-    ) -> Call {
+    fn count(&mut self, admit: Admit, hold: Hold, clock: Timestamp, changes: &mut Changes) -> Call {
         self.state.calls_admitted = self.state.calls_admitted.saturating_add(1);
         let number = CallNumber::new(self.state.calls_admitted).unwrap_or_default();
         self.open_month(number, changes);
-        let hold = Hold {
-            operation: admit.operation,
-            terms: admit.terms,
-            parts,
-            deadline: clock.plus(self.policy.gateway.hold),
-            observed,
-        };
         let call = Call {
             number,
             key: admit.key,
@@ -355,19 +351,14 @@ impl Account {
         }
     }
 
-    fn admission_of(
-        &self,
-        call: &Call,
-        clock: Timestamp,
-        would_refuse: Option<Refusal>,
-    ) -> Admission {
+    fn admission_of(&self, call: &Call, clock: Timestamp) -> Admission {
         Admission {
             call: call.number,
             held: sum_of(&call.hold.parts),
             standing: self.standing(call.key, Some(&call.hold.terms.pool), clock),
             plan: self.profile.plan.name.clone(),
             external_id: self.profile.external_id.clone(),
-            would_refuse,
+            would_refuse: call.hold.would_refuse.as_deref().cloned(),
         }
     }
 }

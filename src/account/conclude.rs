@@ -7,6 +7,7 @@ use crate::{
     call::{CallRow, CallState, Outcome},
     credits::Credits,
     ledger::EntryKind,
+    policy::Mode,
     price::{Quantity, Terms},
     time::{Span, Timestamp},
 };
@@ -60,22 +61,22 @@ impl Account {
             .map_or(CallState::Open, |outcome| outcome.state);
         let ended_at = row.outcome.as_ref().map_or(clock, |outcome| outcome.at);
         let is_late = self.state.latest.max(clock) > ended_at.plus(OPEN_TO_CHANGE);
-        let told = match &word {
-            Word::Settle(told) => Some(self.told(&row.call.hold.terms, row, *told)?),
-            Word::Release { .. } => None,
-        };
-        match (state, told) {
-            (CallState::Open | CallState::Job, told) => Ok(self.end_open(row, told, clock)),
-            (CallState::UnknownReleased | CallState::UnknownCharged, told) if !is_late => {
-                Ok(self.replace(row, told, EntryKind::Corrected, word, clock))
+        match (state, &word) {
+            (CallState::Open | CallState::Job, word) => {
+                let charge = self.charge_of(row, word)?;
+                Ok(self.end_open(row, charge, clock))
             }
-            (CallState::Settled | CallState::UnknownCharged, Some(_)) => {
+            (CallState::UnknownReleased | CallState::UnknownCharged, told) if !is_late => {
+                let charge = self.charge_of(row, told)?;
+                Ok(self.replace(row, charge, EntryKind::Corrected, word, clock))
+            }
+            (CallState::Settled | CallState::UnknownCharged, Word::Settle(_)) => {
                 Err(Rejected::AlreadySettled)
             }
-            (CallState::Settled, None) if !is_late => {
+            (CallState::Settled, Word::Release { .. }) if !is_late => {
                 Ok(self.replace(row, None, EntryKind::Refunded, word, clock))
             }
-            (CallState::Settled | CallState::UnknownCharged, None) => {
+            (CallState::Settled | CallState::UnknownCharged, Word::Release { .. }) => {
                 Err(Rejected::TooLateToRefund)
             }
             (
@@ -88,7 +89,16 @@ impl Account {
         }
     }
 
-    /// What a settle charges: never more than the call held when it was admitted.
+    /// What is charged by this word; `None` where everything goes back.
+    fn charge_of(&self, row: &CallRow, word: &Word) -> Result<Option<Credits>, Rejected> {
+        match word {
+            Word::Settle(told) => Ok(Some(self.told(&row.call.hold.terms, row, *told)?)),
+            Word::Release { .. } => Ok(None),
+        }
+    }
+
+    /// What a settle charges: never more than the call held when it was admitted, and nothing
+    /// where the gateway only observes.
     fn told(&self, terms: &Terms, row: &CallRow, told: Told) -> Result<Credits, Rejected> {
         let held = terms.most.min(row.call.held().max(terms.least));
         let charge = match told {
@@ -99,7 +109,7 @@ impl Account {
                 meter.price(value).ok_or(Rejected::AboveHold(held))?
             }
         };
-        if row.call.hold.observed {
+        if row.call.hold.observed || self.policy.gateway.mode == Mode::Observe {
             return Ok(Credits::ZERO);
         }
         if charge > held {

@@ -141,7 +141,7 @@ impl Account {
         };
         let carried = grant.rollover.min(rest);
         let ends_at = self.cycle_end(grant.renews, at);
-        self.start_cycle(&grant, at, changes);
+        // First, so that of two lots with the same end it is the older one, and spent first.
         if !carried.is_zero() {
             let reference = Some(self.grant_reference(&grant, at));
             let moment = self.moment(at);
@@ -158,6 +158,7 @@ impl Account {
             );
             changes.enter(entry);
         }
+        self.start_cycle(&grant, at, changes);
     }
 
     /// Issues a recurring grant for the cycle that starts, or runs, at `at`.

@@ -143,14 +143,14 @@ impl Account {
         if !settle.answered || !terms.charge_on.holds(settle.status) {
             return released;
         }
-        if observed || self.policy.gateway.mode == Mode::Observe {
-            return released;
-        }
         if terms.job.is_some() {
             return Verdict {
                 state: CallState::Job,
                 ..released
             };
+        }
+        if observed || self.policy.gateway.mode == Mode::Observe {
+            return released;
         }
         let charge = terms.charge(held, settle.reported.unwrap_or(Reported::Unreadable));
         Verdict {
@@ -160,7 +160,8 @@ impl Account {
         }
     }
 
-    /// Settles a call that is no longer open, from its row: a repeat gets the same answer, and a
+    /// Settles a call that is no longer open, from its row (which names the same operation): a
+    /// repeat gets the same answer, and a
     /// provisional end is replaced by the real one, as far as credits are there.
     pub fn settle_ended(
         &mut self,
@@ -186,8 +187,7 @@ impl Account {
         let is_provisional = matches!(
             outcome.state,
             CallState::UnknownReleased | CallState::UnknownCharged
-        ) && row.call.hold.operation == settle.operation
-            && self.state.latest <= outcome.at.plus(OPEN_TO_CHANGE);
+        ) && self.state.latest <= outcome.at.plus(OPEN_TO_CHANGE);
         if !is_provisional {
             return (as_it_stands, changes);
         }
@@ -267,6 +267,9 @@ impl Account {
         let charge = end.charge;
         let before = sum_of(charged_before);
         let now = self.state.latest;
+        if let Some(book) = self.state.ledger.book_mut(pool) {
+            book.touch(charged_before, now);
+        }
         if charge > before {
             let missing = charge.saturating_sub(before);
             let spending = self.spending(pool, now);

@@ -3,10 +3,13 @@ use super::*;
 use proptest::prelude::*;
 
 use crate::{
-    account::{Edit, NewAccount, NewGrant, PatchAccount, Status, StatusChange},
+    account::{
+        Adjustment, Edit, NewAccount, NewGrant, PatchAccount, Status, StatusChange, Told, Word,
+    },
     credits::Credits,
-    id::ExternalId,
+    id::{CallNumber, ExternalId},
     policy::Source,
+    price::Quantity,
     protocol::{self, UsageQuery},
     time::Timestamp,
 };
@@ -357,6 +360,155 @@ fn a_grant_is_read_to_the_last_credit() {
 }
 
 #[test]
+fn an_adjustment_is_read_to_the_last_credit() {
+    let adjusted = |amount: &str| {
+        let body = format!(r#"{{"pool":"credits","amount":{amount},"reason":"ticket 7"}}"#);
+        match command("POST", "/accounts/acme/adjustments", &body) {
+            Command::Adjust(adjustment) => adjustment,
+            other => panic!("{other:?}"),
+        }
+    };
+    for (amount, takes_away, credits) in [
+        ("1", false, 1),
+        ("-1", true, 1),
+        ("9007199254740991", false, Credits::MAX.get()),
+        ("-9007199254740991", true, Credits::MAX.get()),
+    ] {
+        let expected = Adjustment {
+            pool: "credits".to_owned(),
+            credits: Credits::new(credits).unwrap(),
+            takes_away,
+            reason: "ticket 7".to_owned(),
+        };
+        assert_eq!(adjusted(amount), expected, "{amount}");
+    }
+    for amount in [
+        "0",
+        "-0",
+        "+1",
+        "--1",
+        "1.0",
+        "1e2",
+        "9007199254740992",
+        "-9007199254740992",
+        "18446744073709551616",
+        "\"1\"",
+        "null",
+    ] {
+        let body = format!(r#"{{"pool":"credits","amount":{amount},"reason":"x"}}"#);
+        let refused = send("POST", "/accounts/acme/adjustments", &body);
+        // A plus sign is no JSON at all, nor are two minus signs.
+        let is_json = !amount.starts_with('+') && !amount.starts_with("--");
+        let (field, detail) = complaint(refused);
+        assert_eq!(field.as_deref(), is_json.then_some("amount"), "{detail}");
+    }
+}
+
+#[test]
+fn the_end_of_a_call_is_told_by_its_id() {
+    let settle = |told| Word::Settle(told);
+    let release = |reason: Option<&str>| Word::Release {
+        reason: reason.map(str::to_owned),
+    };
+    let credits = |amount| Told::Credits(Credits::new(amount).unwrap());
+    let value = |text| Told::Value(Quantity::parse(text).unwrap());
+    for (verb, body, word) in [
+        ("settle", "", settle(Told::Hold)),
+        ("settle", "{}", settle(Told::Hold)),
+        (
+            "settle",
+            r#"{"credits":null,"value":null}"#,
+            settle(Told::Hold),
+        ),
+        ("settle", r#"{"credits":0}"#, settle(credits(0))),
+        ("settle", r#"{"credits":15}"#, settle(credits(15))),
+        ("settle", r#"{"value":180}"#, settle(value("180"))),
+        ("settle", r#"{"value":0.125}"#, settle(value("0.125"))),
+        ("release", "", release(None)),
+        ("release", "{}", release(None)),
+        ("release", r#"{"reason":null}"#, release(None)),
+        ("release", r#"{"reason":"noise"}"#, release(Some("noise"))),
+    ] {
+        for idempotency_key in [None, Some("order-1")] {
+            let sent = Sent {
+                idempotency_key,
+                content_type: (!body.is_empty()).then_some("application/json"),
+                body: body.as_bytes(),
+                ..JSON
+            };
+            let request = read("POST", &format!("/calls/call_a_b_7/{verb}"), &sent);
+            let Ok(AdminRequest::Manage {
+                account: id,
+                manage,
+                region: None,
+            }) = request
+            else {
+                panic!("{verb} {body}: {request:?}");
+            };
+            assert_eq!(id, account("a_b"));
+            assert_eq!(manage.idempotency.is_some(), idempotency_key.is_some());
+            let call = CallNumber::new(7).unwrap();
+            let word = word.clone();
+            assert_eq!(manage.command, Command::EndCall { call, word }, "{body}");
+        }
+    }
+    assert_eq!(
+        read("GET", "/calls/call_a_b_7", &Sent::default()),
+        Ok(about(
+            account("a_b"),
+            Command::ShowCall(CallNumber::new(7).unwrap()),
+            None
+        ))
+    );
+}
+
+#[test]
+fn a_call_id_of_another_shape_names_no_call() {
+    for call in [
+        "7",
+        "call_7",
+        "call_acme",
+        "call_acme_",
+        "call_acme_07",
+        "call_acme_-1",
+        "call_acme_1.0",
+        "call_acme_9007199254740992",
+        "call_acme_18446744073709551616",
+        "call__1",
+        "CALL_acme_1",
+        "key_acme_1",
+        "call_ac.me_1",
+        "call_acme_1%20",
+    ] {
+        for (method, after) in [("GET", ""), ("POST", "/settle"), ("POST", "/release")] {
+            let path = format!("/calls/{call}{after}");
+            let (field, detail) = complaint(read(method, &path, &Sent::default()));
+            assert_eq!(field.as_deref(), Some("call"), "{path} {detail}");
+        }
+    }
+}
+
+#[test]
+fn the_origins_token_ends_calls_and_nothing_else() {
+    for (method, template, _, _) in ENDPOINTS {
+        let path = template
+            .replace("{id}", "acme")
+            .replace("{key}", "key_acme_1")
+            .replace("{call}", "call_acme_1");
+        let path = format!("/_tollgate/v1{path}");
+        let code_for = |who| Endpoint::find(method, &path, Ok(who)).err().map(|e| e.code);
+        let ends = path.ends_with("/settle") || path.ends_with("/release");
+        let is_open = ends || path.ends_with("/healthz");
+        let refused = (!is_open).then_some(Code::OutOfScope);
+        assert_eq!(code_for(Operator::Origin), refused, "{method} {path}");
+        assert_eq!(code_for(Operator::Admin), None, "{method} {path}");
+        let reads = method == "GET";
+        let refused = (!reads).then_some(Code::OutOfScope);
+        assert_eq!(code_for(Operator::ReadOnly), refused, "{method} {path}");
+    }
+}
+
+#[test]
 fn a_key_needs_no_more_than_to_be_asked_for() {
     for (body, name) in [
         ("", None),
@@ -610,6 +762,97 @@ fn a_wrong_field_is_named_with_what_was_expected_and_found() {
         ),
         (
             "POST",
+            "/accounts/acme/adjustments",
+            r#"{"pool":"credits","amount":1}"#,
+            "reason",
+            "found nothing",
+        ),
+        (
+            "POST",
+            "/accounts/acme/adjustments",
+            r#"{"amount":1,"reason":"x"}"#,
+            "pool",
+            "found nothing",
+        ),
+        (
+            "POST",
+            "/accounts/acme/adjustments",
+            r#"{"pool":"credits","amount":1,"reason":"x","source":"extra"}"#,
+            "source",
+            "unknown field",
+        ),
+        (
+            "POST",
+            "/calls/call_acme_1/settle",
+            r#"{"credits":-1}"#,
+            "credits",
+            "found -1",
+        ),
+        (
+            "POST",
+            "/calls/call_acme_1/settle",
+            r#"{"credits":1.5}"#,
+            "credits",
+            "found 1.5",
+        ),
+        (
+            "POST",
+            "/calls/call_acme_1/settle",
+            r#"{"credits":1,"credits":1}"#,
+            "credits",
+            "found twice",
+        ),
+        (
+            "POST",
+            "/calls/call_acme_1/settle",
+            r#"{"credits":1,"value":1}"#,
+            "value",
+            "either credits or value",
+        ),
+        (
+            "POST",
+            "/calls/call_acme_1/settle",
+            r#"{"value":"180"}"#,
+            "value",
+            "found \"180\"",
+        ),
+        (
+            "POST",
+            "/calls/call_acme_1/settle",
+            r#"{"value":1e3}"#,
+            "value",
+            "found 1e3",
+        ),
+        (
+            "POST",
+            "/calls/call_acme_1/settle",
+            r#"{"value":0.1234}"#,
+            "value",
+            "found 0.1234",
+        ),
+        (
+            "POST",
+            "/calls/call_acme_1/settle",
+            r#"{"reason":"x"}"#,
+            "reason",
+            "unknown field",
+        ),
+        (
+            "POST",
+            "/calls/call_acme_1/release",
+            r#"{"reason":""}"#,
+            "reason",
+            "found \"\"",
+        ),
+        (
+            "POST",
+            "/calls/call_acme_1/release",
+            r#"{"credits":1}"#,
+            "credits",
+            "unknown field",
+        ),
+        (
+            "POST",
             "/accounts/acme/grants",
             r#"{"amount":1,"source":"extra"}"#,
             "pool",
@@ -762,9 +1005,13 @@ fn what_opens_accounts_or_makes_credits_needs_an_idempotency_key() {
     let open = br#"{"plan":"free"}"#.as_slice();
     let longest = "k".repeat(255);
     let too_long = "k".repeat(256);
+    let adjust = br#"{"pool":"credits","amount":-1,"reason":"x"}"#.as_slice();
     for (path, body, required) in [
         ("/accounts", open, true),
         ("/accounts/acme/grants", grant, true),
+        ("/accounts/acme/adjustments", adjust, true),
+        ("/calls/call_acme_1/settle", b"{}".as_slice(), false),
+        ("/calls/call_acme_1/release", b"{}".as_slice(), false),
         ("/accounts/acme/keys", b"{}".as_slice(), false),
     ] {
         let sent = |idempotency_key| Sent {
@@ -858,7 +1105,8 @@ fn path_of_something() -> impl Strategy<Value = (&'static str, String)> {
     let endpoints = ENDPOINTS.map(|(method, template, _, _)| {
         let path = template
             .replace("{id}", "acme")
-            .replace("{key}", "key_acme_1");
+            .replace("{key}", "key_acme_1")
+            .replace("{call}", "call_acme_1");
         (method, path)
     });
     prop::sample::select(endpoints.to_vec())
@@ -882,6 +1130,8 @@ fn body_of_something() -> impl Strategy<Value = Vec<u8>> {
         "expires_at",
         "reference",
         "billing_day",
+        "credits",
+        "value",
     ]);
     let value = prop_oneof![
         any::<String>().prop_map(|text| serde_json::to_string(&text).unwrap()),

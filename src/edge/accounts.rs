@@ -40,16 +40,10 @@ impl Objects {
     /// # Errors
     /// The object cannot answer. Whether it admitted the call is not known: see
     /// [`Objects::give_up`].
-    pub async fn admit(
-        &self,
-        account: &AccountId,
-        mut admit: Admit,
-    ) -> Result<Answer, Unavailable> {
-        match self.ask(account, &Request::Admit(admit.clone())).await {
-            Err(unavailable) if unavailable.may_retry => {
-                admit.is_retry = true;
-                self.ask(account, &Request::Admit(admit)).await
-            }
+    pub async fn admit(&self, account: &AccountId, admit: Admit) -> Result<Answer, Unavailable> {
+        let request = Request::Admit(admit);
+        match self.ask(account, &request).await {
+            Err(unavailable) if unavailable.may_retry => self.ask(account, &request).await,
             answered => answered,
         }
     }

@@ -609,7 +609,6 @@ impl Gateway {
         }
         let admit = Admit {
             operation: visit.operation,
-            is_retry: false,
             key: fare.key.key,
             digest: fare.key.digest,
             method: visit.method.clone(),

@@ -84,7 +84,8 @@ pub fn audit_calls(store: &MemoryStore) -> Result<(), String> {
         let is_free = match outcome.state {
             CallState::Open | CallState::Released | CallState::Cancelled | CallState::Job => true,
             CallState::UnknownReleased | CallState::Refunded => true,
-            CallState::Settled => outcome.status.is_none_or(|status| status >= 400),
+            // Without a status the origin's word came, and not the gateway's.
+            CallState::Settled => outcome.status.is_some_and(|status| status >= 400),
             CallState::UnknownCharged => false,
         };
         if is_free && charged > 0 {

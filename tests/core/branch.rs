@@ -6,7 +6,7 @@ use serde_json::Value;
 use tollgate::{
     account::{
         Admit, Cancel, Fingerprint, NewAccount, NewGrant, NewKey, PatchAccount, Status,
-        StatusChange,
+        StatusChange, Word,
     },
     call::{CallRow, Settle},
     id::{AccountId, CallNumber, KeyNumber},
@@ -168,10 +168,9 @@ impl Branch {
         })
     }
 
-    pub fn admit_as(&mut self, operation: u64, is_retry: bool, key: u32, terms: Terms) -> Reply {
+    pub fn admit_as(&mut self, operation: u64, key: u32, terms: Terms) -> Reply {
         let admit = Admit {
             operation,
-            is_retry,
             key: KeyNumber::new(key),
             digest: digest_of(key),
             method: "POST".into(),
@@ -185,7 +184,7 @@ impl Branch {
     /// A lone caller with key 1.
     pub fn call(&mut self, terms: Terms) -> Reply {
         let operation = self.operation();
-        self.admit_as(operation, false, 1, terms)
+        self.admit_as(operation, 1, terms)
     }
 
     pub fn settle_as(
@@ -211,6 +210,12 @@ impl Branch {
     pub fn settle(&mut self, call: u64, status: u16) -> Reply {
         let operation = self.row(call).call.hold.operation;
         self.settle_as(operation, call, status, None, true)
+    }
+
+    /// The origin's word on how a call ended.
+    pub fn end_call(&mut self, call: u64, word: Word, idempotency: Option<Fingerprint>) -> Reply {
+        let call = CallNumber::new(call).expect("a call's number");
+        self.manage(Command::EndCall { call, word }, idempotency)
     }
 
     pub fn cancel(&mut self, operation: u64) -> Reply {

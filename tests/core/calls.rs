@@ -313,7 +313,7 @@ fn an_undone_admission_takes_nothing_and_its_number_is_gone() {
                              | row 1            | undone 0
          # Late copies of its admission, or of its settlement, change nothing.
          +1s                 | call 5 as 71     | refused: cancelled
-                             | call 5 as 71 again | refused: cancelled
+                             | call 5 as 71 | refused: cancelled
                              | cancel 71        | cancelled
                              | standing         | minute 2 of 3, day 3 of 4
                              | settle 1 200     | undone 0
@@ -322,7 +322,7 @@ fn an_undone_admission_takes_nothing_and_its_number_is_gone() {
                              | cancel 73        | cancelled
                              | evict            | ok
                              | call 5 as 73     | refused: cancelled
-                             | call 5 as 73 again | refused: cancelled
+                             | call 5 as 73 | refused: cancelled
                              | standing         | minute 2 of 3, day 3 of 4
                              | call 5           | call 3 holds 5",
     );
@@ -334,23 +334,43 @@ fn the_same_operation_is_the_same_call() {
         "2026-11-02T10:00:00 | open free        | 201
                              | key              | 201
                              | call 5 as 71     | call 1 holds 5
-                             | call 5 as 71 again | call 1 holds 5
+                             | call 5 as 71 | call 1 holds 5
          # The copy that was sent first may come last.
                              | call 5 as 71     | call 1 holds 5
                              | evict            | ok
                              | call 5 as 71     | call 1 holds 5
-                             | call 5 as 71 again | call 1 holds 5
+                             | call 5 as 71 | call 1 holds 5
                              | revoke 1         | 204
-                             | call 5 as 71 again | call 1 holds 5
+                             | call 5 as 71 | call 1 holds 5
                              | balance credits  | 45 available, 5 held, 0 spent
                              | settle 1 200     | settled 5
                              | settle 1 200     | settled 5
                              | settle 1 500     | settled 5
          # It has ended: nobody waits for this answer.
-                             | call 5 as 71 again | refused: cancelled
+                             | call 5 as 71 | refused: cancelled
                              | evict            | ok
                              | call 5 as 71     | refused: cancelled
                              | standing         | minute 4 of 5, day 49 of 50",
+    );
+}
+
+#[test]
+fn a_settle_that_does_not_know_the_operation_finds_no_call() {
+    statement(
+        "2026-11-02 | open prepaid            | 201
+                    | key                     | 201
+                    | grant credits 30 extra  | 201
+                    | call 5                  | call 1 holds 5
+                    | settle 1 200 as 7       | no such call
+                    | row 1                   | open
+                    | settle 1 200            | settled 5
+                    | settle 1 200 as 7       | no such call
+                    | settle 1 500 as 7       | no such call
+                    | call 5                  | call 2 holds 5
+         +5m        | tick                    | ok
+                    | settle 2 200 as 7       | no such call
+                    | row 2                   | unknown released 0
+                    | settle 3 200 as 7       | no such call",
     );
 }
 
@@ -403,6 +423,21 @@ fn observing_refuses_nothing_charges_nothing_and_holds_nothing_for_a_refusal() {
                              | settle 5 200     | released 0
                              | call 5           | 403 unpaid
                              | balance credits  | 20 available, 0 held, 0 spent, renews 2026-12-01",
+    );
+}
+
+#[test]
+fn a_repeated_admission_tells_again_what_enforcing_would_have_answered() {
+    statement(
+        "2026-11-02T10:00:00 | policy observe   | ok
+                             | open tight       | 201
+                             | key              | 201
+                             | call 50 as 71    | call 1 holds 0, would be 402 20 of 50
+                             | grant credits 90 extra | 201
+                             | call 50 as 71    | call 1 holds 0, would be 402 20 of 50
+                             | evict            | ok
+                             | call 50 as 71    | call 1 holds 0, would be 402 20 of 50
+                             | call 50          | call 2 holds 50",
     );
 }
 

@@ -14,6 +14,7 @@
 mod auditor;
 mod branch;
 mod calls;
+mod jobs;
 mod memory_store;
 mod properties;
 mod renewals;

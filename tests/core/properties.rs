@@ -131,7 +131,7 @@ impl Step {
             }
             Self::Call { key, terms } => {
                 let operation = branch.operation();
-                branch.admit_as(operation, false, *key, terms.clone())
+                branch.admit_as(operation, *key, terms.clone())
             }
             Self::Settle { back, status } => branch.settle(nth_latest(branch, *back)?, *status),
             Self::Cancel { back } => {
@@ -244,11 +244,11 @@ proptest! {
         }
         branch.object.store_mut().commits_to_fail = 0;
         let operation = branch.operation();
-        let first = branch.admit_as(operation, false, 1, terms.clone());
+        let first = branch.admit_as(operation, 1, terms.clone());
         let before = branch.balance("credits");
         let rows = branch.store().rows_written;
-        for is_retry in [false, true] {
-            prop_assert_eq!(&first, &branch.admit_as(operation, is_retry, 1, terms.clone()));
+        for _ in 0..2 {
+            prop_assert_eq!(&first, &branch.admit_as(operation, 1, terms.clone()));
         }
         prop_assert_eq!(rows, branch.store().rows_written);
         prop_assert_eq!(before, branch.balance("credits"));

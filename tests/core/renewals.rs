@@ -58,13 +58,26 @@ fn what_rolls_over_does_so_once() {
                     | settle 1 200        | settled 50
                     | entries             | 2026-11-10 renewed credits +100 = 100
          2026-12-01 | balance credits     | 130 available, 0 held, 50 spent, renews 2027-01-01
-                    | entries             | 2026-12-01 expired credits -50 = 0; 2026-12-01 renewed credits +100 = 100; 2026-12-01 rolled over credits +30 = 130
+                    | entries             | 2026-12-01 expired credits -50 = 0; 2026-12-01 rolled over credits +30 = 30; 2026-12-01 renewed credits +100 = 130
          # The month's 100 roll 30 again; the old 30 do not.
          2027-01-01 | balance credits     | 130 available, 0 held, 50 spent, renews 2027-02-01
-                    | entries             | 2027-01-01 expired credits -100 = 30; 2027-01-01 renewed credits +100 = 130; 2027-01-01 rolled over credits +30 = 160; 2027-01-01 expired credits -30 = 130
+                    | entries             | 2027-01-01 expired credits -100 = 30; 2027-01-01 rolled over credits +30 = 60; 2027-01-01 renewed credits +100 = 160; 2027-01-01 expired credits -30 = 130
                     | call 120            | call 2 holds 120
                     | settle 2 200        | settled 120
-         2027-02-01 | balance credits     | 100 available, 0 held, 170 spent, renews 2027-03-01",
+         2027-02-01 | balance credits     | 110 available, 0 held, 170 spent, renews 2027-03-01",
+    );
+}
+
+#[test]
+fn what_was_carried_over_is_spent_before_the_new_grant() {
+    statement(
+        "2026-11-10 | open saver          | 201
+                    | key                 | 201
+         2026-12-01 | call 40             | call 1 holds 40
+                    | settle 1 200        | settled 40
+                    | lots credits        | subscription 100, 100 expired; subscription 30, 30 spent; subscription 100, 10 spent, 90 available
+         # It rolls 30 of its own again: what was carried over is gone, unspent or spent.
+         2027-01-01 | balance credits     | 130 available, 0 held, 40 spent, renews 2027-02-01",
     );
 }
 
@@ -77,6 +90,47 @@ fn a_402_counts_what_will_roll_over() {
                              | call 130   | 402 100 of 130, wait 60
          +59s                | call 130   | 402 100 of 130, wait 1
          +1s                 | call 130   | call 1 holds 130",
+    );
+}
+
+#[test]
+fn a_402_counts_only_what_is_there_after_the_renewal() {
+    statement(
+        "2026-11-30T23:59:00 | open saver | 201
+                             | key        | 201
+                             | grant credits 7 extra until 2026-12-01 | 201
+                             | grant credits 7 promo until 2026-11-30T23:59:30 | 201
+                             | grant credits 7 promo until 2026-12-01T00:00:01 | 201
+         # 30 carried over, 100 new, and the 7 that expire later.
+                             | call 138   | 402 121 of 138
+                             | call 137   | 402 121 of 137, wait 60
+         +60s                | call 137   | call 1 holds 137",
+    );
+}
+
+#[test]
+fn a_402_counts_extra_credits_only_where_they_can_be_spent() {
+    statement(
+        "2026-11-30T23:59:00 | policy extra_needs_subscription | ok
+                             | open saver | 201
+                             | key        | 201
+                             | grant credits 50 extra | 201
+         # No paid plan: extra credits can be spent neither now nor then.
+                             | call 131   | 402 100 of 131
+                             | call 130   | 402 100 of 130, wait 60
+                             | plan calendar | 200
+                             | call 151   | 402 150 of 151
+                             | call 150   | call 1 holds 150
+                             | settle 1 200 | settled 150
+                             | call 100   | 402 0 of 100, wait 60
+                             | subscription cancelled | 200
+                             | call 100   | 402 0 of 100
+                             | subscription active | 200
+                             | grant credits 50 extra | 201
+                             | call 51    | 402 50 of 51, wait 60
+                             | call 150   | 402 50 of 150, wait 60
+                             | call 151   | 402 50 of 151
+         +60s                | call 150   | call 2 holds 150",
     );
 }
 
@@ -237,7 +291,7 @@ fn a_hold_that_ended_unseen_comes_back_before_its_lot_expires() {
                     | entries             | 2026-11-29 renewed credits +100 = 100; 2026-11-29 granted credits +50 = 150
          # Asleep past the hold's end, the lot's and the cycle's: each in its turn.
          2026-12-03 | tick                | ok
-                    | entries             | 2026-11-30 expired credits -50 = 100; 2026-12-01 expired credits -100 = 0; 2026-12-01 renewed credits +100 = 100; 2026-12-01 rolled over credits +30 = 130
+                    | entries             | 2026-11-30 expired credits -50 = 100; 2026-12-01 expired credits -100 = 0; 2026-12-01 rolled over credits +30 = 30; 2026-12-01 renewed credits +100 = 130
                     | balance credits     | 130 available, 0 held, 0 spent, renews 2027-01-01",
     );
 }

@@ -6,6 +6,7 @@ use tollgate::{
 
 use crate::{
     branch::{Branch, cost},
+    sold,
     statement::moment,
 };
 
@@ -80,6 +81,12 @@ fn ten_thousand_holds_stand_and_are_all_that_a_wake_up_reads() {
         panic!("one hold too many");
     };
     assert_eq!(violated[0].policy, ViolatedPolicy::InFlight);
+    // Whoever only observes has this bound as well; the gateway forwards what is refused.
+    branch.policy = sold::edited("observe");
+    branch.evict();
+    assert!(matches!(branch.call(cost(1)), Reply::Refused(_)));
+    branch.policy = sold::edited("standard");
+    branch.evict();
     branch.settle(10_000, 200);
     assert!(matches!(branch.call(cost(1)), Reply::Admitted(_)));
     // Looks at how many rows are read, too.

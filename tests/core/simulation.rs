@@ -365,7 +365,6 @@ impl World {
             journey.attempts,
             Admit {
                 operation: journey.operation,
-                is_retry: journey.attempts > 1,
                 key: KeyNumber::new(journey.key),
                 digest: digest_of(journey.key),
                 method: "POST".into(),

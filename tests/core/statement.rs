@@ -4,7 +4,7 @@
 //! every line the auditor looks at the books, and the account is woken from storage and compared.
 
 use tollgate::{
-    account::{Refusal, Status, StatusChange},
+    account::{Adjustment, Fingerprint, Refusal, Status, StatusChange, Told, Word},
     call::CallState,
     ledger::EntryKind,
     policy::Source,
@@ -89,18 +89,16 @@ impl Teller {
             ["call", ref price @ ..] => {
                 let terms = terms(price);
                 let key = after(price, "key").map_or(1, |key| key.parse().unwrap());
-                let is_retry = price.contains(&"again");
                 let operation = after(price, "as").map_or_else(
                     || branch.operation(),
                     |operation| operation.parse().unwrap(),
                 );
-                let reply = branch.admit_as(operation, is_retry, key, terms);
+                let reply = branch.admit_as(operation, key, terms);
                 self.told_admission(&reply)
             }
             ["call_with_another_secret", cost] => {
                 let admit = tollgate::account::Admit {
                     operation: 1,
-                    is_retry: false,
                     key: tollgate::id::KeyNumber::new(1),
                     digest: crate::branch::digest_of(99),
                     method: "GET".into(),
@@ -111,9 +109,40 @@ impl Teller {
                 let reply = branch.send(tollgate::protocol::Request::Admit(admit));
                 self.told_admission(&reply)
             }
+            ["settle", call, ref word @ ..] if is_the_origins(word) => {
+                let told = match word {
+                    ["credits", credits, ..] => {
+                        Told::Credits(sold::credits(credits.parse().unwrap()))
+                    }
+                    ["value", value, ..] => Told::Value(Quantity::parse(value).unwrap()),
+                    _ => Told::Hold,
+                };
+                told_end(&branch.end_call(call.parse().unwrap(), Word::Settle(told), id(word)))
+            }
+            ["release", call, ref options @ ..] => {
+                let reason = after(options, "because").map(str::to_owned);
+                let word = Word::Release { reason };
+                told_end(&branch.end_call(call.parse().unwrap(), word, id(options)))
+            }
+            ["adjust", pool, amount, ref options @ ..] => {
+                let (takes_away, credits) = match amount.strip_prefix('-') {
+                    Some(credits) => (true, credits),
+                    None => (false, amount.trim_start_matches('+')),
+                };
+                let adjustment = Adjustment {
+                    pool: pool.into(),
+                    credits: sold::credits(credits.parse().unwrap()),
+                    takes_away,
+                    reason: "a mistake".into(),
+                };
+                told(&branch.manage(Command::Adjust(adjustment), id(options)))
+            }
             ["settle", call, status, ref options @ ..] => {
                 let call: u64 = call.parse().unwrap();
-                let operation = branch.row(call).call.hold.operation;
+                let operation = after(options, "as").map_or_else(
+                    || branch.row(call).call.hold.operation,
+                    |operation| operation.parse().unwrap(),
+                );
                 let value = after(options, "reported").map(reported);
                 let answered = !options.contains(&"unreachable");
                 told(&branch.settle_as(operation, call, status.parse().unwrap(), value, answered))
@@ -297,6 +326,28 @@ fn told(reply: &Reply) -> String {
     }
 }
 
+/// A call as the origin is told that it stands now.
+fn told_end(reply: &Reply) -> String {
+    let Reply::Document(document) = reply else {
+        return told(reply);
+    };
+    let call: serde_json::Value = serde_json::from_str(&document.json).expect("a call is JSON");
+    format!("{} {}", call["state"].as_str().unwrap(), call["charged"]).replace('_', " ")
+}
+
+/// The gateway tells a status, the origin credits, a quantity or nothing.
+fn is_the_origins(word: &[&str]) -> bool {
+    word.first()
+        .is_none_or(|first| ["credits", "value", "id"].contains(first))
+}
+
+/// The `Idempotency-Key` and the request: `id KEY`, or `id KEY/REQUEST`.
+fn id(options: &[&str]) -> Option<Fingerprint> {
+    let id = after(options, "id")?;
+    let (key, request) = id.split_once('/').unwrap_or((id, "0"));
+    Some(fingerprint(key.parse().unwrap(), request.parse().unwrap()))
+}
+
 fn state(state: CallState, charged: u64) -> String {
     let state = match state {
         CallState::Open => "open",
@@ -311,7 +362,8 @@ fn state(state: CallState, charged: u64) -> String {
     format!("{state} {charged}")
 }
 
-/// `15`, `15 lyrics`, `10..600 per 60`, and words after: `job`, `charge_unknown`, `2xx`.
+/// `15`, `15 lyrics`, `10..600 per 60`, and words after: `job` or `job_charges` (what it is for
+/// a job whose end nobody tells), `charge_unknown`, `2xx`.
 fn terms(words: &[&str]) -> Terms {
     let (least, most) = words[0].split_once("..").unwrap_or((words[0], words[0]));
     let pool = ["lyrics", "strict"]
@@ -336,10 +388,17 @@ fn terms(words: &[&str]) -> Terms {
             minimum: least,
             maximum: most,
         }),
-        job: words.contains(&"job").then_some(Job {
-            settle_within: Span::from_days(1),
-            on_unknown: OnUnknown::Release,
-        }),
+        job: ["job", "job_charges"]
+            .into_iter()
+            .find(|job| words.contains(job))
+            .map(|job| Job {
+                settle_within: Span::from_days(1),
+                on_unknown: if job == "job" {
+                    OnUnknown::Release
+                } else {
+                    OnUnknown::Charge
+                },
+            }),
         on_unknown: if words.contains(&"charge_unknown") {
             OnUnknown::Charge
         } else {
