@@ -15,8 +15,6 @@ mod manage;
 mod refusal;
 mod settle;
 mod stored;
-#[cfg(test)]
-mod tests;
 mod view;
 
 use std::{

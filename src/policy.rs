@@ -111,6 +111,20 @@ pub enum WhenUnavailable {
     Allow,
 }
 
+/// Where Cloudflare can be asked to place an object (the location hints of Durable Objects): the
+/// words as they are written, and as they are passed on.
+pub const REGIONS: [(&str, &str); 9] = [
+    ("wnam", "wnam"),
+    ("enam", "enam"),
+    ("sam", "sam"),
+    ("weur", "weur"),
+    ("eeur", "eeur"),
+    ("apac", "apac"),
+    ("oc", "oc"),
+    ("afr", "afr"),
+    ("me", "me"),
+];
+
 /// `[origins]`.
 #[derive(Debug)]
 pub struct Origins {

@@ -8,7 +8,7 @@ use crate::{
     },
     credits::Credits,
     id::{AccountId, ExternalId},
-    policy::Source,
+    policy::{REGIONS, Source},
     problem::Problem,
 };
 
@@ -18,18 +18,6 @@ const REFERENCE_MAX: usize = 200;
 /// RFC 5321 §4.5.3.1.3 leaves an address 254 characters.
 const EMAIL_MAX: usize = 254;
 
-/// Where Cloudflare can be asked to place an object: the location hints of Durable Objects.
-const REGIONS: [(&str, &str); 9] = [
-    ("wnam", "wnam"),
-    ("enam", "enam"),
-    ("sam", "sam"),
-    ("weur", "weur"),
-    ("eeur", "eeur"),
-    ("apac", "apac"),
-    ("oc", "oc"),
-    ("afr", "afr"),
-    ("me", "me"),
-];
 const SOURCES: [(&str, Source); 3] = [
     ("extra", Source::Extra),
     ("promo", Source::Promo),

@@ -5,25 +5,12 @@ use std::collections::BTreeMap;
 use super::{Table, Value, is_name, plans};
 use crate::{
     policy::{
-        Amount, Cors, Gateway, Mode, Origin, Origins, Pool, Price, WhenUnavailable,
+        Amount, Cors, Gateway, Mode, Origin, Origins, Pool, Price, REGIONS, WhenUnavailable,
         template::Template,
     },
     price::{ChargeOn, OnUnknown},
     time::{Calendar, Span},
 };
-
-/// Where Cloudflare can be asked to place an object (the location hints of Durable Objects).
-const REGIONS: [(&str, &str); 9] = [
-    ("wnam", "wnam"),
-    ("enam", "enam"),
-    ("sam", "sam"),
-    ("weur", "weur"),
-    ("eeur", "eeur"),
-    ("apac", "apac"),
-    ("oc", "oc"),
-    ("afr", "afr"),
-    ("me", "me"),
-];
 
 pub(super) const ON_UNKNOWN: [(&str, OnUnknown); 2] = [
     ("release", OnUnknown::Release),
