@@ -130,7 +130,7 @@ impl Gateway {
         match answer.reply {
             Reply::Document(document) => Ok(document),
             Reply::Problem(complaint) => Err(Problem::from(complaint).into()),
-            other => Err(unexpected(&other)),
+            other => Err(unexpected(&other).into()),
         }
     }
 
