@@ -46,6 +46,10 @@ match = "GET /socket"
 cost = 3
 upgrade = true
 [[routes]]
+match = "GET /cached"
+cost = 1
+cache = true
+[[routes]]
 match = "POST /hooks/*"
 public = true
 root = true
@@ -202,7 +206,7 @@ test("the origin hears who called, and nothing else is added", async () => {
     headers: { "User-Agent": "it/1", Cookie: "a=1; b=2", "X-Request-Id": "mine", "Accept-Encoding": "zstd" },
   });
   // What Cloudflare's fetch itself adds: it asks no cache, and says which Worker calls.
-  const platforms = ["host", "content-length", "cache-control", "pragma", "cf-worker", "connection", "cf-connecting-ip"];
+  const platforms = ["host", "content-length", "cache-control", "pragma", "cf-worker", "connection"];
   const told = Object.fromEntries(Object.entries(received.headers).filter(([name]) => !platforms.includes(name)));
   delete told["x-tollgate-signature"];
   assert.deepEqual(told, {
@@ -282,6 +286,16 @@ test("with forward_key the origin sees the key", async (t) => {
   const at = origin.requests.length;
   await other.call(customer.key, "GET", "/v1/rest/x");
   assert.equal((await origin.request(at)).headers.authorization, `Bearer ${customer.key}`);
+});
+
+test("no cache is asked but where the route says so", async () => {
+  // There is no cache locally; a fetch that passes it by says so to the origin as well.
+  for (const [path, said] of [
+    ["/v1/rest/x.pdf", "no-cache"],
+    ["/v1/cached", undefined],
+  ]) {
+    assert.equal((await forwarded("GET", path)).received.headers["cache-control"], said);
+  }
 });
 
 test("a redirect is the client's to follow: at the origin it leads to the called host, elsewhere it is left alone", async () => {

@@ -8,7 +8,6 @@
 //   "pass"    the message is carried out and answered
 //   "break"   the object throws before it carries the message out
 //   "lose"    the message is carried out, and its answer lost
-//   "hold"    the message is carried out when `faults.release()` is called
 //   "delay"   it is carried out at once, and answered when `faults.release()` is called
 //
 // A fault may have " retryable" or " overloaded" after it: what the runtime says about its own errors.
@@ -26,7 +25,6 @@ export class Account extends Deployed {
     const [fault, ...flags] = (await this.#ask("start")).split(" ");
     const failure = Object.assign(new Error("a fault of the test's"), Object.fromEntries(flags.map((flag) => [flag, true])));
     if (fault === "break") throw failure;
-    if (fault === "hold") await this.#ask("wait");
     const answer = await super.tell(message);
     if (fault === "delay") await this.#ask("wait");
     if (fault === "lose") throw failure;
@@ -73,7 +71,7 @@ export function objectFaults(policy) {
       planned = faults;
       waiting = 0;
     },
-    // Resolves when a message is held back.
+    // Resolves when an answer is held back.
     async held() {
       while (waiting === 0) await once(told, "waiting");
     },
