@@ -343,7 +343,11 @@ impl Gateway {
                 Choice::Refused(bad) => {
                     return Err(Problem::new(Code::BadRequest, bad.to_string()));
                 }
-                Choice::NeedsBody => *body = Some(visit.body(gateway.body_limit).await?),
+                Choice::NeedsBody => {
+                    // Observing, a body that is refused is forwarded all the same.
+                    let kept = gateway.mode == Mode::Observe;
+                    *body = Some(visit.body(gateway.body_limit, kept).await?);
+                }
             }
         }
     }

@@ -36,7 +36,7 @@ impl Gateway {
         );
         let endpoint = Endpoint::find(&visit.method, path.as_str(), operator)?;
         let body = if endpoint.takes_body() {
-            visit.body(BODY_MAX).await?
+            visit.body(BODY_MAX, false).await?
         } else {
             Vec::new()
         };
