@@ -15,7 +15,7 @@ const USAGE = `npm run dev -- [options]
   --origin URL    forward to this origin instead of the demo one
   --port N        listen on 127.0.0.1:N (8787)
   --state DIR     keep accounts and calls here (.dev/state)
-  --plan NAME     the demo account's plan (the policy's first)
+  --plan NAME     the demo account's plan (the one it has; at first, the policy's first)
   --quiet         print only one JSON line when ready: {"url", "admin_token", "demo_key"}
 ADMIN_TOKEN, KEY_SECRET, ORIGIN_TOKEN and ORIGIN_SECRET are taken from the environment when set.`;
 
@@ -114,8 +114,12 @@ async function runGateway(options) {
     const stopping = Promise.race(ENDING_SIGNALS.map((signal) => once(process, signal)));
 
     const policy = parse(policyText);
-    const plan = options.plan ?? Object.keys(policy.plans ?? {})[0];
-    const key = await openDemoAccount({ url, adminToken: secrets.ADMIN_TOKEN, plan });
+    const { key, plan } = await openDemoAccount({
+      url,
+      adminToken: secrets.ADMIN_TOKEN,
+      plan: options.plan ?? Object.keys(policy.plans ?? {})[0],
+      changeTo: options.plan,
+    });
     if (options.quiet) console.log(JSON.stringify({ url, admin_token: secrets.ADMIN_TOKEN, demo_key: key }));
     say(`
 The gateway listens on ${url} and forwards to ${origin.url}.

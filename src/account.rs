@@ -9,6 +9,7 @@
 //! committed, the account must be dropped and woken again from what is stored.
 
 mod admit;
+mod conclude;
 mod due;
 mod manage;
 mod refusal;
@@ -27,7 +28,11 @@ use minicbor::{Decode, Encode};
 
 pub use self::{
     admit::{Admission, Admit},
-    manage::{KeyCreated, NewAccount, NewGrant, NewKey, PatchAccount, Rejected, StatusChange},
+    conclude::{Told, Word},
+    manage::{
+        Adjustment, Edit, KeyCreated, NewAccount, NewGrant, NewKey, PatchAccount, Rejected,
+        StatusChange,
+    },
     refusal::Refusal,
     settle::{Cancel, Settled},
     stored::{Broken, Stored},
@@ -102,9 +107,6 @@ pub struct Profile {
     /// Keys ever issued.
     #[n(8)]
     pub keys_issued: u32,
-    /// The Idempotency-Key and body that opened it, digested: a repeat finds itself.
-    #[n(9)]
-    pub opened_by: Fingerprint,
 }
 
 /// A digest of an `Idempotency-Key` and one of what it was sent with.
@@ -178,7 +180,8 @@ pub struct Key {
     pub revoked_at: Option<Timestamp>,
 }
 
-/// Everything that calls change; the snapshot is this, encoded.
+/// Everything that calls change; the snapshot is this, encoded. What is added later has a default,
+/// so that snapshots of the release before can be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 struct State {
@@ -210,11 +213,11 @@ struct State {
     #[n(8)]
     cancelled: Vec<(u64, Timestamp)>,
     /// The operations of the latest calls, the last at the back.
-    #[n(9)]
+    #[cbor(n(9), default)]
     operations: VecDeque<u64>,
     /// Open calls whose deadline came from a stray clock and was brought forward: the new
     /// deadline, and whether it is that of a job.
-    #[n(10)]
+    #[cbor(n(10), default)]
     brought_forward: BTreeMap<CallNumber, (Timestamp, bool)>,
 }
 

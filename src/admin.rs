@@ -12,8 +12,8 @@ use sha2::{Digest, Sha256};
 
 pub use self::shown::{plans, with_key};
 use crate::{
-    account::{Fingerprint, NewKey},
-    id::{AccountId, KeyId, KeyNumber},
+    account::{Fingerprint, NewKey, Word},
+    id::{AccountId, CallId, KeyId, KeyNumber},
     key::bearer,
     problem::{Code, Problem},
     protocol::{Command, Manage},
@@ -28,8 +28,8 @@ const ROOT: &str = "/_tollgate/v1";
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 const IDEMPOTENCY_KEY_MAX: usize = 255;
 
-/// Every endpoint. `{id}` and `{key}` stand for one segment each; HEAD is answered as GET.
-const ENDPOINTS: [(&str, &str, Access, Action); 11] = [
+/// Every endpoint. `{id}`, `{key}` and `{call}` stand for one segment each; HEAD is answered as GET.
+const ENDPOINTS: [(&str, &str, Access, Action); 15] = [
     ("GET", "/healthz", Access::Anyone, Action::Healthz),
     ("GET", "/plans", Access::Read, Action::Plans),
     ("POST", "/accounts", Access::Write, Action::Open),
@@ -61,6 +61,20 @@ const ENDPOINTS: [(&str, &str, Access, Action); 11] = [
         Action::Balance,
     ),
     ("GET", "/accounts/{id}/usage", Access::Read, Action::Usage),
+    (
+        "POST",
+        "/accounts/{id}/adjustments",
+        Access::Write,
+        Action::Adjust,
+    ),
+    ("GET", "/calls/{call}", Access::Read, Action::ShowCall),
+    ("POST", "/calls/{call}/settle", Access::End, Action::Settle),
+    (
+        "POST",
+        "/calls/{call}/release",
+        Access::End,
+        Action::Release,
+    ),
 ];
 
 /// Who asks, by the token.
@@ -119,6 +133,8 @@ enum Access {
     Anyone,
     Read,
     Write,
+    /// End calls: the origin's right as well.
+    End,
 }
 
 impl Access {
@@ -127,8 +143,9 @@ impl Access {
         match (self, operator) {
             (Self::Anyone, _)
             | (Self::Read, Operator::Admin | Operator::ReadOnly)
-            | (Self::Write, Operator::Admin) => Ok(()),
-            (Self::Write, Operator::ReadOnly) => {
+            | (Self::Write, Operator::Admin)
+            | (Self::End, Operator::Admin | Operator::Origin) => Ok(()),
+            (Self::Write | Self::End, Operator::ReadOnly) => {
                 refused("ADMIN_READ_TOKEN may only read; this needs ADMIN_TOKEN")
             }
             (Self::Read | Self::Write, Operator::Origin) => {
@@ -151,6 +168,10 @@ enum Action {
     Grant,
     Balance,
     Usage,
+    Adjust,
+    ShowCall,
+    Settle,
+    Release,
 }
 
 /// What an operator's request asks to be done, complete and checked.
@@ -203,11 +224,12 @@ pub struct Endpoint<'a> {
     names: Names<'a>,
 }
 
-/// What stands in a path at `{id}` and `{key}`.
+/// What stands in a path at `{id}`, `{key}` and `{call}`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Names<'a> {
     id: &'a str,
     key: &'a str,
+    call: &'a str,
 }
 
 impl<'a> Endpoint<'a> {
@@ -255,14 +277,21 @@ impl<'a> Endpoint<'a> {
     #[must_use]
     pub const fn takes_body(&self) -> bool {
         match self.action {
-            Action::Open | Action::Patch | Action::CreateKey | Action::Grant => true,
+            Action::Open
+            | Action::Patch
+            | Action::CreateKey
+            | Action::Grant
+            | Action::Adjust
+            | Action::Settle
+            | Action::Release => true,
             Action::Healthz
             | Action::Plans
             | Action::Show
             | Action::ListKeys
             | Action::RevokeKey
             | Action::Balance
-            | Action::Usage => false,
+            | Action::Usage
+            | Action::ShowCall => false,
         }
     }
 
@@ -308,6 +337,17 @@ impl<'a> Endpoint<'a> {
                 let grant = commands::grant(sent.body)?;
                 self.manage(Command::Grant(grant), Some(fingerprint))
             }
+            Action::Adjust => {
+                let (_, fingerprint) = self.required_idempotency(sent)?;
+                let adjustment = commands::adjust(sent.body)?;
+                self.manage(Command::Adjust(adjustment), Some(fingerprint))
+            }
+            Action::ShowCall => {
+                let call = self.call()?;
+                Ok(about(call.account, Command::ShowCall(call.number), None))
+            }
+            Action::Settle => self.end_call(commands::settle(sent.body)?, sent),
+            Action::Release => self.end_call(commands::release(sent.body)?, sent),
             Action::Balance => self.manage(Command::Balance, None),
             Action::Usage => self.manage(Command::Usage(usage_query(sent.query)?), None),
         }
@@ -318,13 +358,26 @@ impl<'a> Endpoint<'a> {
         command: Command,
         idempotency: Option<Fingerprint>,
     ) -> Result<AdminRequest, Problem> {
-        Ok(AdminRequest::Manage {
-            account: self.account()?,
-            manage: Box::new(Manage {
-                command,
-                idempotency,
-            }),
-            region: None,
+        Ok(about(self.account()?, command, idempotency))
+    }
+
+    fn end_call(&self, word: Word, sent: &Sent<'_>) -> Result<AdminRequest, Problem> {
+        let CallId { account, number } = self.call()?;
+        let idempotency = self.idempotency(sent)?.map(|(_, fingerprint)| fingerprint);
+        Ok(about(
+            account,
+            Command::EndCall { call: number, word },
+            idempotency,
+        ))
+    }
+
+    /// The call that the path names; its id names its account.
+    fn call(&self) -> Result<CallId, Problem> {
+        CallId::parse(self.names.call).ok_or_else(|| {
+            Problem::bad_field(
+                "call",
+                "call: expected a call id in the path, like call_acme_1",
+            )
         })
     }
 
@@ -380,6 +433,17 @@ impl<'a> Endpoint<'a> {
     }
 }
 
+fn about(account: AccountId, command: Command, idempotency: Option<Fingerprint>) -> AdminRequest {
+    AdminRequest::Manage {
+        account,
+        manage: Box::new(Manage {
+            command,
+            idempotency,
+        }),
+        region: None,
+    }
+}
+
 fn bad_idempotency_key(found: &str) -> Problem {
     Problem::bad_field(
         IDEMPOTENCY_KEY,
@@ -398,6 +462,7 @@ fn match_path<'a>(template: &str, path: &'a str) -> Option<Names<'a>> {
         match part {
             "{id}" if !segment.is_empty() => names.id = segment,
             "{key}" if !segment.is_empty() => names.key = segment,
+            "{call}" if !segment.is_empty() => names.call = segment,
             part if part == segment => {}
             _ => return None,
         }

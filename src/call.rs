@@ -79,11 +79,14 @@ pub enum CallState {
     /// Answered; the origin will tell how the job ended.
     #[n(6)]
     Job = 6,
+    /// It was settled, and its credits came back.
+    #[n(7)]
+    Refunded = 7,
 }
 
 impl CallState {
     /// Every state, by its stored number.
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Open,
         Self::Settled,
         Self::Released,
@@ -91,6 +94,7 @@ impl CallState {
         Self::UnknownReleased,
         Self::UnknownCharged,
         Self::Job,
+        Self::Refunded,
     ];
 
     /// The state stored as `number`.
@@ -105,6 +109,21 @@ impl CallState {
         self as u8
     }
 
+    /// Its name, as the admin API tells it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Settled => "settled",
+            Self::Released => "released",
+            Self::Cancelled => "cancelled",
+            Self::UnknownReleased => "unknown_released",
+            Self::UnknownCharged => "unknown_charged",
+            Self::Job => "job",
+            Self::Refunded => "refunded",
+        }
+    }
+
     /// Whether the hold still stands.
     #[must_use]
     pub const fn is_open(self) -> bool {
@@ -114,7 +133,8 @@ impl CallState {
             | Self::Released
             | Self::Cancelled
             | Self::UnknownReleased
-            | Self::UnknownCharged => false,
+            | Self::UnknownCharged
+            | Self::Refunded => false,
         }
     }
 }

@@ -156,6 +156,9 @@ pub enum EntryKind {
     /// A call that had been ended without its outcome got its real end.
     #[n(5)]
     Corrected,
+    /// A settled call's credits came back.
+    #[n(6)]
+    Refunded,
 }
 
 impl EntryKind {
@@ -429,6 +432,23 @@ pub struct NewLot<'a> {
     pub reference: Option<String>,
 }
 
+/// A change of what an ended call was charged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Correction<'a> {
+    /// Corrected, or refunded.
+    pub kind: EntryKind,
+    /// The pool.
+    pub pool: &'a str,
+    /// The lot.
+    pub lot: LotNumber,
+    /// The call.
+    pub call: CallNumber,
+    /// What comes back; negative where it is charged after all.
+    pub credits: i64,
+    /// Why, if that was told.
+    pub reference: Option<String>,
+}
+
 /// Where an entry stands: its date and its place among the calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
@@ -562,23 +582,16 @@ impl Ledger {
         }
     }
 
-    /// Writes that the end of `call` was corrected by `credits` (negative: charged after all).
-    pub fn correct(
-        &mut self,
-        pool: &str,
-        lot: LotNumber,
-        call: CallNumber,
-        credits: i64,
-        moment: Moment,
-    ) -> Entry {
+    /// Writes that what an ended call was charged has changed.
+    pub fn correct(&mut self, correction: Correction<'_>, moment: Moment) -> Entry {
         self.entry(
             Line {
-                kind: EntryKind::Corrected,
-                pool,
-                lot,
-                credits,
-                call: Some(call),
-                reference: None,
+                kind: correction.kind,
+                pool: correction.pool,
+                lot: correction.lot,
+                credits: correction.credits,
+                call: Some(correction.call),
+                reference: correction.reference,
             },
             moment,
         )

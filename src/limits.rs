@@ -20,8 +20,14 @@ const STRAY: Span = Span::MINUTE;
 /// It keeps as many as its limit, which is all that the next decision needs, so the limit is
 /// exact: never more than N calls admitted in *any* 60 seconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
-#[cbor(transparent)]
-pub struct MinuteWindow(#[n(0)] VecDeque<Counted>);
+#[cbor(array)]
+pub struct MinuteWindow {
+    #[n(0)]
+    calls: VecDeque<Counted>,
+    /// The latest time at which a call was counted, also if it was undone since.
+    #[n(1)]
+    latest: Timestamp,
+}
 
 /// One call in the window, and when it counts as made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -37,16 +43,16 @@ impl MinuteWindow {
     /// The window's own time: it never runs backwards, so a clock that steps back a little can
     /// not make two calls look a minute apart.
     fn now(&self, clock: Timestamp) -> Timestamp {
-        self.0.back().map_or(clock, |newest| newest.at.max(clock))
+        self.latest.max(clock)
     }
 
     /// When a caller passes a limit of `limit` calls: `None` is now.
     #[must_use]
     pub fn frees_at(&self, limit: u32, clock: Timestamp) -> Option<Timestamp> {
-        let index = self.0.len().checked_sub(as_len(limit))?;
+        let index = self.calls.len().checked_sub(as_len(limit))?;
         // Of the last `limit` calls the oldest has to leave. A limit of 0 has no such call.
         let oldest = self
-            .0
+            .calls
             .get(index)
             .map_or(self.now(clock), |counted| counted.at);
         let frees_at = oldest.plus(Span::MINUTE);
@@ -69,8 +75,8 @@ impl MinuteWindow {
 
     fn in_force(&self, clock: Timestamp) -> impl Iterator<Item = &Counted> {
         let start = self.now(clock).minus(Span::MINUTE);
-        let first = self.0.partition_point(|counted| counted.at <= start);
-        self.0.range(first..)
+        let first = self.calls.partition_point(|counted| counted.at <= start);
+        self.calls.range(first..)
     }
 
     /// Counts an admitted call under a limit of `limit` calls.
@@ -78,30 +84,29 @@ impl MinuteWindow {
         let at = self.now(clock);
         let start = at.minus(Span::MINUTE);
         while self
-            .0
+            .calls
             .front()
-            .is_some_and(|oldest| oldest.at <= start || self.0.len() >= as_len(limit))
+            .is_some_and(|oldest| oldest.at <= start || self.calls.len() >= as_len(limit))
         {
-            self.0.pop_front();
+            self.calls.pop_front();
         }
-        self.0.push_back(Counted { at, call });
+        self.calls.push_back(Counted { at, call });
+        self.latest = at;
     }
 
     /// Takes a call out that never was: its admission was undone.
     pub fn uncount(&mut self, call: CallNumber) {
-        self.0.retain(|counted| counted.call != call);
+        self.calls.retain(|counted| counted.call != call);
     }
 
     /// If the clock turns out to have strayed more than a minute ahead, the window's calls count
     /// as made just now, so that the stray clock can hold a key back for a minute at most.
     /// Says whether it did anything.
     pub fn forget_stray(&mut self, clock: Timestamp) -> bool {
-        let strayed = self
-            .0
-            .back()
-            .is_some_and(|newest| newest.at > clock.plus(STRAY));
+        let strayed = self.latest > clock.plus(STRAY);
         if strayed {
-            for counted in &mut self.0 {
+            self.latest = clock;
+            for counted in &mut self.calls {
                 counted.at = clock;
             }
         }
@@ -239,6 +244,19 @@ mod tests {
         assert!(!window.forget_stray(at(0)));
         assert_eq!(admit(&mut window, 1, 1, at(0)), Some(at(90_000)));
         assert_eq!(admit(&mut window, 1, 1, at(90_000)), None);
+    }
+
+    #[test]
+    fn an_undone_call_does_not_turn_the_windows_time_back() {
+        let mut window = MinuteWindow::default();
+        assert_eq!(admit(&mut window, 0, 2, at(0)), None);
+        assert_eq!(admit(&mut window, 1, 2, at(30_000)), None);
+        assert_eq!(admit(&mut window, 2, 2, at(61_000)), None);
+        window.uncount(CallNumber::new(2).unwrap());
+        // Call 0 has left the window for good; before its minute is over nobody takes its place.
+        assert_eq!(admit(&mut window, 3, 2, at(40_000)), None);
+        assert_eq!(admit(&mut window, 4, 2, at(40_000)), Some(at(90_000)));
+        assert_eq!(window.remaining(2, at(61_000)), 0);
     }
 
     #[test]

@@ -4,20 +4,22 @@
 //! Storage comes in as [`Store`], so that everything but the SQL itself runs and is tested
 //! natively. Nothing here waits: a message is carried out as a whole.
 
+mod usage;
+
 use std::sync::Arc;
 
 use crate::{
     account::{
         Account, Admit, Broken, Changes, Fingerprint, LogMonth, NewAccount, Refusal, Rejected,
-        Stored, UsageLine, UsageView,
+        Stored, Word,
     },
-    call::{CallRow, CallState, Settle},
+    call::{CallRow, Settle},
     credits::Credits,
     id::{CallNumber, KeyNumber},
     limits::MinuteWindow,
     policy::Policy,
     problem::{Code, ViolatedPolicy, Violation},
-    protocol::{Command, Complaint, Document, Manage, Page, Read, Reply, Request, UsageQuery},
+    protocol::{Command, Complaint, Document, Manage, Page, Read, Reply, Request},
     time::{MonthNumber, Span, Timestamp},
 };
 
@@ -57,6 +59,17 @@ pub trait Store {
         &self,
         month: MonthNumber,
         offset: u64,
+        limit: u64,
+    ) -> Result<Vec<CallRow>, Self::Error>;
+
+    /// Calls of `month` with a number below `before`, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn calls_before(
+        &self,
+        month: MonthNumber,
+        before: u64,
         limit: u64,
     ) -> Result<Vec<CallRow>, Self::Error>;
 
@@ -260,11 +273,7 @@ impl<S: Store> Object<S> {
         if settled.is_some() {
             return Ok(Reply::Settled(settled));
         }
-        let account = self.awake()?;
-        let Some(month) = account.month_of(settle.call) else {
-            return Ok(Reply::Settled(None));
-        };
-        let Some(row) = self.store.call(month, settle.call).map_err(storage)? else {
+        let Some(row) = self.row_of(settle.call)? else {
             return Ok(Reply::Settled(None));
         };
         let (settled, changes) = self.awake()?.settle_ended(settle, &row, clock);
@@ -321,44 +330,6 @@ impl<S: Store> Object<S> {
         frees_at
     }
 
-    fn usage(&mut self, query: &UsageQuery) -> Result<UsageView, Failure> {
-        let account = self.account.as_ref().ok_or(Failure::NoAccount)?;
-        let months = months_with_counts(account);
-        let total_count = months
-            .iter()
-            .fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
-        let mut to_skip = u64::from(query.offset);
-        let mut usage = Vec::new();
-        for (month, count) in months.into_iter().rev() {
-            let missing = usize::try_from(query.limit)
-                .unwrap_or(usize::MAX)
-                .saturating_sub(usage.len());
-            if missing == 0 {
-                break;
-            }
-            if to_skip >= count {
-                to_skip = to_skip.saturating_sub(count);
-                continue;
-            }
-            let rows = self
-                .store
-                .newest_calls(
-                    month.month,
-                    to_skip,
-                    u64::try_from(missing).unwrap_or(u64::MAX),
-                )
-                .map_err(storage)?;
-            to_skip = 0;
-            usage.extend(rows.into_iter().map(|row| usage_line(account, row)));
-        }
-        Ok(UsageView {
-            usage,
-            total_count,
-            offset: query.offset,
-            limit: query.limit,
-        })
-    }
-
     fn manage(&mut self, manage: Manage, clock: Timestamp) -> Result<Reply, Failure> {
         if let Command::Open(new) = manage.command {
             return self.open(new, clock);
@@ -369,7 +340,7 @@ impl<S: Store> Object<S> {
         if let Some(answer) = self.answer_again(manage.idempotency, clock)? {
             return Ok(answer);
         }
-        let makes_credits = matches!(manage.command, Command::Grant(_));
+        let makes_credits = matches!(manage.command, Command::Grant(_) | Command::Adjust(_));
         let (done, changes) = match self.carry_out(manage.command, clock)? {
             Ok(done) => done,
             Err(rejected) => return Ok(Reply::Problem(rejected.complaint())),
@@ -412,13 +383,66 @@ impl<S: Store> Object<S> {
         command: Command,
         clock: Timestamp,
     ) -> Result<Result<(Document, Changes), Rejected>, Failure> {
-        if let Command::Usage(query) = &command {
-            let json = to_json(&self.usage(query)?);
-            return Ok(Ok((document(200, json), Changes::default())));
+        match command {
+            Command::Usage(query) => {
+                let json = to_json(&self.usage(&query)?);
+                Ok(Ok((document(200, json), Changes::default())))
+            }
+            Command::ShowCall(call) => Ok(match self.row_of(call)? {
+                Some(row) => Ok((document(200, self.call_json(row)?), Changes::default())),
+                None => Err(Rejected::UnknownCall),
+            }),
+            Command::EndCall { call, word } => self.end_call(call, word, clock),
+            command => self.carry_out_awake(command, clock),
         }
+    }
+
+    /// The origin's or the operator's word on how a call ended.
+    fn end_call(
+        &mut self,
+        call: CallNumber,
+        word: Word,
+        clock: Timestamp,
+    ) -> Result<Result<(Document, Changes), Rejected>, Failure> {
+        let Some(mut row) = self.row_of(call)? else {
+            return Ok(Err(Rejected::UnknownCall));
+        };
+        let changes = match self.awake()?.conclude(&row, word, clock) {
+            Ok(changes) => changes,
+            Err(rejected) => return Ok(Err(rejected)),
+        };
+        if let Some(end) = changes.ended.iter().find(|end| end.call == call) {
+            row.outcome = Some(end.outcome.clone());
+        }
+        Ok(Ok((document(200, self.call_json(row)?), changes)))
+    }
+
+    fn row_of(&mut self, call: CallNumber) -> Result<Option<CallRow>, Failure> {
+        match self.awake()?.month_of(call) {
+            Some(month) => self.store.call(month, call).map_err(storage),
+            None => Ok(None),
+        }
+    }
+
+    fn call_json(&mut self, row: CallRow) -> Result<String, Failure> {
+        Ok(to_json(&self.awake()?.call_view(row)))
+    }
+
+    fn carry_out_awake(
+        &mut self,
+        command: Command,
+        clock: Timestamp,
+    ) -> Result<Result<(Document, Changes), Rejected>, Failure> {
         let account = self.awake()?;
         Ok(match command {
-            Command::Show | Command::Open(_) | Command::Usage(_) => {
+            Command::Adjust(adjustment) => account
+                .adjust(adjustment, clock)
+                .map(|changes| (document(201, to_json(&account.balance_view())), changes)),
+            Command::Show
+            | Command::Open(_)
+            | Command::Usage(_)
+            | Command::ShowCall(_)
+            | Command::EndCall { .. } => {
                 Ok((document(200, to_json(&account.view())), Changes::default()))
             }
             Command::Balance => Ok((
@@ -461,32 +485,33 @@ impl<S: Store> Object<S> {
         })
     }
 
-    /// Opening again with the same `Idempotency-Key` and body finds the account it opened.
+    /// Opening again with the same `Idempotency-Key` and body gets the same answer, for good: an
+    /// id is never given out again.
     fn open(&mut self, new: NewAccount, clock: Timestamp) -> Result<Reply, Failure> {
         match self.wake(clock) {
             Ok(()) => {
-                let account = self.awake()?;
-                let opened_by = account.profile().opened_by;
-                return Ok(if opened_by == new.opened_by {
-                    Reply::Document(document(201, to_json(&account.view())))
-                } else if opened_by.key == new.opened_by.key {
-                    Reply::Problem(mismatch())
-                } else {
-                    Reply::Problem(complaint(
-                        Code::Conflict,
-                        &format!("the id {} is taken", new.id),
-                    ))
-                });
+                let answer = self.answer_again(Some(new.opened_by), clock)?;
+                return Ok(answer.unwrap_or_else(|| {
+                    let detail = format!("the id {} is taken", new.id);
+                    Reply::Problem(complaint(Code::Conflict, &detail))
+                }));
             }
             Err(Failure::NoAccount) => {}
             Err(failure) => return Err(failure),
         }
+        let request = new.opened_by;
         match Account::open(Arc::clone(&self.policy), new, clock) {
             Ok((account, changes)) => {
-                let json = to_json(&account.view());
+                let answer = Remembered {
+                    request,
+                    status: 201,
+                    json: to_json(&account.view()),
+                    until: None,
+                };
+                let opened = document(answer.status, answer.json.clone());
                 self.account = Some(account);
-                self.commit(changes, None)?;
-                Ok(Reply::Document(document(201, json)))
+                self.commit(changes, Some(answer))?;
+                Ok(Reply::Document(opened))
             }
             Err(rejected) => Ok(Reply::Problem(rejected.complaint())),
         }
@@ -564,46 +589,6 @@ fn month_of(log: &[LogMonth], call: CallNumber) -> Option<MonthNumber> {
     Some(log.get(after.checked_sub(1)?)?.month)
 }
 
-/// The months that are kept, oldest first, with how many calls of each are listed.
-fn months_with_counts(account: &Account) -> Vec<(LogMonth, u64)> {
-    let log = account.log();
-    let ends = log
-        .iter()
-        .skip(1)
-        .map(|month| month.first.get())
-        .chain([account.calls_admitted().saturating_add(1)]);
-    log.iter()
-        .zip(ends)
-        .map(|(month, end)| {
-            (
-                *month,
-                end.saturating_sub(month.first.get())
-                    .saturating_sub(month.cancelled),
-            )
-        })
-        .collect()
-}
-
-fn usage_line(account: &Account, row: CallRow) -> UsageLine {
-    let answered = row
-        .outcome
-        .filter(|outcome| outcome.state != CallState::Open);
-    UsageLine {
-        timestamp: row.call.admitted_at,
-        endpoint: row.endpoint,
-        status_code: answered.as_ref().and_then(|outcome| outcome.status),
-        credits_consumed: answered
-            .as_ref()
-            .map_or_else(Default::default, |outcome| outcome.charged),
-        response_time_ms: answered
-            .as_ref()
-            .and_then(|outcome| outcome.status.map(|_| outcome.response_time_ms)),
-        request_id: account.call_id(row.call.number),
-        method: row.method,
-        key: account.key_id(row.call.key),
-    }
-}
-
 fn mismatch() -> Complaint {
     complaint(
         Code::IdempotencyMismatch,
@@ -657,7 +642,35 @@ impl Rejected {
                 "expires_at",
                 "expires_at: expected a moment to come".to_owned(),
             ),
+            Self::BelowZero(available) => of_field(
+                "amount",
+                format!(
+                    "amount: the pool has {available} credits to take away, and a balance never goes below zero"
+                ),
+            ),
+            Self::NotByQuantity => of_field(
+                "value",
+                "value: the price of this call does not depend on a quantity; tell credits"
+                    .to_owned(),
+            ),
+            Self::AboveHold(held) => complaint(
+                Code::AboveHold,
+                &format!("the call holds {held} credits, and no more can be charged"),
+            ),
+            Self::AlreadySettled => complaint(Code::AlreadySettled, "this call was settled before"),
+            Self::TooLateToRefund => complaint(
+                Code::AlreadySettled,
+                "this call was settled more than 30 days ago, which is too long for a refund",
+            ),
+            Self::AlreadyReleased => complaint(
+                Code::AlreadyReleased,
+                "everything that this call held or was charged was given back before",
+            ),
             Self::UnknownKey => complaint(Code::NotFound, "there is no such key"),
+            Self::UnknownCall => complaint(
+                Code::NotFound,
+                "there is no such call, or it is no longer kept",
+            ),
             Self::TooManyKeys(most) => complaint(
                 Code::Conflict,
                 &format!("the account has {most} keys, as many as it may have; revoke one first"),

@@ -146,7 +146,7 @@ pub struct Terms {
     /// Which answers are charged.
     #[n(3)]
     pub charge_on: ChargeOn,
-    /// Set when the origin's answer tells the quantity: held first, the real cost charged.
+    /// The arithmetic, where the price is by quantity.
     #[n(4)]
     pub meter: Option<Meter>,
     /// Set when a success opens a job.
@@ -155,6 +155,9 @@ pub struct Terms {
     /// What the end of an unknown outcome is.
     #[n(6)]
     pub on_unknown: OnUnknown,
+    /// The origin's answer tells the quantity: held first, the real cost charged.
+    #[n(7)]
+    pub reads_answer: bool,
 }
 
 impl Terms {
@@ -169,6 +172,7 @@ impl Terms {
             meter: None,
             job: None,
             on_unknown: OnUnknown::Release,
+            reads_answer: false,
         }
     }
 
@@ -176,7 +180,7 @@ impl Terms {
     /// `reported` where a header was expected.
     #[must_use]
     pub fn charge(&self, held: Credits, reported: Reported) -> Charge {
-        let Some(meter) = &self.meter else {
+        let Some(meter) = self.meter.as_ref().filter(|_| self.reads_answer) else {
             return Charge::exact(held);
         };
         let minimum = meter.minimum.min(held);
@@ -241,6 +245,16 @@ pub enum Mark {
 
 impl Mark {
     const ALL: [Self; 3] = [Self::BadValue, Self::AboveHold, Self::Unforgiven];
+
+    /// Its name, as the admin API tells it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BadValue => "bad_value",
+            Self::AboveHold => "above_hold",
+            Self::Unforgiven => "unforgiven",
+        }
+    }
 
     /// The mark stored as `number`.
     #[must_use]
@@ -333,6 +347,7 @@ mod tests {
     fn a_charge_is_never_above_the_hold() {
         let terms = Terms {
             meter: Some(dubbing()),
+            reads_answer: true,
             ..Terms::fixed("credits".into(), credits(600))
         };
         let cases = [

@@ -111,6 +111,19 @@ fn a_field_that_is_absent_has_its_default() {
 }
 
 #[test]
+fn every_policy_that_is_shipped_is_right() {
+    for text in [
+        include_str!("../policy.toml"),
+        include_str!("../examples/music-search.toml"),
+        include_str!("../examples/music-generation.toml"),
+        include_str!("../examples/voice-dubbing.toml"),
+    ] {
+        let policy = Policy::parse(text).unwrap();
+        assert_eq!(policy.warnings(), Vec::<String>::new());
+    }
+}
+
+#[test]
 fn every_field_of_the_contract_is_read() {
     let policy = parse(FULL);
     let gateway = &policy.gateway;
@@ -167,7 +180,7 @@ fn every_field_of_the_contract_is_read() {
     let [search, hooks, create, dub, train] = &policy.routes[..] else {
         panic!("{:?}", policy.routes);
     };
-    assert!(search.whole_body && search.idempotent && search.cache && search.upgrade);
+    assert!(search.cache && search.upgrade);
     assert_eq!(search.host.as_deref(), Some("music.example.com"));
     assert_eq!(search.timeout, Span::from_seconds(30));
     assert_eq!(search.when_unavailable, WhenUnavailable::Allow);
@@ -371,6 +384,10 @@ fn every_mistake_in_a_route_is_named_with_its_place() {
         (
             "match = \"POST /a\"\npublic = true\npool = \"credits\"",
             "routes[0].pool: expected nothing, as the route is public, found \"credits\"",
+        ),
+        (
+            "match = \"POST /a\"\ncost = 1\nwhole_body = true",
+            "routes[0].whole_body: expected to be left out, as this version does not act upon it yet, found true",
         ),
         (
             "match = \"POST /a\"\npublic = true\nwhole_body = true",

@@ -305,7 +305,8 @@ impl Account {
             | CallState::Released
             | CallState::Cancelled
             | CallState::UnknownReleased
-            | CallState::Job => Credits::ZERO,
+            | CallState::Job
+            | CallState::Refunded => Credits::ZERO,
         };
         let pool = call.hold.terms.pool.clone();
         let came_back_late = self

@@ -15,7 +15,7 @@ use crate::{
     credits::Credits,
     id::{AccountId, ExternalId, KeyNumber},
     key::SecretDigest,
-    ledger::{EntryKind, LotNumber, NewLot},
+    ledger::{Book, EntryKind, LotNumber, NewLot, Spending},
     policy::{Plan, Policy, Renews, Source},
     time::Timestamp,
 };
@@ -60,18 +60,39 @@ pub struct PatchAccount {
     /// Active, or suspended with a reason.
     #[n(1)]
     pub status: Option<Status>,
-    /// A name for people; `Some(None)` removes it.
+    /// A name for people.
     #[n(2)]
-    pub name: Option<Option<String>>,
-    /// An e-mail address; `Some(None)` removes it.
+    pub name: Option<Edit>,
+    /// An e-mail address.
     #[n(3)]
-    pub email: Option<Option<String>>,
+    pub email: Option<Edit>,
     /// `subscription.billing_day`.
     #[n(4)]
     pub billing_day: Option<u8>,
     /// `subscription.status`.
     #[n(5)]
     pub subscription: Option<StatusChange>,
+}
+
+/// What becomes of a text that an account can do without. Not an `Option` in an `Option`: on the
+/// wire, to remove it would be to leave it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Edit {
+    /// It becomes this one.
+    #[n(0)]
+    Set(#[n(0)] String),
+    /// It is removed.
+    #[n(1)]
+    Remove,
+}
+
+impl Edit {
+    fn into_text(self) -> Option<String> {
+        match self {
+            Self::Set(text) => Some(text),
+            Self::Remove => None,
+        }
+    }
 }
 
 /// What a subscription's status becomes.
@@ -125,6 +146,24 @@ pub struct NewGrant {
     pub reference: Option<String>,
 }
 
+/// Corrects what a pool can give by an entry, never by rewriting.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Adjustment {
+    /// The pool.
+    #[n(0)]
+    pub pool: String,
+    /// Its credits.
+    #[n(1)]
+    pub credits: Credits,
+    /// Whether they are taken away.
+    #[n(2)]
+    pub takes_away: bool,
+    /// Why, for the ledger.
+    #[n(3)]
+    pub reason: String,
+}
+
 /// Why a command of the operator's is not carried out. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rejected {
@@ -134,12 +173,26 @@ pub enum Rejected {
     UnknownPool(String),
     /// No key of that number was issued.
     UnknownKey,
+    /// No call of that number was admitted, or it is no longer kept.
+    UnknownCall,
     /// The account has as many keys as it may.
     TooManyKeys(u32),
     /// The pool's sum would be no number that JSON carries.
     TooManyCredits,
     /// The lot would expire before it was granted.
     AlreadyExpired,
+    /// The pool has less than is to be taken away.
+    BelowZero(Credits),
+    /// The call was settled before.
+    AlreadySettled,
+    /// The call was settled more than 30 days ago.
+    TooLateToRefund,
+    /// Everything that the call held or was charged went back before.
+    AlreadyReleased,
+    /// The call would cost more than it holds.
+    AboveHold(Credits),
+    /// The call's price does not depend on a quantity.
+    NotByQuantity,
 }
 
 impl Account {
@@ -171,7 +224,6 @@ impl Account {
                     billing_day,
                 },
                 keys_issued: 0,
-                opened_by: new.opened_by,
             },
             keys: BTreeMap::new(),
             state: State {
@@ -210,10 +262,10 @@ impl Account {
         self.book_due(clock, &mut changes);
         let before = self.profile.clone();
         if let Some(name) = patch.name {
-            self.profile.name = name;
+            self.profile.name = name.into_text();
         }
         if let Some(email) = patch.email {
-            self.profile.email = email;
+            self.profile.email = email.into_text();
         }
         if let Some(status) = patch.status {
             self.profile.status = status;
@@ -330,6 +382,75 @@ impl Account {
         );
         changes.enter(entry);
         Ok((lot, changes))
+    }
+
+    /// Corrects what a pool can give. What is taken away is taken in the order of spending; what
+    /// is added is a lot that never expires.
+    ///
+    /// # Errors
+    /// No such pool, more credits than can be summed, or fewer than are to be taken away.
+    pub fn adjust(
+        &mut self,
+        adjustment: Adjustment,
+        clock: Timestamp,
+    ) -> Result<Changes, Rejected> {
+        let Adjustment {
+            pool,
+            credits,
+            takes_away,
+            reason,
+        } = adjustment;
+        if !self.policy.pools.contains_key(&pool) {
+            return Err(Rejected::UnknownPool(pool));
+        }
+        let mut changes = Changes::default();
+        if !takes_away {
+            if !self.state.ledger.has_room_for(&pool, credits) {
+                return Err(Rejected::TooManyCredits);
+            }
+            self.book_due(clock, &mut changes);
+            let lot = NewLot {
+                kind: EntryKind::Adjusted,
+                pool: &pool,
+                source: Source::Promo,
+                amount: credits,
+                expires_at: None,
+                reference: Some(reason),
+            };
+            let (_, entry) = self.state.ledger.grant(lot, self.moment(self.state.latest));
+            changes.enter(entry);
+            return Ok(changes);
+        }
+        let spending = Spending {
+            extra: true,
+            ..self.spending(&pool, self.state.latest.max(clock))
+        };
+        let none = Book::default();
+        let parts = self
+            .state
+            .ledger
+            .book(&pool)
+            .unwrap_or(&none)
+            .choose(credits, credits, spending)
+            .map_err(|short| Rejected::BelowZero(short.available))?;
+        self.book_due(clock, &mut changes);
+        let moment = self.moment(self.state.latest);
+        for part in parts {
+            let amount = self
+                .state
+                .ledger
+                .book(&pool)
+                .and_then(|book| book.lot(part.lot))
+                .map_or(Credits::ZERO, |lot| lot.amount.saturating_sub(part.credits));
+            if let Some(entry) = self
+                .state
+                .ledger
+                .set_amount(&pool, part.lot, amount, &reason, moment)
+            {
+                changes.enter(entry);
+            }
+        }
+        Ok(changes)
     }
 
     /// Issues what the plan grants and the account does not have yet: one-time grants never

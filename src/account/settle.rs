@@ -2,19 +2,15 @@
 
 use minicbor::{Decode, Encode};
 
-use super::{Account, CallEnd, Changes};
+use super::{Account, CallEnd, Changes, conclude::OPEN_TO_CHANGE};
 use crate::{
     call::{Call, CallRow, CallState, Hold, Outcome, Settle},
     credits::Credits,
-    id::CallNumber,
-    ledger::{Part, split, sum_of},
+    ledger::{Correction, EntryKind, Part, split, sum_of},
     policy::Mode,
     price::{Mark, Reported, Terms},
-    time::{Span, Timestamp},
+    time::Timestamp,
 };
-
-/// How long after it was made a provisional end can be replaced by the real one.
-const CORRECTED_WITHIN: Span = Span::from_days(30);
 
 /// Undoes an admission whose answer never reached the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -35,6 +31,18 @@ pub struct Settled {
     /// What it was charged.
     #[n(1)]
     pub charged: Credits,
+}
+
+/// The end that an ended call gets instead of the one it has.
+pub(super) struct ReplacedEnd {
+    pub state: CallState,
+    pub status: Option<u16>,
+    pub charge: Credits,
+    pub response_time_ms: u32,
+    pub mark: Option<Mark>,
+    /// What the ledger calls it.
+    pub kind: EntryKind,
+    pub reference: Option<String>,
 }
 
 /// What a settle makes of a call.
@@ -179,7 +187,7 @@ impl Account {
             outcome.state,
             CallState::UnknownReleased | CallState::UnknownCharged
         ) && row.call.hold.operation == settle.operation
-            && self.state.latest <= outcome.at.plus(CORRECTED_WITHIN);
+            && self.state.latest <= outcome.at.plus(OPEN_TO_CHANGE);
         if !is_provisional {
             return (as_it_stands, changes);
         }
@@ -189,25 +197,48 @@ impl Account {
             // The hold is gone, and this tells no end: the origin's word on the job will.
             return (as_it_stands, changes);
         }
-        let charged_before = split(&row.call.hold.parts, outcome.charged).0;
-        let (charged, parts) = self.correct_charge(
-            row.call.number,
-            &terms.pool,
-            &charged_before,
-            verdict.charged,
+        let settled = self.replace_end(
+            row,
+            ReplacedEnd {
+                state: verdict.state,
+                status: Some(settle.status),
+                charge: verdict.charged,
+                response_time_ms: settle.response_time_ms,
+                mark: verdict.mark,
+                kind: EntryKind::Corrected,
+                reference: None,
+            },
+            clock,
             &mut changes,
         );
+        (settled, changes)
+    }
+
+    /// Replaces the end of an ended call, with an entry, as far as credits are there.
+    pub(super) fn replace_end(
+        &mut self,
+        row: &CallRow,
+        end: ReplacedEnd,
+        clock: Timestamp,
+        changes: &mut Changes,
+    ) -> Settled {
+        let charged = row
+            .outcome
+            .as_ref()
+            .map_or(Credits::ZERO, |outcome| outcome.charged);
+        let charged_before = split(&row.call.hold.parts, charged).0;
+        let (charged, parts) = self.correct_charge(row, &charged_before, &end, changes);
         if let Some(month) = self.month_of(row.call.number) {
             changes.ended.push(CallEnd {
                 call: row.call.number,
                 month,
                 outcome: Outcome {
-                    state: verdict.state,
-                    status: Some(settle.status),
+                    state: end.state,
+                    status: end.status,
                     charged,
-                    response_time_ms: settle.response_time_ms,
+                    response_time_ms: end.response_time_ms,
                     at: clock,
-                    mark: verdict.mark,
+                    mark: end.mark,
                 },
                 hold: parts.map(|parts| Hold {
                     parts,
@@ -216,24 +247,24 @@ impl Account {
             });
             changes.snapshot = true;
         }
-        self.book_due(clock, &mut changes);
-        let settled = Settled {
-            state: verdict.state,
+        self.book_due(clock, changes);
+        Settled {
+            state: end.state,
             charged,
-        };
-        (settled, changes)
+        }
     }
 
     /// Brings what an ended call was charged to `charge`. Says what it is charged now, and from
     /// which lots if they are others than before.
     fn correct_charge(
         &mut self,
-        call: CallNumber,
-        pool: &str,
+        row: &CallRow,
         charged_before: &[Part],
-        charge: Credits,
+        end: &ReplacedEnd,
         changes: &mut Changes,
     ) -> (Credits, Option<Vec<Part>>) {
+        let pool = row.call.hold.terms.pool.as_str();
+        let charge = end.charge;
         let before = sum_of(charged_before);
         let now = self.state.latest;
         if charge > before {
@@ -249,7 +280,7 @@ impl Account {
                 if let Some(book) = self.state.ledger.book_mut(pool) {
                     book.take(*part, now);
                 }
-                self.enter_correction(call, pool, *part, -1, changes);
+                self.enter_correction(row, end, *part, -1, changes);
             }
             let mut parts = charged_before.to_vec();
             parts.extend_from_slice(&taken);
@@ -264,7 +295,7 @@ impl Account {
             if let Some(book) = self.state.ledger.book_mut(pool) {
                 came_back_late |= book.give_back(*part, now);
             }
-            self.enter_correction(call, pool, *part, 1, changes);
+            self.enter_correction(row, end, *part, 1, changes);
         }
         if came_back_late {
             self.restore(pool, &returned, now, changes);
@@ -274,8 +305,8 @@ impl Account {
 
     fn enter_correction(
         &mut self,
-        call: CallNumber,
-        pool: &str,
+        row: &CallRow,
+        end: &ReplacedEnd,
         part: Part,
         sign: i64,
         changes: &mut Changes,
@@ -284,11 +315,15 @@ impl Account {
         let credits = i64::try_from(part.credits.get())
             .unwrap_or(i64::MAX)
             .saturating_mul(sign);
-        let entry = self
-            .state
-            .ledger
-            .correct(pool, part.lot, call, credits, moment);
-        changes.enter(entry);
+        let correction = Correction {
+            kind: end.kind,
+            pool: &row.call.hold.terms.pool,
+            lot: part.lot,
+            call: row.call.number,
+            credits,
+            reference: end.reference.clone(),
+        };
+        changes.enter(self.state.ledger.correct(correction, moment));
     }
 
     /// Undoes an admission, and has it refused for `hold_seconds` if it comes only now or once

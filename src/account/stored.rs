@@ -170,14 +170,15 @@ impl Account {
                 self.add_open(row.call);
                 Ok(())
             }
-            CallState::Cancelled | CallState::UnknownReleased | CallState::UnknownCharged => {
-                Err(Broken {
-                    detail: format!(
-                        "call {} ended as {:?} without a snapshot",
-                        row.call.number, outcome.state
-                    ),
-                })
-            }
+            CallState::Cancelled
+            | CallState::UnknownReleased
+            | CallState::UnknownCharged
+            | CallState::Refunded => Err(Broken {
+                detail: format!(
+                    "call {} ended as {:?} without a snapshot",
+                    row.call.number, outcome.state
+                ),
+            }),
         }
     }
 

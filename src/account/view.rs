@@ -6,10 +6,12 @@ use serde::Serialize;
 
 use super::{Account, Status, SubscriptionStatus};
 use crate::{
+    call::{CallRow, CallState},
     credits::Credits,
     id::{AccountId, CallId, CallNumber, ExternalId, KeyId, KeyNumber},
     ledger::{Lot, LotNumber},
     policy::{Renews, Source},
+    price::Mark,
     time::Timestamp,
 };
 
@@ -156,17 +158,46 @@ pub struct UsageLine {
     pub key: KeyId,
 }
 
+/// `GET /calls/{call}`.
+#[derive(Debug, Serialize)]
+pub struct CallView {
+    id: CallId,
+    account: AccountId,
+    key: KeyId,
+    method: String,
+    endpoint: String,
+    state: &'static str,
+    admitted_at: Timestamp,
+    /// When it was answered or ended; `null` while it is open.
+    ended_at: Option<Timestamp>,
+    /// When an end is made for it if nobody makes one; `null` once it has ended.
+    deadline: Option<Timestamp>,
+    pool: String,
+    /// What it holds; 0 once it has ended.
+    held: Credits,
+    charged: Credits,
+    status_code: Option<u16>,
+    response_time_ms: Option<u32>,
+    /// What the operator should look at.
+    mark: Option<&'static str>,
+}
+
 /// `GET /usage`.
 #[derive(Debug, Serialize)]
 pub struct UsageView {
     /// The page, newest first.
     pub usage: Vec<UsageLine>,
-    /// How many calls there are in all.
+    /// How many calls there are in all; a lower bound where `total_exact` is false.
     pub total_count: u64,
+    /// `false` where a filter met the bound of what one request reads; else left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_exact: Option<bool>,
     /// How many newer calls were left out.
     pub offset: u32,
     /// The most that the page may have.
     pub limit: u32,
+    /// What to ask for with `next=` to see what comes after; `null` at the end.
+    pub next: Option<String>,
 }
 
 impl Account {
@@ -321,6 +352,41 @@ impl Account {
                 .pool_names()
                 .map(|pool| (pool, self.available(pool)))
                 .collect(),
+        }
+    }
+
+    /// A call as the admin API tells it.
+    #[must_use]
+    pub fn call_view(&self, row: CallRow) -> CallView {
+        let state = row
+            .outcome
+            .as_ref()
+            .map_or(CallState::Open, |outcome| outcome.state);
+        let open = self.open.get(&row.call.number);
+        let outcome = row.outcome.as_ref();
+        CallView {
+            id: self.call_id(row.call.number),
+            account: self.profile.id.clone(),
+            key: self.key_id(row.call.key),
+            method: row.method,
+            endpoint: row.endpoint,
+            state: state.as_str(),
+            admitted_at: row.call.admitted_at,
+            ended_at: outcome.map(|outcome| outcome.at),
+            deadline: open
+                .filter(|_| state.is_open())
+                .map(|call| call.hold.deadline),
+            pool: row.call.hold.terms.pool.clone(),
+            held: if state.is_open() {
+                row.call.held()
+            } else {
+                Credits::ZERO
+            },
+            charged: outcome.map_or(Credits::ZERO, |outcome| outcome.charged),
+            status_code: outcome.and_then(|outcome| outcome.status),
+            response_time_ms: outcome
+                .and_then(|outcome| outcome.status.map(|_| outcome.response_time_ms)),
+            mark: outcome.and_then(|outcome| outcome.mark).map(Mark::as_str),
         }
     }
 

@@ -2,7 +2,10 @@
 
 use super::json::{Fields, Value};
 use crate::{
-    account::{Fingerprint, NewAccount, NewGrant, NewKey, PatchAccount, Status, StatusChange},
+    account::{
+        Adjustment, Edit, Fingerprint, NewAccount, NewGrant, NewKey, PatchAccount, Status,
+        StatusChange, Told, Word,
+    },
     credits::Credits,
     id::{AccountId, ExternalId},
     policy::Source,
@@ -136,6 +139,52 @@ pub(super) fn grant(body: &[u8]) -> Result<NewGrant, Problem> {
     })
 }
 
+/// `POST /accounts/{id}/adjustments`.
+pub(super) fn adjust(body: &[u8]) -> Result<Adjustment, Problem> {
+    let fields = Fields::parse(body, &["pool", "amount", "reason"])?;
+    let (takes_away, amount) = fields.get("amount").signed(Credits::MAX.get())?;
+    Ok(Adjustment {
+        pool: fields.get("pool").line(NAME_MAX)?,
+        credits: Credits::new(amount).unwrap_or(Credits::MAX),
+        takes_away,
+        reason: fields.get("reason").line(REASON_MAX)?,
+    })
+}
+
+/// `POST /calls/{call}/settle`: credits, or the quantity that its price counts; what the call
+/// holds, if nothing is told.
+pub(super) fn settle(body: &[u8]) -> Result<Word, Problem> {
+    if body.is_empty() {
+        return Ok(Word::Settle(Told::Hold));
+    }
+    let fields = Fields::parse(body, &["credits", "value"])?;
+    let (credits, value) = (
+        fields.get("credits").not_null(),
+        fields.get("value").not_null(),
+    );
+    Ok(Word::Settle(match (credits, value) {
+        (None, None) => Told::Hold,
+        (Some(credits), None) => {
+            let credits = credits.whole(0, Credits::MAX.get())?;
+            Told::Credits(Credits::new(credits).unwrap_or(Credits::MAX))
+        }
+        (None, Some(value)) => Told::Value(value.quantity()?),
+        (Some(_), Some(value)) => return Err(value.problem("either credits or value")),
+    }))
+}
+
+/// `POST /calls/{call}/release`.
+pub(super) fn release(body: &[u8]) -> Result<Word, Problem> {
+    let fields = if body.is_empty() {
+        Fields::none()
+    } else {
+        Fields::parse(body, &["reason"])?
+    };
+    Ok(Word::Release {
+        reason: optional_line(&fields, "reason", REASON_MAX)?,
+    })
+}
+
 fn read_status(fields: &Fields<'_>) -> Result<Option<Status>, Problem> {
     let reason = fields.get("reason");
     let status = fields.get("status").given();
@@ -193,14 +242,16 @@ fn optional_line(fields: &Fields<'_>, name: &str, most: usize) -> Result<Option<
     value.map(|value| value.line(most)).transpose()
 }
 
-/// `None` where nothing is said, `Some(None)` where null is.
-fn or_removed<T>(
+/// `None` where nothing is said; null removes.
+fn or_removed(
     value: Value<'_>,
-    read: impl FnOnce(&Value<'_>) -> Result<T, Problem>,
-) -> Result<Option<Option<T>>, Problem> {
+    read: impl FnOnce(&Value<'_>) -> Result<String, Problem>,
+) -> Result<Option<Edit>, Problem> {
     let Some(value) = value.given() else {
         return Ok(None);
     };
-    let kept = value.not_null();
-    kept.map(|value| read(&value)).transpose().map(Some)
+    Ok(Some(match value.not_null() {
+        Some(value) => Edit::Set(read(&value)?),
+        None => Edit::Remove,
+    }))
 }

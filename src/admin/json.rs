@@ -10,6 +10,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::{
+    price::Quantity,
     problem::{Code, Problem},
     time::Timestamp,
 };
@@ -167,6 +168,39 @@ impl Value<'_> {
             .filter(|number| (least..=most).contains(number))
             .and_then(|number| T::try_from(number).ok())
             .ok_or_else(|| self.problem(&format!("a whole number from {least} to {most}")))
+    }
+
+    /// A number other than 0 from `-most` to `most`, written in digits alone: whether it is
+    /// negative, and its size.
+    ///
+    /// # Errors
+    ///
+    /// Anything else.
+    pub(super) fn signed(&self, most: u64) -> Result<(bool, u64), Problem> {
+        let raw = self.raw.unwrap_or("");
+        let (is_negative, digits) = match raw.strip_prefix('-') {
+            Some(digits) => (true, digits),
+            None => (false, raw),
+        };
+        Some(digits)
+            .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|digits| digits.parse::<u64>().ok())
+            .filter(|size| (1..=most).contains(size))
+            .map(|size| (is_negative, size))
+            .ok_or_else(|| {
+                self.problem(&format!("a whole number from -{most} to {most}, and not 0"))
+            })
+    }
+
+    /// A plain decimal number with at most 3 places.
+    ///
+    /// # Errors
+    ///
+    /// Anything else.
+    pub(super) fn quantity(&self) -> Result<Quantity, Problem> {
+        self.raw
+            .and_then(Quantity::parse)
+            .ok_or_else(|| self.problem("a plain decimal number with at most 3 places"))
     }
 
     /// A date and time.

@@ -3,11 +3,11 @@ use super::*;
 use proptest::prelude::*;
 
 use crate::{
-    account::{NewAccount, NewGrant, PatchAccount, Status, StatusChange},
+    account::{Edit, NewAccount, NewGrant, PatchAccount, Status, StatusChange},
     credits::Credits,
     id::ExternalId,
     policy::Source,
-    protocol::UsageQuery,
+    protocol::{self, UsageQuery},
     time::Timestamp,
 };
 
@@ -47,10 +47,14 @@ fn send(method: &str, path: &str, body: &str) -> Result<AdminRequest, Problem> {
     read(method, path, &Sent { body, ..JSON })
 }
 
-/// The command that a request with this body is.
+/// The command that a request with this body is, as it reaches the object.
 fn command(method: &str, path: &str, body: &str) -> Command {
     match send(method, path, body).unwrap() {
-        AdminRequest::Manage { manage, .. } => manage.command,
+        AdminRequest::Manage { manage, .. } => {
+            let told: Manage = protocol::decode(&protocol::encode(manage.as_ref())).unwrap();
+            assert_eq!(told, *manage, "on the wire");
+            told.command
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -117,6 +121,7 @@ fn every_endpoint_answers_to_its_method() {
             Command::Usage(UsageQuery {
                 limit: 50,
                 offset: 0,
+                ..UsageQuery::default()
             }),
         ),
         (
@@ -281,8 +286,8 @@ fn a_patch_changes_what_it_names_and_nothing_else() {
         (
             r#"{"name":null,"email":"x@y.z"}"#,
             PatchAccount {
-                name: Some(None),
-                email: Some(Some("x@y.z".to_owned())),
+                name: Some(Edit::Remove),
+                email: Some(Edit::Set("x@y.z".to_owned())),
                 ..untouched()
             },
         ),

@@ -80,8 +80,8 @@ impl Price {
         quantity: Option<Quantity>,
         on_unknown: OnUnknown,
     ) -> Result<Terms, BadRequest> {
-        let (least, most, meter) = match &self.amount {
-            Amount::Fixed(cost) => (*cost, *cost, None),
+        let (least, most, meter, reads_answer) = match &self.amount {
+            Amount::Fixed(cost) => (*cost, *cost, None, false),
             Amount::Requested { meter, from } => {
                 let quantity = quantity.ok_or_else(|| {
                     BadRequest(format!(
@@ -91,7 +91,7 @@ impl Price {
                 let price = meter.price(quantity).ok_or_else(|| {
                     BadRequest(format!("{from} is {quantity}: that costs more than {} credits, the maximum for one call", meter.maximum))
                 })?;
-                (price, price, None)
+                (price, price, Some(meter.clone()), false)
             }
             Amount::Reported {
                 meter,
@@ -103,7 +103,7 @@ impl Price {
                 } else {
                     meter.maximum
                 };
-                (least, meter.maximum, Some(meter.clone()))
+                (least, meter.maximum, Some(meter.clone()), true)
             }
         };
         Ok(Terms {
@@ -111,6 +111,7 @@ impl Price {
             most,
             charge_on: self.charge_on,
             meter,
+            reads_answer,
             job: self.job,
             on_unknown: self.job.map_or(on_unknown, |job| job.on_unknown),
             ..Terms::fixed(self.pool.clone(), Credits::ZERO)

@@ -16,6 +16,7 @@ use crate::memory_store::MemoryStore;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Audited {
     pool: String,
+    was_adjusted: bool,
     amount: i64,
     expired: i64,
     spent: i64,
@@ -82,7 +83,7 @@ pub fn audit_calls(store: &MemoryStore) -> Result<(), String> {
         }
         let is_free = match outcome.state {
             CallState::Open | CallState::Released | CallState::Cancelled | CallState::Job => true,
-            CallState::UnknownReleased => true,
+            CallState::UnknownReleased | CallState::Refunded => true,
             CallState::Settled => outcome.status.is_none_or(|status| status >= 400),
             CallState::UnknownCharged => false,
         };
@@ -105,10 +106,14 @@ fn from_history(store: &MemoryStore) -> Result<BTreeMap<u64, Audited>, String> {
                 lot.pool.clone_from(&entry.pool);
                 lot.amount = entry.credits;
             }
-            EntryKind::Adjusted => lot.amount += entry.credits,
+            EntryKind::Adjusted => {
+                lot.pool.clone_from(&entry.pool);
+                lot.amount += entry.credits;
+                lot.was_adjusted = true;
+            }
             EntryKind::Expired => lot.expired -= entry.credits,
             // The call's row says what it is charged now; `audit_corrections` looks at these.
-            EntryKind::Corrected => {}
+            EntryKind::Corrected | EntryKind::Refunded => {}
         }
     }
     for row in store.calls() {
@@ -148,6 +153,7 @@ fn book_call(lots: &mut BTreeMap<u64, Audited>, row: &CallRow) -> Result<(), Str
 fn compare(number: u64, shown: &Value, pool: &str, audited: &Audited) -> Result<(), String> {
     let told = Audited {
         pool: pool.to_owned(),
+        was_adjusted: audited.was_adjusted,
         amount: figure(shown, "amount"),
         expired: figure(shown, "expired"),
         spent: figure(shown, "spent"),
@@ -157,6 +163,9 @@ fn compare(number: u64, shown: &Value, pool: &str, audited: &Audited) -> Result<
         return Err(format!(
             "lot {number}: {told:?}, by its history {audited:?}"
         ));
+    }
+    if audited.rest() < 0 && !audited.was_adjusted {
+        return Err(format!("lot {number} is overspent: {audited:?}"));
     }
     if figure(shown, "available") != audited.rest().max(0) {
         return Err(format!(

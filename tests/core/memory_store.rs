@@ -103,6 +103,23 @@ impl Store for MemoryStore {
         Ok(rows)
     }
 
+    fn calls_before(
+        &self,
+        month: MonthNumber,
+        before: u64,
+        limit: u64,
+    ) -> Result<Vec<CallRow>, DiskFull> {
+        let rows: Vec<CallRow> = self.months[&month]
+            .values()
+            .rev()
+            .filter(|row| row.call.number.get() < before)
+            .take(limit as usize)
+            .cloned()
+            .collect();
+        self.read(rows.len());
+        Ok(rows)
+    }
+
     fn newest_calls(
         &self,
         month: MonthNumber,
@@ -143,10 +160,9 @@ impl Store for MemoryStore {
             );
         }
         for row in &write.changes.admitted {
-            let (_, newest) = self
-                .months
-                .iter_mut()
-                .next_back()
+            let newest = write
+                .month
+                .and_then(|month| self.months.get_mut(&month))
                 .expect("a table for calls");
             let mut row = row.clone();
             row.call.hold = through_bytes(&row.call.hold);
@@ -165,7 +181,7 @@ impl Store for MemoryStore {
                 .expect("the row of the call that ended");
             row.outcome = Some(end.outcome.clone());
             if let Some(hold) = &end.hold {
-                row.call.hold.clone_from(hold);
+                row.call.hold = through_bytes(hold);
             }
             self.wrote(1);
         }

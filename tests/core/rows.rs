@@ -1,6 +1,8 @@
 //! What storage costs: rows written and rows read.
 
-use tollgate::{policy::Source, protocol::Reply, time::Span};
+use tollgate::{
+    account::Refusal, policy::Source, problem::ViolatedPolicy, protocol::Reply, time::Span,
+};
 
 use crate::{
     branch::{Branch, cost},
@@ -65,4 +67,33 @@ fn a_job_writes_three_rows() {
     branch.set_clock(branch.clock.plus(Span::from_days(1)));
     branch.tick().expect("a store that works");
     assert_eq!(branch.store().rows_written - rows, 4);
+}
+
+#[test]
+fn ten_thousand_holds_stand_and_are_all_that_a_wake_up_reads() {
+    let mut branch = Branch::with_account("standard", "prepaid", moment("2026-11-02"));
+    branch.grant("credits", 20_000, Source::Extra, None);
+    for _ in 0..10_000 {
+        assert!(matches!(branch.call(cost(1)), Reply::Admitted(_)));
+    }
+    let Reply::Refused(Refusal::RateLimited { violated, .. }) = branch.call(cost(1)) else {
+        panic!("one hold too many");
+    };
+    assert_eq!(violated[0].policy, ViolatedPolicy::InFlight);
+    branch.settle(10_000, 200);
+    assert!(matches!(branch.call(cost(1)), Reply::Admitted(_)));
+    // Looks at how many rows are read, too.
+    branch.check().expect("an account that wakes");
+}
+
+#[test]
+fn a_history_of_any_length_wakes_from_its_tail() {
+    let mut branch = Branch::with_account("standard", "prepaid", moment("2026-11-02"));
+    for call in 1..=5_000 {
+        branch.set_clock(branch.clock.plus(Span::from_seconds(1_800)));
+        branch.call(cost(0));
+        if call % 500 == 0 {
+            branch.check().expect("an account that wakes");
+        }
+    }
 }

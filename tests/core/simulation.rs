@@ -239,6 +239,7 @@ impl World {
             1 | 2 => Terms {
                 least: sold::credits(10),
                 most: sold::credits(60),
+                reads_answer: true,
                 meter: Some(Meter {
                     rate: sold::credits(10),
                     unit: Quantity::parse("60").expect("a quantity"),
@@ -614,12 +615,7 @@ impl World {
     fn inspect_admission(&mut self) -> Result<(), String> {
         let account = self.branch.object.account().ok_or("no account")?;
         let limits = account.profile().plan.limits;
-        let calls: Vec<&CallRow> = self
-            .branch
-            .store()
-            .calls()
-            .filter(|row| state(row) != CallState::Cancelled)
-            .collect();
+        let calls: Vec<&CallRow> = self.branch.store().calls().collect();
         let newest = calls.last().ok_or("no call")?;
         let of_key = || calls.iter().filter(|row| row.call.key == newest.call.key);
         if limits.requests_per_minute.is_none() {
@@ -631,7 +627,7 @@ impl World {
         let calendar = Calendar::default();
         let today = calendar.day_of(newest.call.admitted_at);
         let in_day = of_key()
-            .filter(|row| calendar.day_of(row.call.admitted_at) == today)
+            .filter(|row| !is_undone(row) && calendar.day_of(row.call.admitted_at) == today)
             .count();
         let in_flight = of_key().filter(|row| state(row) == CallState::Open).count();
         let jobs = of_key().filter(|row| state(row) == CallState::Job).count();
@@ -780,18 +776,24 @@ fn state(row: &CallRow) -> CallState {
 }
 
 /// How many of these calls, the newest included, lie in its 60 seconds. Time runs as the calls
-/// saw it and never backwards.
+/// saw it and never backwards, those that were undone included.
 fn in_last_minute<'a>(calls: impl Iterator<Item = &'a CallRow>) -> usize {
+    let mut newest = Timestamp::EPOCH;
     let mut times: Vec<Timestamp> = Vec::new();
     for row in calls {
-        let last = times.last().copied().unwrap_or_default();
-        times.push(row.call.admitted_at.max(last));
+        newest = newest.max(row.call.admitted_at);
+        if !is_undone(row) {
+            times.push(newest);
+        }
     }
-    let newest = times.last().copied().unwrap_or_default();
     times
         .iter()
         .filter(|at| at.plus(Span::MINUTE) > newest)
         .count()
+}
+
+fn is_undone(row: &CallRow) -> bool {
+    state(row) == CallState::Cancelled
 }
 
 fn brief<T: std::fmt::Debug>(thing: &T) -> String {

@@ -178,6 +178,7 @@ impl Teller {
                             EntryKind::Expired => "expired",
                             EntryKind::Adjusted => "adjusted",
                             EntryKind::Corrected => "corrected",
+                            EntryKind::Refunded => "refunded",
                         };
                         format!(
                             "{} {kind} {} {:+} = {}",
@@ -305,6 +306,7 @@ fn state(state: CallState, charged: u64) -> String {
         CallState::UnknownReleased => "unknown released",
         CallState::UnknownCharged => "unknown charged",
         CallState::Job => "job",
+        CallState::Refunded => "refunded",
     };
     format!("{state} {charged}")
 }
@@ -327,6 +329,7 @@ fn terms(words: &[&str]) -> Terms {
         } else {
             ChargeOn::BelowFourHundred
         },
+        reads_answer: after(words, "per").is_some(),
         meter: after(words, "per").map(|unit| Meter {
             rate: sold::credits(10),
             unit: Quantity::parse(unit).unwrap(),

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import net from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -13,14 +13,17 @@ import { send } from "./harness/client.mjs";
 
 async function startDev(t, ...options) {
   const state = await mkdtemp(join(tmpdir(), "tollgate-dev-"));
+  const npm = await startDevOn(t, state, ...options);
+  t.after(() => rm(state, { recursive: true, force: true }));
+  return npm;
+}
+
+async function startDevOn(t, state, ...options) {
   const npm = spawn("npm", ["run", "--silent", "dev", "--", "--quiet", "--state", state, ...options], {
     cwd: inProject(),
     stdio: ["ignore", "pipe", "pipe"],
   });
-  t.after(async () => {
-    npm.kill("SIGTERM");
-    await rm(state, { recursive: true, force: true });
-  });
+  t.after(() => npm.kill("SIGTERM"));
   return npm;
 }
 
@@ -36,6 +39,43 @@ test("one line of JSON tells how to call, and SIGTERM ends everything", async (t
   await once(npm, "close");
   // "close" comes when nobody holds the output any more: no process is left behind.
   await assert.rejects(send(url), { code: "ECONNREFUSED" });
+});
+
+test("another start on the same state keeps the account, changes its plan when asked, and finds room for a key", async (t) => {
+  const state = await mkdtemp(join(tmpdir(), "tollgate-dev-"));
+  t.after(() => rm(state, { recursive: true, force: true }));
+  const policy = join(state, "policy.toml");
+  await writeFile(
+    policy,
+    `
+[gateway]
+key_prefix = "tk_dev"
+[origins]
+default = "https://origin.example.com"
+[pools.credits]
+[plans.small]
+max_keys = 1
+grants = [{ pool = "credits", amount = 9, renews = "never" }]
+[plans.large]
+max_keys = 1
+[[routes]]
+match = "POST /search"
+cost  = 1
+`,
+  );
+  for (const [options, tier] of [
+    [[], "small"],
+    [["--plan", "large"], "large"],
+    [[], "large"],
+  ]) {
+    const npm = await startDevOn(t, state, "--port", "0", "--policy", policy, ...options);
+    const [line] = await once(createInterface(npm.stdout), "line");
+    const { url, demo_key } = JSON.parse(line);
+    const me = await send(`${url}/me`, { headers: { authorization: `Bearer ${demo_key}` } });
+    assert.deepEqual([me.json().tier, me.json().credits_remaining], [tier, 9]);
+    npm.kill("SIGTERM");
+    await once(npm, "close");
+  }
 });
 
 test("a port that is taken is told in a sentence", async (t) => {

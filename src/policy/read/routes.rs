@@ -200,6 +200,20 @@ fn read_route(mut table: Table<'_>, policy: &Policy) -> Option<Route> {
         ] {
             table.forbid(name, "nothing, as the route is public");
         }
+    } else {
+        // Read and checked, but not acted upon yet: nobody may rely on what is not there.
+        for (name, found) in [
+            ("whole_body", route.whole_body.then_some("true")),
+            ("idempotency", route.idempotent.then_some("\"origin\"")),
+        ] {
+            if let Some(found) = found {
+                table.note(
+                    name,
+                    "to be left out, as this version does not act upon it yet",
+                    found,
+                );
+            }
+        }
     }
     table.finish();
     route.access = access?;

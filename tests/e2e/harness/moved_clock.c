@@ -1,6 +1,8 @@
-// Preloaded into workerd: adds an offset to the wall clock, so that a test can let a day pass at once.
-// The offset is read anew at every call from a file that the test writes (MOVED_CLOCK_FILE: milliseconds
-// as a little-endian int64). Timers run on the monotonic clock, which stays as it is.
+// Preloaded into workerd: adds an offset to the wall clock, so that a test can let a day pass at once, and
+// stops it, so that a test can stand on the very millisecond it asks about. Both are read anew at every call
+// from a file that the test writes (MOVED_CLOCK_FILE: two little-endian int64 in milliseconds, the offset
+// and the moment at which the clock was stopped, 0 while it runs). Timers run on the monotonic clock, which
+// stays as it is.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -13,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static const volatile int64_t *offset_ms;
+static const volatile int64_t *moved; // offset, stopped at
 static int (*real_clock_gettime)(clockid_t, struct timespec *);
 
 __attribute__((constructor)) static void open_clock(void) {
@@ -23,8 +25,8 @@ __attribute__((constructor)) static void open_clock(void) {
     const char *path = getenv("MOVED_CLOCK_FILE");
     int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     if (file < 0) return;
-    void *page = mmap(NULL, sizeof *offset_ms, PROT_READ, MAP_SHARED, file, 0);
-    if (page != MAP_FAILED) offset_ms = page;
+    void *page = mmap(NULL, 2 * sizeof *moved, PROT_READ, MAP_SHARED, file, 0);
+    if (page != MAP_FAILED) moved = page;
     close(file);
 }
 
@@ -32,9 +34,14 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
     // Other constructors may ask for the time before ours has run.
     if (!real_clock_gettime) real_clock_gettime = dlsym(RTLD_NEXT, "clock_gettime");
     int failed = real_clock_gettime(clock, now);
-    if (failed || !offset_ms || (clock != CLOCK_REALTIME && clock != CLOCK_REALTIME_COARSE)) return failed;
-    int64_t ns = now->tv_nsec + (*offset_ms % 1000) * 1000000;
-    now->tv_sec += *offset_ms / 1000;
+    if (failed || !moved || (clock != CLOCK_REALTIME && clock != CLOCK_REALTIME_COARSE)) return failed;
+    int64_t offset_ms = moved[0], stopped_ms = moved[1];
+    if (stopped_ms) {
+        now->tv_sec = stopped_ms / 1000;
+        now->tv_nsec = stopped_ms % 1000 * 1000000;
+    }
+    int64_t ns = now->tv_nsec + (offset_ms % 1000) * 1000000;
+    now->tv_sec += offset_ms / 1000;
     if (ns < 0) {
         ns += 1000000000;
         now->tv_sec -= 1;
