@@ -398,6 +398,14 @@ test("compressed answers keep their bytes, whatever the client said it accepts",
   }
 });
 
+test("a client that would wait for 100 Continue gets its answer all the same", async () => {
+  const headers = { expect: "100-continue" };
+  const { answered, received } = await forwarded("POST", "/v1/rest/x", { body: "sent anyway", headers });
+  assert.equal(answered.status, 200);
+  assert.equal(received.headers.expect, undefined);
+  assert.equal(String(await received.body), "sent anyway");
+});
+
 test("a compressed request body keeps its bytes", async () => {
   const body = gzipSync("packed by the client");
   const { received } = await forwarded("POST", "/v1/rest/x", { body, headers: { "content-encoding": "gzip" } });
