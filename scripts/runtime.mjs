@@ -46,7 +46,7 @@ export async function runBundle({ port, policy, bindings, state, onLog, environm
 }
 
 // The policy is a module of its own in the bundle, so another one can take its place.
-function modulesOf(policy) {
+export function modulesOf(policy) {
   const kinds = { ".wasm": "CompiledWasm", ".toml": "Text" };
   const modules = readdirSync(DIST).flatMap((name) => {
     const type = kinds[name.slice(name.lastIndexOf("."))];

@@ -189,7 +189,7 @@ impl<'a> Dropped<'a> {
 /// `X_Tollgate_Account` and `X-Tollgate-Account`.
 #[must_use]
 pub fn dropped_request_header(name: &str) -> bool {
-    const NAMES: [&str; 15] = [
+    const NAMES: [&str; 16] = [
         // Hop-by-hop (RFC 9110 §7.6.1, and what is older than it).
         "connection",
         "keep-alive",
@@ -200,6 +200,8 @@ pub fn dropped_request_header(name: &str) -> bool {
         "trailer",
         "transfer-encoding",
         "upgrade",
+        // Waits for a 100, which the runtime cannot hand on: it takes the origin's for the answer.
+        "expect",
         // Another sender than the one that was looked at.
         "forwarded",
         // Another method or path than the one that was priced.
@@ -421,6 +423,7 @@ mod tests {
             "te",
             "Transfer-Encoding",
             "Upgrade",
+            "Expect",
             "Proxy-Authorization",
             "Forwarded",
             "X-Forwarded-For",

@@ -74,6 +74,13 @@ pub enum OriginFailure {
     Timeout,
 }
 
+impl OriginFailure {
+    /// Something was thrown on the way to the origin's answer.
+    pub fn unreachable(thrown: &JsValue) -> Self {
+        Self::Unreachable(message_of(thrown))
+    }
+}
+
 impl Forward<'_> {
     /// The URL without path and query that the request is sent to.
     pub fn origin_url(&self) -> String {
@@ -94,7 +101,7 @@ impl Forward<'_> {
     ) -> Result<web_sys::Response, OriginFailure> {
         let request = self
             .request(signer)
-            .map_err(|thrown| unreachable_because(&thrown))?;
+            .map_err(|thrown| OriginFailure::unreachable(&thrown))?;
         self.fetch(env, &request).await
     }
 
@@ -105,7 +112,7 @@ impl Forward<'_> {
     pub async fn send_preflight(&self, env: &Env) -> Result<web_sys::Response, OriginFailure> {
         let request = self
             .preflight()
-            .map_err(|thrown| unreachable_because(&thrown))?;
+            .map_err(|thrown| OriginFailure::unreachable(&thrown))?;
         self.fetch(env, &request).await
     }
 
@@ -114,8 +121,8 @@ impl Forward<'_> {
         env: &Env,
         request: &web_sys::Request,
     ) -> Result<web_sys::Response, OriginFailure> {
-        let controller =
-            web_sys::AbortController::new().map_err(|thrown| unreachable_because(&thrown))?;
+        let controller = web_sys::AbortController::new()
+            .map_err(|thrown| OriginFailure::unreachable(&thrown))?;
         let init = web_sys::RequestInit::new();
         // A redirect is the client's to follow: it has to be admitted, too.
         init.set_redirect(web_sys::RequestRedirect::Manual);
@@ -144,7 +151,7 @@ impl Forward<'_> {
             if timed_out.get() {
                 OriginFailure::Timeout
             } else {
-                unreachable_because(&thrown)
+                OriginFailure::unreachable(&thrown)
             }
         })
     }
@@ -256,8 +263,4 @@ fn target(origin: &str, path: &str, query: Option<&str>) -> String {
         Some(query) => format!("{origin}{path}?{query}"),
         None => format!("{origin}{path}"),
     }
-}
-
-fn unreachable_because(thrown: &JsValue) -> OriginFailure {
-    OriginFailure::Unreachable(message_of(thrown))
 }

@@ -120,20 +120,14 @@ impl Gateway {
             ..Line::default()
         };
         match self.serve(&visit, &mut line).await {
-            // The line of a forwarded call is written when it is settled.
-            Ok(Served::Forwarded(answer)) => Ok(answer),
+            // What has become a journey writes its own line, at its end.
+            Ok(Served::OnJourney(answer)) => Ok(answer),
             Ok(Served::Own(answer)) => {
                 line.answered(answer.status(), visit.started);
                 line.write();
                 Ok(answer)
             }
-            Err(Interruption::Refused(refused)) => {
-                let answer = refuse(&visit, &refused)?;
-                line.code = Some(refused.problem.code.as_str());
-                line.answered(answer.status(), visit.started);
-                line.write();
-                Ok(answer)
-            }
+            Err(Interruption::Refused(refused)) => refuse(&visit, &refused, &mut line),
             Err(Interruption::Thrown(thrown)) => Err(thrown),
         }
     }
@@ -214,7 +208,7 @@ impl Gateway {
             Err(bad) => return Err(Problem::new(Code::BadPath, bad.to_string()).into()),
         };
         let host = url.host();
-        if let Some(preflight) = self.preflight(visit, &host, &path) {
+        if let Some(preflight) = self.preflight(visit, &host, &path, line) {
             return Ok(preflight);
         }
         let found = self.deployment.router.find(&visit.method, &host, &path);
@@ -261,14 +255,8 @@ impl Gateway {
             let chosen = self.choose(visit, candidates, &mut body).await?;
             line.route = Some(chosen.route.template.clone());
             let Some(terms) = chosen.terms else {
-                return Ok(Passage {
-                    path: path.as_str().to_owned(),
-                    route: Some(chosen.route),
-                    body,
-                    carriers: self.carriers(visit),
-                    fare: None,
-                    would_refuse: None,
-                });
+                let carriers = self.carriers(visit);
+                return Ok(Passage::free(path, chosen.route, body, carriers));
             };
             let (key, carriers) = self.key(visit, line)?;
             let reported_in = reported_in(chosen.route);
@@ -356,7 +344,11 @@ impl Gateway {
                 Choice::Refused(bad) => {
                     return Err(Problem::new(Code::BadRequest, bad.to_string()));
                 }
-                Choice::NeedsBody => *body = Some(visit.body(gateway.body_limit).await?),
+                Choice::NeedsBody => {
+                    // Observing, a body that is refused is forwarded all the same.
+                    let kept = gateway.mode == Mode::Observe;
+                    *body = Some(visit.body(gateway.body_limit, kept).await?);
+                }
             }
         }
     }
@@ -411,12 +403,13 @@ impl Gateway {
     }
 
     /// A preflight: of Tollgate's own paths answered here, of others by the origin or the policy,
-    /// of public routes nobody's business.
+    /// of public routes forwarded as they are.
     fn preflight(
         &self,
         visit: &Visit,
         host: &str,
         path: &CanonicalPath,
+        line: &mut Line,
     ) -> Option<Destination<'static>> {
         if visit.method != "OPTIONS" {
             return None;
@@ -433,7 +426,12 @@ impl Gateway {
                     .iter()
                     .all(|route| route.access == Access::Public) =>
             {
-                None
+                let route = *candidates.first()?;
+                line.route = Some(route.template.clone());
+                let carriers = self.carriers(visit);
+                Some(Destination::Through(Passage::free(
+                    path, route, None, carriers,
+                )))
             }
             Found::Candidates(_)
             | Found::NotAllowed { .. }
@@ -518,8 +516,8 @@ impl Gateway {
         });
         match self.ask(&key.account, &read, line).await? {
             Reply::Document(document) => Ok(self.show_document(visit, &document)?),
-            Reply::Refused(refusal) => Err(self.refused(visit, &refusal)),
-            other => Err(unexpected(&other)),
+            Reply::Refused(refusal) => Err(refused(visit, &refusal).into()),
+            other => Err(unexpected(&other).into()),
         }
     }
 
@@ -560,23 +558,27 @@ impl Gateway {
     async fn pass(
         &self,
         visit: &Rc<Visit>,
-        mut passage: Passage<'static>,
+        passage: Passage<'static>,
         line: &mut Line,
     ) -> Result<Served, Interruption> {
         line.would_refuse = passage.would_refuse;
-        let ride = match passage.fare.take() {
-            None => None,
-            Some(fare) => self.admit(visit, passage.route, fare, line).await?,
-        };
+        let known = passage
+            .fare
+            .as_ref()
+            .and_then(|fare| self.known_refusal(visit, fare));
+        if let Some(refusal) = known {
+            return Err(refused(visit, &refusal).into());
+        }
         let (to_client, answered) = oneshot::channel();
         let journey = Journey {
             gateway: self.clone(),
             visit: Rc::clone(visit),
             passage,
-            ride,
+            ride: None,
             line: std::mem::take(line),
         };
-        // Registered before the origin is called: a client that hangs up changes nothing.
+        // Registered before the object is asked: whatever it admits is forwarded and settled, and
+        // a client that hangs up changes nothing.
         let whole = future_to_promise(async move {
             journey.make(to_client).await;
             Ok(JsValue::UNDEFINED)
@@ -584,8 +586,21 @@ impl Gateway {
         self.context.wait_until(&whole)?;
         answered
             .await
-            .map(Served::Forwarded)
+            .map(Served::OnJourney)
             .map_err(|_| Interruption::Thrown(JsValue::from_str("the call was interrupted")))
+    }
+
+    /// A refusal that may be repeated without asking.
+    fn known_refusal(&self, visit: &Visit, fare: &Fare) -> Option<Refusal> {
+        if self.deployment.policy.gateway.mode == Mode::Observe {
+            return None;
+        }
+        self.deployment.refusals.borrow_mut().recall(
+            &Caller::of(&fare.key),
+            &fare.terms.pool,
+            fare.terms.least,
+            visit.started,
+        )
     }
 
     async fn admit(
@@ -594,19 +609,10 @@ impl Gateway {
         route: Option<&'static Route>,
         fare: Fare,
         line: &mut Line,
-    ) -> Result<Option<Ride>, Interruption> {
+    ) -> Result<Option<Ride>, Box<Refused>> {
         let deployment = self.deployment;
         let observes = deployment.policy.gateway.mode == Mode::Observe;
         let caller = Caller::of(&fare.key);
-        let known = deployment.refusals.borrow_mut().recall(
-            &caller,
-            &fare.terms.pool,
-            fare.terms.least,
-            visit.started,
-        );
-        if let Some(refusal) = known.filter(|_| !observes) {
-            return Err(self.refused(visit, &refusal));
-        }
         let admit = Admit {
             operation: visit.operation,
             key: fare.key.key,
@@ -629,7 +635,7 @@ impl Gateway {
                     line.would_refuse = Some(Code::Unavailable.as_str());
                     Ok(None)
                 } else {
-                    Err(unavailable().into())
+                    Err(Box::new(unavailable().into()))
                 };
             }
         };
@@ -651,9 +657,9 @@ impl Gateway {
                     &refusal,
                     visit.started,
                 );
-                Err(self.refused(visit, &refusal))
+                Err(refused(visit, &refusal))
             }
-            other => Err(unexpected(&other)),
+            other => Err(Box::new(unexpected(&other).into())),
         }
     }
 
@@ -677,13 +683,6 @@ impl Gateway {
         }
     }
 
-    fn refused(&self, visit: &Visit, refusal: &Refusal) -> Interruption {
-        Interruption::Refused(Box::new(Refused {
-            problem: refusal.problem(visit.started),
-            standing: refusal.standing().copied(),
-        }))
-    }
-
     fn origin(&self, visit: &Visit) -> &Origin {
         self.deployment
             .origin_override
@@ -694,10 +693,10 @@ impl Gateway {
 
 /// An answer, and who writes its log line.
 enum Served {
-    /// Tollgate's own.
+    /// Tollgate's own: the gateway.
     Own(web_sys::Response),
-    /// The origin's.
-    Forwarded(web_sys::Response),
+    /// What became of a request that asked to be a call: its journey.
+    OnJourney(web_sys::Response),
 }
 
 /// Why a request gets no further.
@@ -709,6 +708,12 @@ pub(super) enum Interruption {
 impl From<Problem> for Interruption {
     fn from(problem: Problem) -> Self {
         Self::Refused(Box::new(problem.into()))
+    }
+}
+
+impl From<Box<Refused>> for Interruption {
+    fn from(refused: Box<Refused>) -> Self {
+        Self::Refused(refused)
     }
 }
 
@@ -736,6 +741,23 @@ impl Passage<'static> {
         }
     }
 
+    /// On a public route.
+    fn free(
+        path: &CanonicalPath,
+        route: &'static Route,
+        body: Option<Vec<u8>>,
+        carriers: Carriers,
+    ) -> Self {
+        Self {
+            path: path.as_str().to_owned(),
+            route: Some(route),
+            body,
+            carriers,
+            fare: None,
+            would_refuse: None,
+        }
+    }
+
     /// Observing, what would have been refused passes as it came.
     fn observed(path: &str, carriers: Carriers, code: Code) -> Self {
         Self {
@@ -749,7 +771,7 @@ impl Passage<'static> {
     }
 }
 
-/// From the origin to the settlement: one promise, which outlives the client.
+/// From the admission to the settlement: one promise, which outlives the client.
 struct Journey {
     gateway: Gateway,
     visit: Rc<Visit>,
@@ -760,22 +782,46 @@ struct Journey {
 
 impl Journey {
     async fn make(mut self, to_client: oneshot::Sender<web_sys::Response>) {
+        if let Err(refused) = self.board().await {
+            if let Ok(answer) = refuse(&self.visit, &refused, &mut self.line) {
+                drop(to_client.send(answer));
+            }
+            return;
+        }
         let forwarded = self.forward().await;
-        let (status, answered) = match &forwarded {
-            Ok(from_origin) => (from_origin.status(), true),
-            Err(failure) => (of_failure(failure).status(), false),
-        };
         let reported = forwarded
             .as_ref()
             .ok()
             .and_then(|from_origin| self.reported(from_origin));
-        if let Ok(answer) = self.answer(forwarded, answered, reported) {
-            self.line.answered(answer.status(), self.visit.started);
+        // An answer that cannot be handed on is none: a status outside 200 to 599, for one.
+        let handed_on = forwarded.and_then(|from_origin| self.hand_on(&from_origin, reported));
+        let answered = handed_on.is_ok();
+        let status = match &handed_on {
+            Ok(answer) => answer.status(),
+            Err(failure) => of_failure(failure).status(),
+        };
+        let answer = match handed_on {
+            Ok(answer) => Ok(answer),
+            Err(failure) => self.apologise(&failure),
+        };
+        self.line.answered(status, self.visit.started);
+        if let Ok(answer) = answer {
             // The client may be gone: the call is settled all the same.
             drop(to_client.send(answer));
         }
         self.settle(status, answered, reported).await;
         self.line.write();
+    }
+
+    /// Asks the account's object, where there is something to pay.
+    async fn board(&mut self) -> Result<(), Box<Refused>> {
+        if let Some(fare) = self.passage.fare.take() {
+            self.ride = self
+                .gateway
+                .admit(&self.visit, self.passage.route, fare, &mut self.line)
+                .await?;
+        }
+        Ok(())
     }
 
     async fn forward(&mut self) -> Result<web_sys::Response, OriginFailure> {
@@ -820,43 +866,40 @@ impl Journey {
         )
     }
 
-    fn answer(
-        &mut self,
-        forwarded: Result<web_sys::Response, OriginFailure>,
-        answered: bool,
+    /// The origin's answer, for the client.
+    fn hand_on(
+        &self,
+        from_origin: &web_sys::Response,
         reported: Option<Reported>,
-    ) -> Result<web_sys::Response, JsValue> {
-        let request_id = self.line.request_id.clone();
-        match forwarded {
-            Ok(from_origin) => {
-                let (standing, charged) =
-                    self.standing_after(from_origin.status(), answered, reported);
-                let about = About {
-                    request_id: &request_id,
-                    standing: standing.as_ref(),
-                    charged,
-                };
-                let origin_url = match self.gateway.origin(&self.visit) {
-                    Origin::Url(url) => url.clone(),
-                    Origin::Service(_) | Origin::Zone => self.visit.url().origin(),
-                };
-                answer::hand_on(&self.visit, &origin_url, &from_origin, &about)
-            }
-            Err(failure) => {
-                if let OriginFailure::Unreachable(detail) = &failure {
-                    self.line.detail = Some(detail.clone());
-                }
-                let problem = of_failure(&failure);
-                self.line.code = Some(problem.code.as_str());
-                let (standing, charged) = self.standing_after(problem.status(), answered, reported);
-                let about = About {
-                    request_id: &request_id,
-                    standing: standing.as_ref(),
-                    charged,
-                };
-                answer::problem(&self.visit, &problem.into(), &about)
-            }
+    ) -> Result<web_sys::Response, OriginFailure> {
+        let (standing, charged) = self.standing_after(from_origin.status(), true, reported);
+        let about = About {
+            request_id: &self.line.request_id,
+            standing: standing.as_ref(),
+            charged,
+        };
+        let origin_url = match self.gateway.origin(&self.visit) {
+            Origin::Url(url) => url.clone(),
+            Origin::Service(_) | Origin::Zone => self.visit.url().origin(),
+        };
+        answer::hand_on(&self.visit, &origin_url, from_origin, &about)
+            .map_err(|thrown| OriginFailure::unreachable(&thrown))
+    }
+
+    /// The answer where the origin has none.
+    fn apologise(&mut self, failure: &OriginFailure) -> Result<web_sys::Response, JsValue> {
+        if let OriginFailure::Unreachable(detail) = failure {
+            self.line.detail = Some(detail.clone());
         }
+        let problem = of_failure(failure);
+        self.line.code = Some(problem.code.as_str());
+        let (standing, charged) = self.standing_after(problem.status(), false, None);
+        let about = About {
+            request_id: &self.line.request_id,
+            standing: standing.as_ref(),
+            charged,
+        };
+        answer::problem(&self.visit, &problem.into(), &about)
     }
 
     /// How the key stands once the call is ended as its status says, and what it was charged.
@@ -928,14 +971,27 @@ impl Ride {
     }
 }
 
-fn refuse(visit: &Visit, refused: &Refused) -> Result<web_sys::Response, JsValue> {
+/// Answers a refusal, and writes its line.
+fn refuse(visit: &Visit, refused: &Refused, line: &mut Line) -> Result<web_sys::Response, JsValue> {
     let request_id = visit.request_id();
     let about = About {
         request_id: &request_id,
         standing: refused.standing.as_ref(),
         charged: refused.standing.map(|_| Credits::ZERO),
     };
-    answer::problem(visit, refused, &about)
+    let answer = answer::problem(visit, refused, &about)?;
+    line.code = Some(refused.problem.code.as_str());
+    line.answered(answer.status(), visit.started);
+    line.write();
+    Ok(answer)
+}
+
+/// An object's refusal on its way out.
+fn refused(visit: &Visit, refusal: &Refusal) -> Box<Refused> {
+    Box::new(Refused {
+        problem: refusal.problem(visit.started),
+        standing: refusal.standing().copied(),
+    })
 }
 
 fn key_id(key: &PresentedKey) -> KeyId {
@@ -981,9 +1037,9 @@ pub(super) fn unavailable() -> Problem {
 }
 
 /// An answer that no version of the object gives to this question.
-pub(super) fn unexpected(reply: &Reply) -> Interruption {
+pub(super) fn unexpected(reply: &Reply) -> Problem {
     super::platform::console_error(&format!("unexpected reply: {reply:?}"));
-    unavailable().into()
+    unavailable()
 }
 
 fn of_failure(failure: &OriginFailure) -> Problem {

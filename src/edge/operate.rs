@@ -36,7 +36,7 @@ impl Gateway {
         );
         let endpoint = Endpoint::find(&visit.method, path.as_str(), operator)?;
         let body = if endpoint.takes_body() {
-            visit.body(BODY_MAX).await?
+            visit.body(BODY_MAX, false).await?
         } else {
             Vec::new()
         };
@@ -130,7 +130,7 @@ impl Gateway {
         match answer.reply {
             Reply::Document(document) => Ok(document),
             Reply::Problem(complaint) => Err(Problem::from(complaint).into()),
-            other => Err(unexpected(&other)),
+            other => Err(unexpected(&other).into()),
         }
     }
 

@@ -67,11 +67,12 @@ impl Visit {
         self.headers.has("Origin").unwrap_or(false)
     }
 
-    /// The whole body, if it is no longer than `limit`. It can be read once.
+    /// The whole body, if it is no longer than `limit`. It can be read once; if it is `kept`, the
+    /// request can still be forwarded with it, whatever comes out here.
     ///
     /// # Errors
     /// 413 for a longer one, 400 for one that breaks off.
-    pub async fn body(&self, limit: usize) -> Result<Vec<u8>, Problem> {
+    pub async fn body(&self, limit: usize, kept: bool) -> Result<Vec<u8>, Problem> {
         let too_large = || {
             Problem::new(
                 Code::BodyTooLarge,
@@ -86,10 +87,15 @@ impl Visit {
         if told.is_some_and(|length| length > limit) {
             return Err(too_large());
         }
-        let Some(stream) = self.request.body() else {
+        let broken = |_| Problem::new(Code::BadRequest, "the body of this request broke off");
+        let stream = if kept {
+            self.request.clone().map_err(broken)?.body()
+        } else {
+            self.request.body()
+        };
+        let Some(stream) = stream else {
             return Ok(Vec::new());
         };
-        let broken = |_| Problem::new(Code::BadRequest, "the body of this request broke off");
         let reader: web_sys::ReadableStreamDefaultReader = stream.get_reader().unchecked_into();
         let mut body = Vec::new();
         loop {

@@ -15,7 +15,8 @@ export async function send(url, options) {
 //   exchange.end(bytes)                              ends the body; resolves as `answer` does
 //   exchange.answer                                  resolves at the answer's headers
 //   exchange.hangUp()                                closes the connection, whatever is still to come
-// The answer: { status, headers, rawHeaders, text(), json() (after rest()), next(), rest(), hangUp() }.
+//   exchange.reset()                                 breaks it, which the other side hears of at once
+// The answer: { status, headers, rawHeaders, text(), json() (after rest()), next(), rest(), hangUp(), reset() }.
 export function open(url, { method = "GET", headers = {}, path } = {}) {
   const { hostname, port, pathname, search } = new URL(url);
   const request = http.request({
@@ -42,6 +43,7 @@ export function open(url, { method = "GET", headers = {}, path } = {}) {
     },
     flushHeaders: () => request.flushHeaders(),
     hangUp: () => request.destroy(),
+    reset: () => request.socket.resetAndDestroy(),
   };
 }
 
@@ -59,6 +61,7 @@ function answerOf(response) {
       return Buffer.concat(pieces);
     },
     hangUp: () => response.destroy(),
+    reset: () => response.socket.resetAndDestroy(),
     text: () => answer.body.toString("utf8"),
     json: () => JSON.parse(answer.text()),
   };

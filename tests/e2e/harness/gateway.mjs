@@ -54,6 +54,8 @@ export async function startGateway(t, { policy, vars = {}, more = {} } = {}) {
   const gateway = {
     clock,
     kill,
+    // The folder of the objects' databases.
+    state: join(folder, "state"),
     get url() {
       return running.url;
     },
