@@ -1,7 +1,11 @@
 // Credits: what is charged, from which lot, when they come and go. Months pass by the moved clock.
 import assert from "node:assert/strict";
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import * as suite from "node:test";
 import { test } from "node:test";
+import { setTimeout } from "node:timers/promises";
 import { openAccount, policyFor, statuses } from "./harness/account.mjs";
 import { startGateway } from "./harness/gateway.mjs";
 import { after, answer, hold, neverAnswer, resetBeforeHeaders, startOrigin } from "./harness/origin.mjs";
@@ -314,6 +318,41 @@ test("a hold that a kill left behind ends after hold_seconds, and is forgiven", 
   assert.deepEqual([unknown.status_code, unknown.credits_consumed], [null, 0]);
   await gateway.restart();
   assert.deepEqual(await standing(), { available: 49, held: 0, spent: 1 });
+});
+
+test("the alarm ends a hold whose account nobody asks about, dated at its deadline", async () => {
+  const account = await openAccount(gateway, { plan: "free" });
+  const admitted = clock.now().getTime();
+  const received = origin.requests.length;
+  origin.on("POST /render", neverAnswer());
+  gateway.open("POST", "/render", { headers: { authorization: `Bearer ${account.key}` } }).end();
+  await origin.request(received);
+  await gateway.kill();
+  // Alarms are set to full ten seconds, so that holds share them.
+  clock.advance((HOLD_SECONDS + 10) * SECOND);
+  await gateway.restart();
+  // Nothing but the database tells, as to ask the account would end the hold.
+  const endedAt = () => {
+    const files = readdirSync(gateway.state, { recursive: true }).filter((name) => /[0-9a-f]{64}\.sqlite$/.test(name));
+    for (const file of files) {
+      const database = new DatabaseSync(join(gateway.state, file), { readOnly: true });
+      try {
+        const table = database.prepare("SELECT max(name) AS name FROM sqlite_master WHERE name LIKE 'calls_%'").get();
+        const row =
+          table.name &&
+          database.prepare(`SELECT ended_at FROM ${table.name} WHERE endpoint = '/render' AND at = ?`).get(admitted);
+        if (row?.ended_at) return row.ended_at;
+      } finally {
+        database.close();
+      }
+    }
+    return null;
+  };
+  let ended;
+  while (!(ended = endedAt())) await setTimeout(20);
+  assert.equal(ended, admitted + HOLD_SECONDS * SECOND);
+  origin.on("POST /render", answer());
+  assert.equal((await account.balance()).available, 50);
 });
 
 test("an origin that answers after the hold was given back is paid all the same", async () => {
