@@ -145,6 +145,30 @@ test("a grant is spendable until the moment it expires", async () => {
   assert.equal((await search(account)).status, 402);
 });
 
+test("a grant after a 402 is spendable within a second", async () => {
+  const account = await openAccount(gateway, { plan: "none" });
+  assert.equal((await search(account)).status, 402);
+  await account.grant(1);
+  clock.advance(SECOND);
+  assert.deepEqual(await statuses(2, () => search(account)), [200, 402]);
+});
+
+test("a pool holds up to 2^53-1 credits, counted exactly, and no grant takes it beyond", async () => {
+  const account = await openAccount(gateway, { plan: "none" });
+  await account.grant(Number.MAX_SAFE_INTEGER - 2);
+  await account.grant(2);
+  const beyond = await gateway.admin(
+    "POST",
+    `/accounts/${account.id}/grants`,
+    { pool: "credits", amount: 1, source: "extra" },
+    { "idempotency-key": "beyond" },
+  );
+  assert.deepEqual([beyond.status, beyond.json().field], [400, "amount"]);
+  const { headers } = await account.finished("POST", "/search");
+  assert.equal(headers["x-credits-remaining"], "9007199254740990");
+  assert.equal((await account.balance()).available, Number.MAX_SAFE_INTEGER - 1);
+});
+
 test("each route pays from its own pool", async () => {
   const account = await openAccount(gateway, { plan: "pro" });
   const lyrics = await account.finished("POST", "/lyrics");
