@@ -180,7 +180,8 @@ pub struct Key {
     pub revoked_at: Option<Timestamp>,
 }
 
-/// Everything that calls change; the snapshot is this, encoded.
+/// Everything that calls change; the snapshot is this, encoded. What is added later has a default,
+/// so that snapshots of the release before can be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 struct State {
@@ -212,11 +213,11 @@ struct State {
     #[n(8)]
     cancelled: Vec<(u64, Timestamp)>,
     /// The operations of the latest calls, the last at the back.
-    #[n(9)]
+    #[cbor(n(9), default)]
     operations: VecDeque<u64>,
     /// Open calls whose deadline came from a stray clock and was brought forward: the new
     /// deadline, and whether it is that of a job.
-    #[n(10)]
+    #[cbor(n(10), default)]
     brought_forward: BTreeMap<CallNumber, (Timestamp, bool)>,
 }
 

@@ -1,10 +1,11 @@
 //! Tollgate: a gateway that knows whose key a call carries, counts it, charges it and forwards it.
 //!
-//! The story of a call, file by file: its path is made canonical (`path`), its route found
-//! (`policy/router.rs`) and priced (`policy/quote.rs`, `price`), its key verified (`key`); the
-//! account's object admits it (`account/admit.rs`) against limits (`limits`) and credits
-//! (`ledger`), the edge forwards it (`edge/forward.rs`, signed by `signature`) and settles it
-//! (`account/settle.rs`).
+//! The story of a call, file by file (`edge/gateway.rs` tells it): its path is made canonical
+//! (`path`), its candidate routes found (`policy/router.rs`), its key verified (`key`), its route
+//! chosen and priced (`policy/quote.rs`, `price`); the account's object (`object`, reached by
+//! `protocol`) admits it (`account/admit.rs`) against limits (`limits`) and credits (`ledger`), the
+//! edge forwards it (`edge/forward.rs`, signed by `signature`) and has it settled
+//! (`account/settle.rs`). A refusal may be repeated from memory (`repeat`).
 //!
 //! Everything but `edge` is pure: no clock, no I/O, no JavaScript.
 #![cfg_attr(
@@ -35,6 +36,7 @@ pub mod policy;
 pub mod price;
 pub mod problem;
 pub mod protocol;
+pub mod quote_page;
 pub mod repeat;
 pub mod secrets;
 pub mod self_service;

@@ -4,20 +4,22 @@
 //! Storage comes in as [`Store`], so that everything but the SQL itself runs and is tested
 //! natively. Nothing here waits: a message is carried out as a whole.
 
+mod usage;
+
 use std::sync::Arc;
 
 use crate::{
     account::{
         Account, Admit, Broken, Changes, Fingerprint, LogMonth, NewAccount, Refusal, Rejected,
-        Stored, UsageLine, UsageView, Word,
+        Stored, Word,
     },
-    call::{CallRow, CallState, Settle},
+    call::{CallRow, Settle},
     credits::Credits,
     id::{CallNumber, KeyNumber},
     limits::MinuteWindow,
     policy::Policy,
     problem::{Code, ViolatedPolicy, Violation},
-    protocol::{Command, Complaint, Document, Manage, Page, Read, Reply, Request, UsageQuery},
+    protocol::{Command, Complaint, Document, Manage, Page, Read, Reply, Request},
     time::{MonthNumber, Span, Timestamp},
 };
 
@@ -57,6 +59,17 @@ pub trait Store {
         &self,
         month: MonthNumber,
         offset: u64,
+        limit: u64,
+    ) -> Result<Vec<CallRow>, Self::Error>;
+
+    /// Calls of `month` with a number below `before`, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn calls_before(
+        &self,
+        month: MonthNumber,
+        before: u64,
         limit: u64,
     ) -> Result<Vec<CallRow>, Self::Error>;
 
@@ -317,44 +330,6 @@ impl<S: Store> Object<S> {
         frees_at
     }
 
-    fn usage(&mut self, query: &UsageQuery) -> Result<UsageView, Failure> {
-        let account = self.account.as_ref().ok_or(Failure::NoAccount)?;
-        let months = months_with_counts(account);
-        let total_count = months
-            .iter()
-            .fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
-        let mut to_skip = u64::from(query.offset);
-        let mut usage = Vec::new();
-        for (month, count) in months.into_iter().rev() {
-            let missing = usize::try_from(query.limit)
-                .unwrap_or(usize::MAX)
-                .saturating_sub(usage.len());
-            if missing == 0 {
-                break;
-            }
-            if to_skip >= count {
-                to_skip = to_skip.saturating_sub(count);
-                continue;
-            }
-            let rows = self
-                .store
-                .newest_calls(
-                    month.month,
-                    to_skip,
-                    u64::try_from(missing).unwrap_or(u64::MAX),
-                )
-                .map_err(storage)?;
-            to_skip = 0;
-            usage.extend(rows.into_iter().map(|row| usage_line(account, row)));
-        }
-        Ok(UsageView {
-            usage,
-            total_count,
-            offset: query.offset,
-            limit: query.limit,
-        })
-    }
-
     fn manage(&mut self, manage: Manage, clock: Timestamp) -> Result<Reply, Failure> {
         if let Command::Open(new) = manage.command {
             return self.open(new, clock);
@@ -612,46 +587,6 @@ fn storage<E: std::fmt::Display>(error: E) -> Failure {
 fn month_of(log: &[LogMonth], call: CallNumber) -> Option<MonthNumber> {
     let after = log.partition_point(|month| month.first <= call);
     Some(log.get(after.checked_sub(1)?)?.month)
-}
-
-/// The months that are kept, oldest first, with how many calls of each are listed.
-fn months_with_counts(account: &Account) -> Vec<(LogMonth, u64)> {
-    let log = account.log();
-    let ends = log
-        .iter()
-        .skip(1)
-        .map(|month| month.first.get())
-        .chain([account.calls_admitted().saturating_add(1)]);
-    log.iter()
-        .zip(ends)
-        .map(|(month, end)| {
-            (
-                *month,
-                end.saturating_sub(month.first.get())
-                    .saturating_sub(month.cancelled),
-            )
-        })
-        .collect()
-}
-
-fn usage_line(account: &Account, row: CallRow) -> UsageLine {
-    let answered = row
-        .outcome
-        .filter(|outcome| outcome.state != CallState::Open);
-    UsageLine {
-        timestamp: row.call.admitted_at,
-        endpoint: row.endpoint,
-        status_code: answered.as_ref().and_then(|outcome| outcome.status),
-        credits_consumed: answered
-            .as_ref()
-            .map_or_else(Default::default, |outcome| outcome.charged),
-        response_time_ms: answered
-            .as_ref()
-            .and_then(|outcome| outcome.status.map(|_| outcome.response_time_ms)),
-        request_id: account.call_id(row.call.number),
-        method: row.method,
-        key: account.key_id(row.call.key),
-    }
 }
 
 fn mismatch() -> Complaint {

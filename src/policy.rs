@@ -60,7 +60,7 @@ pub struct Gateway {
     pub forward_key: bool,
     /// `day_starts`.
     pub calendar: Calendar,
-    /// `usage_days`: how many days single calls are kept.
+    /// `usage_days`: how many days single calls are kept. Read and checked; nothing is dropped yet.
     pub usage_days: u32,
     /// `body_limit`: bytes read where a price needs the body.
     pub body_limit: usize,
@@ -263,9 +263,10 @@ pub struct Route {
     pub when: Vec<When>,
     /// Who may pass, and for how much.
     pub access: Access,
-    /// `whole_body`: the call ends when the answer's body does.
+    /// `whole_body`: the call ends when the answer's body does. Read and checked; not acted on yet.
     pub whole_body: bool,
-    /// `idempotency = "origin"`: the origin deduplicates retried calls.
+    /// `idempotency = "origin"`: the origin deduplicates retried calls. Read and checked; not acted
+    /// on yet.
     pub idempotent: bool,
     /// `cache = true`: Cloudflare's cache may answer.
     pub cache: bool,

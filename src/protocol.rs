@@ -16,6 +16,7 @@ use crate::{
     id::{CallNumber, KeyNumber},
     key::SecretDigest,
     problem::{Code, Problem},
+    time::Timestamp,
 };
 
 /// The version that this crate writes.
@@ -71,7 +72,7 @@ pub enum Page {
 }
 
 /// Which calls `/usage` lists: newest first.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct UsageQuery {
     /// How many, 1 to 500.
@@ -80,6 +81,30 @@ pub struct UsageQuery {
     /// How many newer ones are left out; with `limit` at most 4,000.
     #[n(1)]
     pub offset: u32,
+    /// Only calls with a lower number: where an earlier page ended.
+    #[n(2)]
+    pub before: Option<CallNumber>,
+    /// Which of them.
+    #[n(3)]
+    pub filter: UsageFilter,
+}
+
+/// What the listed calls have in common; `None` is anything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct UsageFilter {
+    /// Admitted at this moment or later.
+    #[n(0)]
+    pub from: Option<Timestamp>,
+    /// Admitted before this moment.
+    #[n(1)]
+    pub to: Option<Timestamp>,
+    /// The route's template.
+    #[n(2)]
+    pub endpoint: Option<String>,
+    /// The status that the client saw.
+    #[n(3)]
+    pub status: Option<u16>,
 }
 
 /// A command of the operator's.
@@ -208,6 +233,19 @@ pub struct Document {
     /// `Idempotency-Key`: the Worker, which has its secret, signs it.
     #[n(3)]
     pub created_key: Option<KeyNumber>,
+}
+
+impl Document {
+    /// A document that is told with 200.
+    #[must_use]
+    pub const fn told(json: String) -> Self {
+        Self {
+            status: 200,
+            json,
+            standing: None,
+            created_key: None,
+        }
+    }
 }
 
 /// A refusal of a command or a page.

@@ -1,11 +1,17 @@
 //! Self-service pages: from the query string to the page that is asked for.
 
 use crate::{
+    id::CallNumber,
     policy::router,
     problem::{Code, Problem},
-    protocol::{Page, UsageQuery},
+    protocol::{Page, UsageFilter, UsageQuery},
+    time::Timestamp,
+    url::decode_form,
 };
 
+const USAGE_PARAMETERS: [&str; 7] = [
+    "limit", "offset", "next", "from", "to", "endpoint", "status",
+];
 const LIMIT_DEFAULT: u32 = 50;
 const LIMIT_MAX: u32 = 500;
 /// `offset + limit` at most: what one request may make the object read.
@@ -22,6 +28,7 @@ pub fn read(page: router::Page, query: Option<&str>) -> Result<Page, Problem> {
         router::Page::Me => no_parameters(query).map(|()| Page::Me),
         router::Page::Usage => usage_query(query).map(Page::Usage),
         router::Page::GetCredits => no_parameters(query).map(|()| Page::Credits),
+        // The quote is told by the gateway itself: see `quote_page.rs`.
         router::Page::UsageSummary | router::Page::Ledger | router::Page::Quote => {
             Err(Problem::new(Code::NotFound, "there is no such page"))
         }
@@ -34,13 +41,34 @@ pub fn read(page: router::Page, query: Option<&str>) -> Result<Page, Problem> {
 ///
 /// 400 with the name of the parameter that is unknown, repeated or out of range.
 pub fn usage_query(query: Option<&str>) -> Result<UsageQuery, Problem> {
-    let parameters = Parameters::read(query, &["limit", "offset"])?;
+    let parameters = Parameters::read(query, &USAGE_PARAMETERS)?;
     let limit = parameters.whole("limit", 1, LIMIT_MAX)?;
     let limit = limit.unwrap_or(LIMIT_DEFAULT);
     let offset = parameters.whole("offset", 0, REACH_MAX.saturating_sub(limit))?;
+    let before = parameters.read_as("next", "the `next` of an earlier page", |text| {
+        text.parse().ok().and_then(CallNumber::new)
+    })?;
+    if before.is_some() && offset.is_some_and(|offset| offset > 0) {
+        return Err(Problem::bad_field(
+            "offset",
+            "offset: expected none beside next",
+        ));
+    }
+    let moment = "a date and time as in RFC 3339, 2026-12-01T00:00:00Z";
     Ok(UsageQuery {
         limit,
         offset: offset.unwrap_or(0),
+        before,
+        filter: UsageFilter {
+            from: parameters.read_as("from", moment, Timestamp::parse_rfc3339)?,
+            to: parameters.read_as("to", moment, Timestamp::parse_rfc3339)?,
+            endpoint: parameters.text("endpoint"),
+            status: parameters.read_as("status", "a status from 100 to 599", |text| {
+                text.parse()
+                    .ok()
+                    .filter(|status| (100..=599).contains(status))
+            })?,
+        },
     })
 }
 
@@ -55,10 +83,10 @@ pub fn no_parameters(query: Option<&str>) -> Result<(), Problem> {
 
 /// A query string's parameters, as they are spelled: none that is known has a character that
 /// would have to be encoded.
-struct Parameters<'a>(Vec<(&'a str, &'a str)>);
+pub(crate) struct Parameters<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'a> Parameters<'a> {
-    fn read(query: Option<&'a str>, known: &[&str]) -> Result<Self, Problem> {
+    pub(crate) fn read(query: Option<&'a str>, known: &[&str]) -> Result<Self, Problem> {
         let mut parameters: Vec<(&str, &str)> = Vec::new();
         for pair in query
             .unwrap_or_default()
@@ -84,6 +112,40 @@ impl<'a> Parameters<'a> {
             parameters.push((name, value));
         }
         Ok(Self(parameters))
+    }
+
+    /// The parameter's value, decoded.
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
+        let (_, text) = self.0.iter().find(|(other, _)| *other == name)?;
+        Some(decode_form(text))
+    }
+
+    /// The value of a parameter that cannot be left out.
+    pub(crate) fn required(&self, name: &str) -> Result<String, Problem> {
+        self.text(name)
+            .filter(|text| !text.is_empty())
+            .ok_or_else(|| {
+                Problem::bad_field(name, format!("{name}: expected a value, found none"))
+            })
+    }
+
+    /// The value of a parameter, as `read` reads it.
+    fn read_as<T>(
+        &self,
+        name: &str,
+        expected: &str,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, Problem> {
+        let Some(text) = self.text(name) else {
+            return Ok(None);
+        };
+        read(&text).map(Some).ok_or_else(|| {
+            let found: String = text.chars().take(64).collect();
+            Problem::bad_field(
+                name,
+                format!("{name}: expected {expected}, found {found:?}"),
+            )
+        })
     }
 
     fn whole(&self, name: &str, least: u32, most: u32) -> Result<Option<u32>, Problem> {
@@ -118,7 +180,17 @@ mod tests {
     }
 
     const fn asked(limit: u32, offset: u32) -> Page {
-        Page::Usage(UsageQuery { limit, offset })
+        Page::Usage(UsageQuery {
+            limit,
+            offset,
+            before: None,
+            filter: UsageFilter {
+                from: None,
+                to: None,
+                endpoint: None,
+                status: None,
+            },
+        })
     }
 
     #[test]
@@ -191,12 +263,32 @@ mod tests {
             (
                 "from=2026-01-01",
                 "from",
-                "from: unknown parameter, expected only limit, offset",
+                "from: expected a date and time as in RFC 3339, 2026-12-01T00:00:00Z, found \"2026-01-01\"",
+            ),
+            (
+                "status=999",
+                "status",
+                "status: expected a status from 100 to 599, found \"999\"",
+            ),
+            (
+                "next=call_1",
+                "next",
+                "next: expected the `next` of an earlier page, found \"call_1\"",
+            ),
+            (
+                "next=5&offset=1",
+                "offset",
+                "offset: expected none beside next",
+            ),
+            (
+                "key=1",
+                "key",
+                "key: unknown parameter, expected only limit, offset, next, from, to, endpoint, status",
             ),
             (
                 "Limit=5",
                 "Limit",
-                "Limit: unknown parameter, expected only limit, offset",
+                "Limit: unknown parameter, expected only limit, offset, next, from, to, endpoint, status",
             ),
         ] {
             assert_eq!(

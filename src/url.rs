@@ -1,5 +1,7 @@
 //! The URL that was called, taken apart without being changed.
 
+use crate::path::decode_pair;
+
 /// Views into a URL: `https://host:port/path?query`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CalledUrl<'a> {
@@ -49,6 +51,29 @@ impl<'a> CalledUrl<'a> {
     pub fn origin(&self) -> String {
         format!("{}://{}", self.scheme, self.authority)
     }
+}
+
+/// Form decoding as browsers and servers do it (WHATWG URL §5.1): `+` is a space, and a `%` that
+/// starts no pair stays.
+#[must_use]
+pub fn decode_form(text: &str) -> String {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        let mut ahead = bytes.clone();
+        let pair = (byte == b'%')
+            .then(|| decode_pair(ahead.next(), ahead.next()))
+            .flatten();
+        match (byte, pair) {
+            (_, Some(pair)) => {
+                decoded.push(pair);
+                bytes = ahead;
+            }
+            (b'+', None) => decoded.push(b' '),
+            (plain, None) => decoded.push(plain),
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
 }
 
 #[cfg(test)]

@@ -111,6 +111,19 @@ fn a_field_that_is_absent_has_its_default() {
 }
 
 #[test]
+fn every_policy_that_is_shipped_is_right() {
+    for text in [
+        include_str!("../policy.toml"),
+        include_str!("../examples/music-search.toml"),
+        include_str!("../examples/music-generation.toml"),
+        include_str!("../examples/voice-dubbing.toml"),
+    ] {
+        let policy = Policy::parse(text).unwrap();
+        assert_eq!(policy.warnings(), Vec::<String>::new());
+    }
+}
+
+#[test]
 fn every_field_of_the_contract_is_read() {
     let policy = parse(FULL);
     let gateway = &policy.gateway;

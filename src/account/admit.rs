@@ -30,7 +30,7 @@ pub struct Admit {
     /// The operation id: a repeat with the same one is the same admission.
     #[n(0)]
     pub operation: u64,
-    /// Whether this may be a repeat.
+    /// Whether this is sent again. Only told: every admission is looked up by its operation.
     #[n(1)]
     pub is_retry: bool,
     /// The key.
@@ -48,7 +48,7 @@ pub struct Admit {
     /// What it costs.
     #[n(6)]
     pub terms: Terms,
-    /// Refusals that the isolate has repeated for this key since it last told.
+    /// Refusals that the isolate has repeated for this key since it last told. Not read yet.
     #[n(7)]
     pub repeated_refusals: u32,
 }

@@ -187,12 +187,17 @@ pub struct CallView {
 pub struct UsageView {
     /// The page, newest first.
     pub usage: Vec<UsageLine>,
-    /// How many calls there are in all.
+    /// How many calls there are in all; a lower bound where `total_exact` is false.
     pub total_count: u64,
+    /// `false` where a filter met the bound of what one request reads; else left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_exact: Option<bool>,
     /// How many newer calls were left out.
     pub offset: u32,
     /// The most that the page may have.
     pub limit: u32,
+    /// What to ask for with `next=` to see what comes after; `null` at the end.
+    pub next: Option<String>,
 }
 
 impl Account {

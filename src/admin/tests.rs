@@ -121,6 +121,7 @@ fn every_endpoint_answers_to_its_method() {
             Command::Usage(UsageQuery {
                 limit: 50,
                 offset: 0,
+                ..UsageQuery::default()
             }),
         ),
         (

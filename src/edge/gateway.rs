@@ -31,6 +31,7 @@ use crate::{
     price::{Quantity, Reported, Terms},
     problem::{Code, Problem},
     protocol::{Document, Read, Reply, Request},
+    quote_page::quote_page,
     repeat::Caller,
     self_service,
     signature::Signed,
@@ -498,7 +499,18 @@ impl Gateway {
             return Err(Problem::method_not_allowed("GET, HEAD").into());
         }
         let (key, _) = self.key(visit, line)?;
-        let page = self_service::read(page, visit.url().query)?;
+        let url = visit.url();
+        if page == Page::Quote {
+            let deployment = self.deployment;
+            let json = quote_page(
+                deployment.policy,
+                &deployment.router,
+                &url.host(),
+                url.query,
+            )?;
+            return Ok(self.show_document(visit, &Document::told(json))?);
+        }
+        let page = self_service::read(page, url.query)?;
         let read = Request::Read(Read {
             key: key.key,
             digest: key.digest,

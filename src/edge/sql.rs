@@ -426,6 +426,19 @@ impl Store for SqlStore {
         self.calls(&query, &[to_number(limit).into(), to_number(offset).into()])
     }
 
+    fn calls_before(
+        &self,
+        month: MonthNumber,
+        before: u64,
+        limit: u64,
+    ) -> Result<Vec<CallRow>, StorageError> {
+        let query = format!(
+            "SELECT {CALL_COLUMNS} FROM {} WHERE number < ? ORDER BY number DESC LIMIT ?",
+            table_of(month)
+        );
+        self.calls(&query, &[to_number(before).into(), to_number(limit).into()])
+    }
+
     fn remembered(&self, id: u64) -> Result<Option<Remembered>, StorageError> {
         let query = "SELECT key, request, status, json, until FROM answers WHERE id = ?";
         let Some(row) = self.rows(query, &[to_number(id).into()])?.iter().next() else {

@@ -103,6 +103,23 @@ impl Store for MemoryStore {
         Ok(rows)
     }
 
+    fn calls_before(
+        &self,
+        month: MonthNumber,
+        before: u64,
+        limit: u64,
+    ) -> Result<Vec<CallRow>, DiskFull> {
+        let rows: Vec<CallRow> = self.months[&month]
+            .values()
+            .rev()
+            .filter(|row| row.call.number.get() < before)
+            .take(limit as usize)
+            .cloned()
+            .collect();
+        self.read(rows.len());
+        Ok(rows)
+    }
+
     fn newest_calls(
         &self,
         month: MonthNumber,

@@ -165,6 +165,7 @@ impl Step {
                 Page::Usage(UsageQuery {
                     limit: 500,
                     offset: 0,
+                    ..UsageQuery::default()
                 }),
             ),
             Self::FailNext => {

@@ -1,7 +1,7 @@
 //! A field of the query string.
 
 use super::Stop;
-use crate::{caseless, path::decode_pair};
+use crate::{caseless, url::decode_form};
 
 /// The value of the field `name`, decoded; `None` where it is absent.
 ///
@@ -12,7 +12,7 @@ pub(super) fn look_up(query: &str, name: &str) -> Result<Option<String>, Stop> {
     let mut value = None;
     for pair in query.split('&') {
         let (key, text) = pair.split_once('=').unwrap_or((pair, ""));
-        let key = decode(key);
+        let key = decode_form(key);
         if !caseless::same(&key, name) {
             continue;
         }
@@ -24,31 +24,9 @@ pub(super) fn look_up(query: &str, name: &str) -> Result<Option<String>, Stop> {
         if value.is_some() {
             return Err(Stop::bad(format!("query.{name} must be given once")));
         }
-        value = Some(decode(text));
+        value = Some(decode_form(text));
     }
     Ok(value)
-}
-
-/// Form decoding as browsers and servers do it (WHATWG URL §5.1): `+` is a space, and a `%` that
-/// starts no pair stays.
-fn decode(text: &str) -> String {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        let mut ahead = bytes.clone();
-        let pair = (byte == b'%')
-            .then(|| decode_pair(ahead.next(), ahead.next()))
-            .flatten();
-        match (byte, pair) {
-            (_, Some(pair)) => {
-                decoded.push(pair);
-                bytes = ahead;
-            }
-            (b'+', None) => decoded.push(b' '),
-            (plain, None) => decoded.push(plain),
-        }
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
 }
 
 #[cfg(test)]
