@@ -83,6 +83,7 @@ test("an account without an id of the operator's gets one of its own, the same f
   const first = await expect(201, gateway.admin("POST", "/accounts", { plan: "free" }, key));
   assert.match(first.id, /^[A-Za-z0-9_-]{1,64}$/);
   assert.deepEqual(await expect(201, gateway.admin("POST", "/accounts", { plan: "free" }, key)), first);
+  await expect(422, gateway.admin("POST", "/accounts", { plan: "starter" }, key));
   const other = await expect(201, gateway.admin("POST", "/accounts", { plan: "free" }, once()));
   assert.notEqual(other.id, first.id);
 });
@@ -198,6 +199,22 @@ test("identical grants at the same moment make one lot; the same key with anothe
   await gateway.restart();
   assert.equal((await expect(201, grant(20))).amount, 20);
   assert.equal((await account.balance()).available, 70);
+});
+
+test("of requests that race, one opens the account and one makes the key", async () => {
+  const opened = await Promise.all(
+    Array.from({ length: 6 }, () => gateway.admin("POST", "/accounts", { id: "raced", plan: "free" }, once())),
+  );
+  assert.deepEqual(opened.map(({ status }) => status).sort(), [201, 409, 409, 409, 409, 409]);
+  const key = once();
+  const made = await Promise.all(
+    Array.from({ length: 6 }, () => gateway.admin("POST", "/accounts/raced/keys", { name: "one" }, key)),
+  );
+  const keys = made.map((answer) => (assert.equal(answer.status, 201), answer.json()));
+  assert.deepEqual(new Set(keys.map(({ id }) => id)), new Set(["key_raced_1"]));
+  assert.equal(keys.filter(({ key }) => key !== null).length, 1);
+  const grant = { pool: "credits", amount: 1, source: "extra" };
+  await expect(404, gateway.admin("POST", "/accounts/nobody/grants", grant, once()));
 });
 
 test("an Idempotency-Key is required where accounts are opened or credits made", async () => {

@@ -1,7 +1,11 @@
 // Credits: what is charged, from which lot, when they come and go. Months pass by the moved clock.
 import assert from "node:assert/strict";
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import * as suite from "node:test";
 import { test } from "node:test";
+import { setTimeout } from "node:timers/promises";
 import { openAccount, policyFor, statuses } from "./harness/account.mjs";
 import { startGateway } from "./harness/gateway.mjs";
 import { after, answer, hold, neverAnswer, resetBeforeHeaders, startOrigin } from "./harness/origin.mjs";
@@ -139,6 +143,30 @@ test("a grant is spendable until the moment it expires", async () => {
   assert.equal((await search(account)).headers["x-credits-remaining"], "4");
   clock.advance(1);
   assert.equal((await search(account)).status, 402);
+});
+
+test("a grant after a 402 is spendable within a second", async () => {
+  const account = await openAccount(gateway, { plan: "none" });
+  assert.equal((await search(account)).status, 402);
+  await account.grant(1);
+  clock.advance(SECOND);
+  assert.deepEqual(await statuses(2, () => search(account)), [200, 402]);
+});
+
+test("a pool holds up to 2^53-1 credits, counted exactly, and no grant takes it beyond", async () => {
+  const account = await openAccount(gateway, { plan: "none" });
+  await account.grant(Number.MAX_SAFE_INTEGER - 2);
+  await account.grant(2);
+  const beyond = await gateway.admin(
+    "POST",
+    `/accounts/${account.id}/grants`,
+    { pool: "credits", amount: 1, source: "extra" },
+    { "idempotency-key": "beyond" },
+  );
+  assert.deepEqual([beyond.status, beyond.json().field], [400, "amount"]);
+  const { headers } = await account.finished("POST", "/search");
+  assert.equal(headers["x-credits-remaining"], "9007199254740990");
+  assert.equal((await account.balance()).available, Number.MAX_SAFE_INTEGER - 1);
 });
 
 test("each route pays from its own pool", async () => {
@@ -314,6 +342,41 @@ test("a hold that a kill left behind ends after hold_seconds, and is forgiven", 
   assert.deepEqual([unknown.status_code, unknown.credits_consumed], [null, 0]);
   await gateway.restart();
   assert.deepEqual(await standing(), { available: 49, held: 0, spent: 1 });
+});
+
+test("the alarm ends a hold whose account nobody asks about, dated at its deadline", async () => {
+  const account = await openAccount(gateway, { plan: "free" });
+  const admitted = clock.now().getTime();
+  const received = origin.requests.length;
+  origin.on("POST /render", neverAnswer());
+  gateway.open("POST", "/render", { headers: { authorization: `Bearer ${account.key}` } }).end();
+  await origin.request(received);
+  await gateway.kill();
+  // Alarms are set to full ten seconds, so that holds share them.
+  clock.advance((HOLD_SECONDS + 10) * SECOND);
+  await gateway.restart();
+  // Nothing but the database tells, as to ask the account would end the hold.
+  const endedAt = () => {
+    const files = readdirSync(gateway.state, { recursive: true }).filter((name) => /[0-9a-f]{64}\.sqlite$/.test(name));
+    for (const file of files) {
+      const database = new DatabaseSync(join(gateway.state, file), { readOnly: true });
+      try {
+        const table = database.prepare("SELECT max(name) AS name FROM sqlite_master WHERE name LIKE 'calls_%'").get();
+        const row =
+          table.name &&
+          database.prepare(`SELECT ended_at FROM ${table.name} WHERE endpoint = '/render' AND at = ?`).get(admitted);
+        if (row?.ended_at) return row.ended_at;
+      } finally {
+        database.close();
+      }
+    }
+    return null;
+  };
+  let ended;
+  while (!(ended = endedAt())) await setTimeout(20);
+  assert.equal(ended, admitted + HOLD_SECONDS * SECOND);
+  origin.on("POST /render", answer());
+  assert.equal((await account.balance()).available, 50);
 });
 
 test("an origin that answers after the hold was given back is paid all the same", async () => {

@@ -88,7 +88,7 @@ test("/usage lists calls as they ended, newest first", async () => {
   origin.on("GET /api/v1/tracks/9", answer({ status: 404 }));
   await account.finished("GET", "/api/v1/tracks/9");
   const { usage, ...page } = await account.page("/api/v1/usage");
-  assert.deepEqual(page, { total_count: 2, offset: 0, limit: 50 });
+  assert.deepEqual(page, { total_count: 2, offset: 0, limit: 50, next: null });
   assert.deepEqual(
     usage.map(({ response_time_ms, ...call }) => {
       assert.equal(typeof response_time_ms, "number");
@@ -119,6 +119,38 @@ test("/usage lists calls as they ended, newest first", async () => {
   assert.ok(apart >= 1_000 && apart <= 2_000, `${apart} ms apart`);
 });
 
+test("/usage is filtered by endpoint, status and time, by customers and operators alike", async () => {
+  const account = await openAccount(gateway, { id: "filter", plan: "free" });
+  origin.on("GET /api/v1/tracks/9", answer({ status: 404 }));
+  await search(account);
+  clock.advance(10_000);
+  const between = clock.now().toISOString();
+  clock.advance(10_000);
+  await account.finished("GET", "/api/v1/tracks/9");
+  await account.finished("GET", "/api/v1/tracks/1");
+  for (const [query, calls] of [
+    ["endpoint=/search", [1]],
+    ["endpoint=%2Ftracks%2F%7Bid%7D", [3, 2]],
+    ["endpoint=/nowhere", []],
+    ["status=404", [2]],
+    ["status=200&endpoint=/tracks/{id}", [3]],
+    [`from=${between}`, [3, 2]],
+    [`to=${between}`, [1]],
+  ]) {
+    for (const { usage, total_count } of [
+      await account.page(`/api/v1/usage?${query}`),
+      await account.usage(`?${query}`),
+    ]) {
+      assert.deepEqual(
+        usage.map(({ request_id }) => request_id),
+        calls.map((number) => `call_filter_${number}`),
+        query,
+      );
+      assert.equal(total_count, calls.length, query);
+    }
+  }
+});
+
 test("/usage goes page by page, over a month's end, and counts all", async () => {
   clock.moveTo("2031-03-31T23:58:00Z");
   const account = await openAccount(gateway, { id: "pager", plan: "pro" });
@@ -137,6 +169,15 @@ test("/usage goes page by page, over a month's end, and counts all", async () =>
   assert.deepEqual(await ids("?limit=3&offset=3"), [4, 3, 2]);
   assert.deepEqual(await ids("?limit=500&offset=6"), [1]);
   assert.deepEqual(await ids("?limit=1&offset=7"), []);
+  // Going on by `next` sees each call once, whatever was added in front meanwhile.
+  const first = await account.page("/api/v1/usage?limit=4");
+  await search(account);
+  const second = await account.page(`/api/v1/usage?limit=4&next=${first.next}`);
+  assert.deepEqual(
+    second.usage.map(({ request_id }) => request_id),
+    ["call_pager_3", "call_pager_2", "call_pager_1"],
+  );
+  assert.equal(second.next, null);
   for (const [query, field] of [
     ["limit=0", "limit"],
     ["limit=501", "limit"],
@@ -149,7 +190,7 @@ test("/usage goes page by page, over a month's end, and counts all", async () =>
   }
   assert.deepEqual(
     (await account.usage("?limit=2")).usage.map(({ request_id }) => request_id),
-    ["call_pager_7", "call_pager_6"],
+    ["call_pager_8", "call_pager_7"],
   );
 });
 

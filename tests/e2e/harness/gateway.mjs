@@ -37,7 +37,7 @@ export async function startGateway(t, { policy, vars = {}, more = {} } = {}) {
       state: join(folder, "state"),
       environment: clock.environment,
       onLog: (line) => {
-        lines.push(line);
+        lines.push(parsed(line));
         told.emit("line", line);
       },
       ...more,
@@ -88,14 +88,13 @@ export async function startGateway(t, { policy, vars = {}, more = {} } = {}) {
       ),
 
     // Every line that the Worker and its objects logged so far; the structured ones parsed.
-    logs: () => lines.map(parsed),
+    logs: () => [...lines],
 
     // The first structured line, past or to come, for which `matches` holds.
     async log(matches) {
       for (let at = 0; ; at++) {
         while (at >= lines.length) await once(told, "line");
-        const line = parsed(lines[at]);
-        if (matches(line)) return line;
+        if (matches(lines[at])) return lines[at];
       }
     },
   };
