@@ -26,7 +26,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::{
-    id::{AccountId, KeyNumber, MAX_ACCOUNT_ID_BYTES},
+    id::{AccountId, KeyId, KeyNumber, MAX_ACCOUNT_ID_BYTES},
     secrets::{HmacSha256, Rolling},
 };
 
@@ -165,6 +165,17 @@ pub struct PresentedKey {
     pub digest: SecretDigest,
     /// Signed under a KEY_SECRET that is being replaced.
     pub previous_secret: bool,
+}
+
+impl PresentedKey {
+    /// The key's id.
+    #[must_use]
+    pub fn id(&self) -> KeyId {
+        KeyId {
+            account: self.account.clone(),
+            number: self.key,
+        }
+    }
 }
 
 /// Not a key of this deployment's.

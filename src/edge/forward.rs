@@ -14,8 +14,10 @@ use crate::{
     headers::Dropped,
     key::Carriers,
     policy::Origin,
+    problem::{Code, Problem},
     signature::{Signed, Signer},
     time::Span,
+    url::CalledUrl,
 };
 
 /// The client's address, as Cloudflare tells it.
@@ -78,6 +80,20 @@ impl OriginFailure {
     /// Something was thrown on the way to the origin's answer.
     pub fn unreachable(thrown: &JsValue) -> Self {
         Self::Unreachable(message_of(thrown))
+    }
+
+    /// What the caller is told. Nothing is charged.
+    pub fn problem(&self) -> Problem {
+        match self {
+            Self::Unreachable(_) => Problem::new(
+                Code::OriginUnreachable,
+                "the origin could not be reached; nothing was charged",
+            ),
+            Self::Timeout => Problem::new(
+                Code::OriginTimeout,
+                "the origin did not answer in time; nothing was charged",
+            ),
+        }
     }
 }
 
@@ -159,7 +175,6 @@ impl Forward<'_> {
     /// Derived from the incoming request, so that its body streams.
     fn request(&self, signer: &Signer) -> Result<web_sys::Request, JsValue> {
         let url = self.visit.url();
-        let query = url.query.unwrap_or("");
         let target = target(&self.origin_url(), self.path, url.query);
         let incoming = self.visit.request.unchecked_ref::<web_sys::RequestInit>();
         let request = match self.body {
@@ -182,7 +197,11 @@ impl Forward<'_> {
         if self.upgrade && self.visit.header("Upgrade").is_some() {
             headers.set("Upgrade", "websocket")?;
         }
-        self.sign(&headers, query, signer)?;
+        // The runtime encodes what a URL cannot have as it is (WHATWG URL, query percent-encode
+        // set): what is signed is what the origin gets.
+        let sent = request.url();
+        let query = CalledUrl::split(&sent).and_then(|sent| sent.query);
+        self.sign(&headers, query.unwrap_or(""), signer)?;
         Ok(request)
     }
 

@@ -1,0 +1,374 @@
+//! A call on its way: admitted, forwarded, settled. One promise, which outlives the client.
+
+use std::rc::Rc;
+
+use futures_channel::oneshot;
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::future_to_promise;
+
+use super::{
+    answer::{self, About, Refused},
+    forward::{Forward, Identity, OriginFailure},
+    gateway::{Gateway, Interruption, Served, refuse, refused, unavailable, unexpected},
+    log::Line,
+    passage::{Fare, Passage, UNMATCHED_ENDPOINT},
+    platform::{console_error, message_of},
+    visit::Visit,
+};
+use crate::{
+    account::{Admission, Admit, Refusal},
+    call::Settle,
+    credits::Credits,
+    headers::Standing,
+    id::CallId,
+    key::{Carriers, PresentedKey},
+    policy::{Mode, Origin, Route, WhenUnavailable},
+    price::{Quantity, Reported},
+    problem::Code,
+    protocol::{Reply, Request},
+    repeat::Caller,
+};
+
+/// From the admission to the settlement: one promise, which outlives the client.
+struct Journey {
+    gateway: Gateway,
+    visit: Rc<Visit>,
+    passage: Passage,
+    ride: Option<Ride>,
+    line: Line,
+}
+
+/// A call on its way through.
+struct Ride {
+    fare: Fare,
+    admission: Box<Admission>,
+}
+
+impl Gateway {
+    /// Admits the call, forwards it, and has it settled whatever the client does meanwhile.
+    pub(super) async fn pass(
+        &self,
+        visit: &Rc<Visit>,
+        passage: Passage,
+        line: &mut Line,
+    ) -> Result<Served, Interruption> {
+        line.would_refuse = passage.would_refuse;
+        let known = passage
+            .fare
+            .as_ref()
+            .and_then(|fare| self.known_refusal(visit, fare));
+        if let Some(refusal) = known {
+            return Err(refused(visit, &refusal).into());
+        }
+        let (to_client, answered) = oneshot::channel();
+        let journey = Journey {
+            gateway: self.clone(),
+            visit: Rc::clone(visit),
+            passage,
+            ride: None,
+            line: std::mem::take(line),
+        };
+        // Registered before the object is asked: whatever it admits is forwarded and settled, and
+        // a client that hangs up changes nothing.
+        let whole = future_to_promise(async move {
+            journey.make(to_client).await;
+            Ok(JsValue::UNDEFINED)
+        });
+        self.context.wait_until(&whole)?;
+        answered
+            .await
+            .map(Served::OnJourney)
+            .map_err(|_| Interruption::Thrown(JsValue::from_str("the call was interrupted")))
+    }
+
+    /// A refusal that may be repeated without asking.
+    fn known_refusal(&self, visit: &Visit, fare: &Fare) -> Option<Refusal> {
+        if self.deployment.policy.gateway.mode == Mode::Observe {
+            return None;
+        }
+        self.deployment.refusals.borrow_mut().recall(
+            &Caller::of(&fare.key),
+            &fare.terms.pool,
+            fare.terms.least,
+            visit.started,
+        )
+    }
+
+    async fn admit(
+        &self,
+        visit: &Visit,
+        route: Option<&'static Route>,
+        fare: Fare,
+        line: &mut Line,
+    ) -> Result<Option<Ride>, Box<Refused>> {
+        let deployment = self.deployment;
+        let observes = deployment.policy.gateway.mode == Mode::Observe;
+        let caller = Caller::of(&fare.key);
+        let admit = Admit {
+            operation: visit.operation,
+            key: fare.key.key,
+            digest: fare.key.digest,
+            method: visit.method.clone(),
+            endpoint: route
+                .map_or(UNMATCHED_ENDPOINT, |route| &route.template)
+                .to_owned(),
+            terms: fare.terms.clone(),
+            repeated_refusals: deployment.refusals.borrow_mut().take_repeated(&caller),
+        };
+        let answer = match self.objects.admit(&fare.key.account, admit).await {
+            Ok(answer) => answer,
+            Err(failed) => {
+                line.detail = Some(failed.detail);
+                self.give_up(visit, &fare);
+                let may_pass = observes
+                    || route.is_some_and(|route| route.when_unavailable == WhenUnavailable::Allow);
+                return if may_pass {
+                    line.would_refuse = Some(Code::Unavailable.as_str());
+                    Ok(None)
+                } else {
+                    Err(Box::new(unavailable().into()))
+                };
+            }
+        };
+        line.rows = line.rows.saturating_add(answer.rows_written);
+        match answer.reply {
+            Reply::Admitted(admission) => {
+                line.request_id = call_id(&fare.key, &admission).to_string();
+                line.would_refuse(admission.would_refuse.as_ref(), visit.started);
+                Ok(Some(Ride { fare, admission }))
+            }
+            Reply::Refused(refusal) if observes => {
+                line.would_refuse(Some(&refusal), visit.started);
+                Ok(None)
+            }
+            Reply::Refused(refusal) => {
+                deployment.refusals.borrow_mut().remember(
+                    &caller,
+                    &fare.terms.pool,
+                    &refusal,
+                    visit.started,
+                );
+                Err(refused(visit, &refusal))
+            }
+            other => Err(Box::new(unexpected(&other).into())),
+        }
+    }
+
+    /// In the background: nobody will call with this admission, so it must not count.
+    fn give_up(&self, visit: &Visit, fare: &Fare) {
+        let (objects, account, operation) = (
+            Rc::clone(&self.objects),
+            fare.key.account.clone(),
+            visit.operation,
+        );
+        let cancelled = future_to_promise(async move {
+            if let Err(failed) = objects.give_up(&account, operation).await {
+                let event = serde_json::json!({ "event": "cancel_failed", "account": account, "detail": failed.detail });
+                console_error(&event.to_string());
+            }
+            Ok(JsValue::UNDEFINED)
+        });
+        // Where even this fails, the alarm ends the call.
+        if let Err(thrown) = self.context.wait_until(&cancelled) {
+            console_error(&message_of(&thrown));
+        }
+    }
+}
+
+impl Journey {
+    async fn make(mut self, to_client: oneshot::Sender<web_sys::Response>) {
+        if let Err(refused) = self.board().await {
+            if let Ok(answer) = refuse(&self.visit, &refused, &mut self.line) {
+                drop(to_client.send(answer));
+            }
+            return;
+        }
+        let forwarded = self.forward().await;
+        let reported = forwarded
+            .as_ref()
+            .ok()
+            .and_then(|from_origin| self.reported(from_origin));
+        // An answer that cannot be handed on is none: a status outside 200 to 599, for one.
+        let handed_on = forwarded.and_then(|from_origin| self.hand_on(&from_origin, reported));
+        let answered = handed_on.is_ok();
+        let status = match &handed_on {
+            Ok(answer) => answer.status(),
+            Err(failure) => failure.problem().status(),
+        };
+        let answer = match handed_on {
+            Ok(answer) => Ok(answer),
+            Err(failure) => self.apologise(&failure),
+        };
+        self.line.answered(status, self.visit.started);
+        if let Ok(answer) = answer {
+            // The client may be gone: the call is settled all the same.
+            drop(to_client.send(answer));
+        }
+        self.settle(status, answered, reported).await;
+        self.line.write();
+    }
+
+    /// Asks the account's object, where there is something to pay.
+    async fn board(&mut self) -> Result<(), Box<Refused>> {
+        if let Some(fare) = self.passage.fare.take() {
+            self.ride = self
+                .gateway
+                .admit(&self.visit, self.passage.route, fare, &mut self.line)
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn forward(&mut self) -> Result<web_sys::Response, OriginFailure> {
+        let identity = self.ride.as_ref().map(Ride::identity);
+        let gateway = &self.gateway.deployment.policy.gateway;
+        let keeps_key = gateway.forward_key;
+        let route = self.passage.route;
+        let forward = Forward {
+            visit: &self.visit,
+            origin: self.gateway.origin(&self.visit),
+            path: &self.passage.path,
+            body: self.passage.body.as_deref(),
+            drop: if keeps_key {
+                Carriers {
+                    authorization: false,
+                    x_api_key: false,
+                }
+            } else {
+                self.passage.carriers
+            },
+            identity: identity.as_ref(),
+            cache: route.is_some_and(|route| route.cache),
+            upgrade: route.is_some_and(|route| route.upgrade),
+            timeout: route.map_or(gateway.origin_timeout, |route| route.timeout),
+        };
+        let forwarded = forward
+            .send(&self.gateway.env, &self.gateway.deployment.signer)
+            .await;
+        self.passage.body = None;
+        forwarded
+    }
+
+    /// The quantity in the origin's answer, where the price asks for it.
+    fn reported(&self, from_origin: &web_sys::Response) -> Option<Reported> {
+        let header = self.ride.as_ref()?.fare.reported_in.as_ref()?;
+        let value = from_origin.headers().get(header).ok().flatten();
+        Some(
+            value
+                .as_deref()
+                .and_then(Quantity::parse)
+                .map_or(Reported::Unreadable, Reported::Value),
+        )
+    }
+
+    /// The origin's answer, for the client.
+    fn hand_on(
+        &self,
+        from_origin: &web_sys::Response,
+        reported: Option<Reported>,
+    ) -> Result<web_sys::Response, OriginFailure> {
+        let (standing, charged) = self.standing_after(from_origin.status(), true, reported);
+        let about = About {
+            request_id: &self.line.request_id,
+            standing: standing.as_ref(),
+            charged,
+        };
+        let origin_url = match self.gateway.origin(&self.visit) {
+            Origin::Url(url) => url.clone(),
+            Origin::Service(_) | Origin::Zone => self.visit.url().origin(),
+        };
+        answer::hand_on(&self.visit, &origin_url, from_origin, &about)
+            .map_err(|thrown| OriginFailure::unreachable(&thrown))
+    }
+
+    /// The answer where the origin has none.
+    fn apologise(&mut self, failure: &OriginFailure) -> Result<web_sys::Response, JsValue> {
+        if let OriginFailure::Unreachable(detail) = failure {
+            self.line.detail = Some(detail.clone());
+        }
+        let problem = failure.problem();
+        self.line.code = Some(problem.code.as_str());
+        let (standing, charged) = self.standing_after(problem.status(), false, None);
+        let about = About {
+            request_id: &self.line.request_id,
+            standing: standing.as_ref(),
+            charged,
+        };
+        answer::problem(&self.visit, &problem.into(), &about)
+    }
+
+    /// How the key stands once the call is ended as its status says, and what it was charged.
+    fn standing_after(
+        &self,
+        status: u16,
+        answered: bool,
+        reported: Option<Reported>,
+    ) -> (Option<Standing>, Option<Credits>) {
+        let Some(ride) = &self.ride else {
+            return (None, None);
+        };
+        let observes = self.gateway.deployment.policy.gateway.mode == Mode::Observe;
+        let (held, terms) = (ride.admission.held, &ride.fare.terms);
+        let charged = if observes || !answered || !terms.charge_on.holds(status) {
+            Some(Credits::ZERO)
+        } else if terms.job.is_some() {
+            None
+        } else {
+            Some(
+                terms
+                    .charge(held, reported.unwrap_or(Reported::Unreadable))
+                    .credits,
+            )
+        };
+        let comes_back = held.saturating_sub(charged.unwrap_or(held));
+        let mut standing = ride.admission.standing;
+        standing.credits_remaining = standing
+            .credits_remaining
+            .map(|rest| rest.saturating_add(comes_back));
+        (Some(standing), charged)
+    }
+
+    /// Tells the account's object how the call ended. Where that fails twice, its alarm ends it.
+    async fn settle(&mut self, status: u16, answered: bool, reported: Option<Reported>) {
+        let Some(ride) = &self.ride else {
+            return;
+        };
+        let settle = Request::Settle(Settle {
+            call: ride.admission.call,
+            operation: self.visit.operation,
+            status,
+            response_time_ms: u32::try_from(self.line.ms).unwrap_or(u32::MAX),
+            answered,
+            reported,
+        });
+        match self
+            .gateway
+            .objects
+            .ask_again(&ride.fare.key.account, &settle)
+            .await
+        {
+            Ok(answer) => self.line.rows = self.line.rows.saturating_add(answer.rows_written),
+            Err(failed) => self.line.detail = Some(format!("not settled: {}", failed.detail)),
+        }
+    }
+}
+
+impl Ride {
+    fn identity(&self) -> Identity {
+        Identity {
+            call: call_id(&self.fare.key, &self.admission).to_string(),
+            account: self.fare.key.account.to_string(),
+            key: self.fare.key.id().to_string(),
+            plan: self.admission.plan.clone(),
+            external_id: self.admission.external_id.as_ref().map(ToString::to_string),
+            held: self.admission.held,
+        }
+    }
+}
+
+fn call_id(key: &PresentedKey, admission: &Admission) -> CallId {
+    CallId {
+        account: key.account.clone(),
+        number: admission.call,
+    }
+}
