@@ -32,6 +32,7 @@ impl Audited {
 /// Says what is wrong with the books of `account`, or nothing.
 pub fn audit(store: &MemoryStore, account: &Account) -> Result<(), String> {
     let lots = from_history(store)?;
+    audit_entries(store, &lots)?;
     let shown = serde_json::to_value(account.balance_view()).expect("a balance is JSON");
     let mut seen = Vec::new();
     for (pool, balance) in shown["pools"].as_object().expect("pools") {
@@ -63,6 +64,28 @@ pub fn audit(store: &MemoryStore, account: &Account) -> Result<(), String> {
     for (number, lot) in &lots {
         if !seen.contains(number) && (lot.held != 0 || lot.rest() > 0) {
             return Err(format!("lot {number} was let go of: {lot:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// The entries alone and what calls were first charged come to the same balances: no charge was
+/// changed without an entry.
+fn audit_entries(store: &MemoryStore, lots: &BTreeMap<u64, Audited>) -> Result<(), String> {
+    let mut balances: BTreeMap<u64, i64> = BTreeMap::new();
+    for entry in store.entries() {
+        *balances.entry(number(entry.lot)).or_default() += entry.credits;
+    }
+    for (lot, charged) in &store.first_charges {
+        *balances.entry(number(*lot)).or_default() -= charged;
+    }
+    for (number, lot) in lots {
+        let balance = lot.amount - lot.spent - lot.expired;
+        if balances.get(number) != Some(&balance) {
+            return Err(format!(
+                "lot {number}: by its entries {:?}, by its calls {lot:?}",
+                balances.get(number)
+            ));
         }
     }
     Ok(())
@@ -113,7 +136,7 @@ fn from_history(store: &MemoryStore) -> Result<BTreeMap<u64, Audited>, String> {
                 lot.was_adjusted = true;
             }
             EntryKind::Expired => lot.expired -= entry.credits,
-            // The call's row says what it is charged now; `audit_corrections` looks at these.
+            // The call's row says what it is charged now; `audit_entries` looks at these.
             EntryKind::Corrected | EntryKind::Refunded => {}
         }
     }

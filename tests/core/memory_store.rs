@@ -5,7 +5,7 @@ use std::{cell::Cell, collections::BTreeMap};
 use tollgate::{
     call::{CallRow, CallState, Hold},
     id::{CallNumber, KeyNumber},
-    ledger::{Entry, EntryKind},
+    ledger::{Entry, EntryKind, LotNumber, split},
     object::{Loaded, Remembered, Store, Write},
     time::MonthNumber,
 };
@@ -19,6 +19,8 @@ pub struct MemoryStore {
     months: BTreeMap<MonthNumber, BTreeMap<u64, CallRow>>,
     entries: Vec<Entry>,
     remembered: BTreeMap<u64, Remembered>,
+    /// What calls took from lots when they first ended: entries tell every change since.
+    pub first_charges: BTreeMap<LotNumber, i64>,
     /// Rows that SQLite would have counted as written.
     pub rows_written: u64,
     /// Rows that SQLite would have counted as read.
@@ -179,6 +181,15 @@ impl Store for MemoryStore {
                 .get_mut(&end.month)
                 .and_then(|calls| calls.get_mut(&end.call.get()))
                 .expect("the row of the call that ended");
+            let was_open = row
+                .outcome
+                .as_ref()
+                .is_none_or(|outcome| outcome.state.is_open());
+            if was_open {
+                for part in split(&row.call.hold.parts, end.outcome.charged).0 {
+                    *self.first_charges.entry(part.lot).or_default() += part.credits.get() as i64;
+                }
+            }
             row.outcome = Some(end.outcome.clone());
             if let Some(hold) = &end.hold {
                 row.call.hold = through_bytes(hold);

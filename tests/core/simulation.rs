@@ -1,8 +1,9 @@
 //! A seeded simulation: Workers, the account's object and an origin over a network that loses,
 //! repeats, reorders and delays; commits fail, the object is evicted, its clock steps about.
 //!
-//! `TOLLGATE_SEEDS=N` runs N seeds, `TOLLGATE_SEED=S` replays one. On a failure the seed and
-//! every step are printed.
+//! `TOLLGATE_SEEDS=N` runs N seeds from `TOLLGATE_FROM=S` on (`npm run simulate` sets both). A
+//! seed that fails is run again with ever fewer of its events while it still fails; what is left
+//! is printed with the line that replays it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,12 +11,15 @@ use std::{
 };
 
 use tollgate::{
-    account::{Admit, Cancel, NewGrant, NewKey, Status, StatusChange},
+    account::{
+        Adjustment, Admit, Cancel, Fingerprint, NewGrant, NewKey, Status, StatusChange, Told, Word,
+    },
     call::{CallRow, CallState, Settle},
     id::{CallNumber, KeyNumber},
     ledger::EntryKind,
     policy::Source,
     price::{ChargeOn, Job, Meter, OnUnknown, Quantity, Reported, Terms},
+    problem::Code,
     protocol::{Command, Manage, Reply, Request},
     time::{Calendar, Span, Timestamp},
 };
@@ -27,29 +31,156 @@ use crate::{
     statement::moment,
 };
 
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 40;
 const REQUESTS: usize = 120;
 const FORGIVEN_PER_DAY: usize = 2;
 
+/// How often a seed that fails is run again to find out what it takes to fail.
+const SHORTENING_RUNS: usize = 400;
+/// After so many seeds a long run says how far it has come.
+const SEEDS_PER_LINE: u64 = 500;
+
 #[test]
 fn the_books_stand_whatever_the_network_does() {
-    let told = |name: &str| {
-        std::env::var(name)
-            .ok()
-            .and_then(|text| text.parse::<u64>().ok())
-    };
-    let seeds = match told("TOLLGATE_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..told("TOLLGATE_SEEDS").unwrap_or(SEEDS),
-    };
-    for seed in seeds {
-        let mut world = World::new(seed);
+    let told = |name: &str| std::env::var(name).ok();
+    let number = |name: &str| told(name).and_then(|text| text.parse::<u64>().ok());
+    if let Some(seed) = number("TOLLGATE_SEED") {
+        let only = told("TOLLGATE_ONLY").map_or_else(Kept::default, |only| Kept::parse(&only));
+        let (history, ended) = run(seed, &only);
+        println!("{history}");
+        ended.unwrap_or_else(|mistake| panic!("seed {seed}: {mistake}"));
+        return;
+    }
+    let first = number("TOLLGATE_FROM").unwrap_or(0);
+    let seeds = number("TOLLGATE_SEEDS").unwrap_or(SEEDS);
+    let mut millis = 0;
+    for seed in first..first + seeds {
+        let mut world = World::new(seed, &Kept::default());
         if let Err(mistake) = world.run() {
-            panic!(
-                "{}\nseed {seed}: {mistake}\nTOLLGATE_SEED={seed} cargo test --test core simulation",
-                world.history
-            );
+            explain(seed, &mistake);
         }
+        millis += world.now - world.start;
+        let done = seed + 1 - first;
+        if done.is_multiple_of(SEEDS_PER_LINE) || done == seeds {
+            println!("{done} seeds, {} account-days", millis / 86_400_000);
+        }
+    }
+}
+
+/// Panics with the shortest history found that still fails.
+fn explain(seed: u64, mistake: &str) -> ! {
+    let kept = shortest(seed);
+    let (history, ended) = run(seed, &kept);
+    let told = ended.err().unwrap_or_else(|| mistake.to_owned());
+    panic!(
+        "{history}\nseed {seed}: {mistake}\nshortened: {told}\n\
+         TOLLGATE_SEED={seed} TOLLGATE_ONLY={} cargo test --test core simulation -- --nocapture",
+        kept.told()
+    );
+}
+
+fn run(seed: u64, kept: &Kept) -> (String, Result<(), String>) {
+    let mut world = World::new(seed, kept);
+    let ended = world.run();
+    (world.history, ended)
+}
+
+/// Drops ever smaller pieces of what happens while it still fails.
+fn shortest(seed: u64) -> Kept {
+    let mut runs = 0;
+    let mut fails = |kept: &Kept| {
+        runs += 1;
+        runs <= SHORTENING_RUNS && run(seed, kept).1.is_err()
+    };
+    let mut kept = Kept {
+        roots: Some(World::new(seed, &Kept::default()).roots()),
+        ..Kept::default()
+    };
+    for fault in 0..Kept::FAULTS {
+        let mut fewer = kept.clone();
+        fewer.faults[fault] = false;
+        if fails(&fewer) {
+            kept = fewer;
+        }
+    }
+    let mut piece = kept.len().div_ceil(2);
+    while piece > 0 {
+        let mut start = 0;
+        let mut dropped = false;
+        while start < kept.len() {
+            let fewer = kept.without(start, piece);
+            if fails(&fewer) {
+                kept = fewer;
+                dropped = true;
+            } else {
+                start += piece;
+            }
+        }
+        piece = if piece == 1 && dropped { 1 } else { piece / 2 };
+    }
+    kept
+}
+
+/// What of a seed's events takes place.
+#[derive(Clone, Debug)]
+struct Kept {
+    /// The events that no other brings about, by number; `None`: all.
+    roots: Option<BTreeSet<u64>>,
+    /// Whether the object is evicted, commits fail, the network is bad.
+    faults: [bool; Self::FAULTS],
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self {
+            roots: None,
+            faults: [true; Self::FAULTS],
+        }
+    }
+}
+
+impl Kept {
+    const FAULTS: usize = 3;
+
+    fn len(&self) -> usize {
+        self.roots.as_ref().map_or(0, BTreeSet::len)
+    }
+
+    fn has(&self, root: u64) -> bool {
+        self.roots
+            .as_ref()
+            .is_none_or(|roots| roots.contains(&root))
+    }
+
+    fn without(&self, start: usize, piece: usize) -> Self {
+        let roots = self.roots.iter().flatten().enumerate();
+        let left = roots.filter(|(index, _)| !(start..start + piece).contains(index));
+        Self {
+            roots: Some(left.map(|(_, root)| *root).collect()),
+            ..self.clone()
+        }
+    }
+
+    /// `110:3,17,20`: the faults, and the events.
+    fn told(&self) -> String {
+        let faults: String = self
+            .faults
+            .iter()
+            .map(|on| if *on { '1' } else { '0' })
+            .collect();
+        let roots: Vec<String> = self.roots.iter().flatten().map(u64::to_string).collect();
+        format!("{faults}:{}", roots.join(","))
+    }
+
+    fn parse(told: &str) -> Self {
+        let (faults, roots) = told.split_once(':').expect("faults:events");
+        let mut kept = Self::default();
+        for (on, told) in kept.faults.iter_mut().zip(faults.chars()) {
+            *on = told == '1';
+        }
+        let roots = roots.split(',').filter(|root| !root.is_empty());
+        kept.roots = Some(roots.map(|root| root.parse().expect("a number")).collect());
+        kept
     }
 }
 
@@ -91,6 +222,8 @@ enum Event {
     Impatient(usize, u32),
     /// The origin answers.
     Origin(usize),
+    /// The origin tells how a call ended, or somebody refunds it.
+    Word(usize),
     /// The operator does something.
     Operator,
     /// The clock steps, by so many milliseconds.
@@ -121,19 +254,40 @@ struct Journey {
     told_at: Option<Timestamp>,
     /// The object has taken the cancel.
     cancelled: bool,
+    /// The object has taken somebody's word on how it ended.
+    concluded: bool,
+}
+
+/// Something the operator or the origin sent with an `Idempotency-Key`, and the first answer.
+struct Answered {
+    until: Timestamp,
+    reply: Reply,
 }
 
 struct World {
+    seed: u64,
+    kept: Kept,
+    /// The event that is taking place, and how many it has brought about: its own chance, so
+    /// that what is left out of a history changes nothing of the rest.
+    event: u64,
+    children: u64,
     chance: Chance,
     branch: Branch,
     journeys: Vec<Journey>,
     /// Sorted by true time; the number keeps equal times in order.
-    events: BTreeMap<(i64, u64), Event>,
+    events: BTreeMap<(i64, u64), (u64, Event)>,
     scheduled: u64,
+    start: i64,
     now: i64,
     skew: i64,
     alarm: Option<Timestamp>,
     grants: BTreeMap<u8, bool>,
+    /// What adjustments should have come to.
+    adjustments: BTreeMap<u8, i64>,
+    /// By the `Idempotency-Key` of the origin's words.
+    answered: BTreeMap<u64, Answered>,
+    /// The latest time of the object's clock.
+    latest: Timestamp,
     /// Calls admitted while their key, or the account, had no limit a minute: no window knows
     /// them when a plan with a limit comes.
     unlimited: (BTreeSet<CallNumber>, BTreeSet<CallNumber>),
@@ -148,7 +302,7 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, kept: &Kept) -> Self {
         let mut chance = Chance(seed.wrapping_mul(0xD134_2543_DE82_EF95) ^ 0xA5A5);
         let plan = chance.one_of(&["free", "starter", "tight", "saver", "calendar"]);
         let start = moment("2027-12-30T22:30:00");
@@ -156,15 +310,23 @@ impl World {
         branch.create_key();
         branch.grant("credits", 100 + chance.below(400), Source::Extra, None);
         let mut world = Self {
+            seed,
+            kept: kept.clone(),
+            event: 0,
+            children: 0,
             chance,
             branch,
             journeys: Vec::new(),
             events: BTreeMap::new(),
             scheduled: 0,
+            start: start.as_millis(),
             now: start.as_millis(),
             skew: 0,
             alarm: None,
             grants: BTreeMap::new(),
+            adjustments: BTreeMap::new(),
+            answered: BTreeMap::new(),
+            latest: start,
             unlimited: (BTreeSet::new(), BTreeSet::new()),
             strayed: None,
             outrun: BTreeSet::new(),
@@ -178,9 +340,11 @@ impl World {
     /// Clients, an operator and a clock, for a few days.
     fn invent(&mut self) {
         let mut at = 0;
+        // Some accounts are busy for a day, some call now and then for months.
+        let longest = self.chance.one_of(&[20_000_000, 20_000_000, 900_000_000]);
         for index in 0..REQUESTS {
             at += match self.chance.below(20) {
-                0 => self.chance.below(20_000_000),
+                0 => self.chance.below(longest),
                 1..5 => self.chance.below(120_000),
                 _ => self.chance.below(4_000),
             } as i64;
@@ -194,6 +358,7 @@ impl World {
                 answer: None,
                 told_at: None,
                 cancelled: false,
+                concluded: false,
             });
             self.after(at, Event::Client(index));
             if self.chance.percent(12) {
@@ -254,8 +419,25 @@ impl World {
 
     fn after(&mut self, millis: i64, event: Event) {
         self.scheduled += 1;
-        self.events
-            .insert((self.now + millis, self.scheduled), event);
+        self.children += 1;
+        let id = if self.event == 0 {
+            self.children
+        } else {
+            Chance(self.event.rotate_left(17) ^ self.children).next()
+        };
+        let at = (self.now + millis, self.scheduled);
+        if self.event != 0 || self.kept.has(id) {
+            self.events.insert(at, (id, event));
+        }
+    }
+
+    /// The events that no other brings about.
+    fn roots(&self) -> BTreeSet<u64> {
+        self.events.values().map(|(id, _)| *id).collect()
+    }
+
+    fn fault(&mut self, fault: usize, percent: u64) -> bool {
+        self.chance.percent(percent) && self.kept.faults[fault]
     }
 
     fn clock(&self) -> Timestamp {
@@ -273,8 +455,12 @@ impl World {
     }
 
     fn run(&mut self) -> Result<(), String> {
-        while let Some(((at, _), event)) = self.events.pop_first() {
+        while let Some(((at, _), (id, event))) = self.events.pop_first() {
             self.now = at;
+            self.event = id;
+            self.children = 0;
+            self.chance = Chance(self.seed.wrapping_mul(0xA24B_AED4_963E_E407) ^ id);
+            self.chance.next();
             self.step(event)?;
         }
         // Everything is told that will be told; time ends what is still open.
@@ -289,11 +475,11 @@ impl World {
 
     fn step(&mut self, event: Event) -> Result<(), String> {
         self.steps += 1;
-        if self.chance.percent(4) {
+        if self.fault(0, 4) {
             self.note("evicted");
             self.branch.evict();
         }
-        self.branch.object.store_mut().commits_to_fail = u32::from(self.chance.percent(2));
+        self.branch.object.store_mut().commits_to_fail = u32::from(self.fault(1, 2));
         self.ring()?;
         match event {
             Event::Client(index) => self.ask(index),
@@ -306,6 +492,7 @@ impl World {
                 }
             }
             Event::Origin(index) => self.answer(index),
+            Event::Word(index) => self.tell(index),
             Event::Operator => self.operate(),
             Event::ClockSteps(step) => {
                 self.skew += step;
@@ -327,6 +514,7 @@ impl World {
     fn ring(&mut self) -> Result<(), String> {
         let clock = self.clock();
         self.branch.set_clock(clock);
+        self.latest = self.latest.max(clock);
         let ahead = self
             .branch
             .store()
@@ -430,11 +618,56 @@ impl World {
             reported: Quantity::parse(&seconds.to_string()).map(Reported::Value),
         };
         self.note(&format!("the origin answers call {call} with {status}"));
+        let is_job = self.journeys[index].terms.job.is_some() && status < 400;
+        if (is_job && self.chance.percent(85)) || self.chance.percent(8) {
+            let after = match self.chance.below(10) {
+                0 => self.chance.below(40 * 86_400_000),
+                1 => self.chance.below(2 * 86_400_000),
+                2..5 => self.chance.below(10),
+                _ => self.chance.below(20_000_000),
+            };
+            self.after(after as i64, Event::Word(index));
+        }
         if self.chance.percent(4) {
             self.note("and the Worker is gone");
             return;
         }
         self.travel(Request::Settle(settle), 1_000_000);
+    }
+
+    /// The origin's word on how a call ended, or the operator's refund of it.
+    fn tell(&mut self, index: usize) {
+        let operation = self.journeys[index].operation;
+        let of_call = |row: &&CallRow| row.call.hold.operation == operation;
+        let Some(call) = self.branch.store().calls().find(of_call) else {
+            return;
+        };
+        let call = call.call.number;
+        let word = match self.chance.below(10) {
+            0..4 => Word::Release { reason: None },
+            4..7 => Word::Settle(Told::Hold),
+            7 => {
+                let seconds = self.chance.below(500).to_string();
+                Word::Settle(Told::Value(Quantity::parse(&seconds).expect("a quantity")))
+            }
+            _ => Word::Settle(Told::Credits(sold::credits(self.chance.below(40)))),
+        };
+        let key = self.chance.next();
+        let idempotency = self.chance.percent(70).then(|| {
+            let mut wide = fingerprint(0, 1);
+            wide.key[..8].copy_from_slice(&key.to_be_bytes());
+            wide
+        });
+        let command = Command::EndCall { call, word };
+        let manage = Manage {
+            command,
+            idempotency,
+        };
+        self.travel(Request::Manage(manage), 100_000_000);
+        if self.chance.percent(25) {
+            let after = self.chance.below(35 * 86_400_000);
+            self.after(after as i64, Event::Word(index));
+        }
     }
 
     /// The network: may lose, repeat and delay by up to `longest` milliseconds.
@@ -444,9 +677,10 @@ impl World {
             1 | 2 => 2,
             _ => 1,
         };
+        let copies = if self.kept.faults[2] { copies } else { 1 };
         for _ in 0..copies {
             let delay = match self.chance.below(10) {
-                0 => self.chance.below(longest),
+                0 if self.kept.faults[2] => self.chance.below(longest),
                 1 | 2 => self.chance.below(3_000),
                 _ => self.chance.below(30),
             };
@@ -458,6 +692,7 @@ impl World {
 
     fn deliver(&mut self, request: Request) -> Result<(), String> {
         let calls_before = self.branch.store().calls().count();
+        let before = self.before(&request)?;
         let reply = self.branch.send(request.clone());
         self.set_alarm();
         self.note(&format!("{} -> {}", brief(&request), brief(&reply)));
@@ -479,9 +714,25 @@ impl World {
                 }
             }
             Request::Settle(settle) if taken => {
+                if let Some((row, _)) = before
+                    && !matches!(
+                        state(&row),
+                        CallState::Open | CallState::UnknownReleased | CallState::UnknownCharged
+                    )
+                    && row != *self.branch.row(settle.call.get())
+                {
+                    return Err(format!("a late settle changed {row:?}"));
+                }
                 self.journeys[journey(settle.operation)]
                     .told_at
                     .get_or_insert(clock);
+            }
+            Request::Manage(Manage {
+                command: Command::EndCall { call, word },
+                idempotency,
+            }) => {
+                let before = before.ok_or("a word on no call")?;
+                self.inspect_word(&before, (call, &word, idempotency), &reply)?;
             }
             Request::Cancel(cancel) if taken => {
                 self.journeys[journey(cancel.operation)].cancelled = true;
@@ -495,8 +746,9 @@ impl World {
         let plan = self
             .chance
             .one_of(&["free", "starter", "pro", "saver", "calendar", "tight"]);
-        match self.chance.below(12) {
+        match self.chance.below(15) {
             0..5 => self.operator_grants(),
+            12.. => self.operator_adjusts(),
             5 | 6 => {
                 self.note(&format!("plan {plan}"));
                 self.branch.change_plan(plan);
@@ -572,7 +824,113 @@ impl World {
         self.grants.insert(id, was_made);
     }
 
+    /// An adjustment likewise.
+    fn operator_adjusts(&mut self) {
+        let id = self.adjustments.len() as u8 + 1;
+        let amount = 1 + self.chance.below(150) as i64;
+        let takes_away = self.chance.percent(60);
+        let adjustment = Adjustment {
+            pool: self.chance.one_of(&["credits", "lyrics"]).into(),
+            credits: sold::credits(amount as u64),
+            takes_away,
+            reason: format!("mistake {id}"),
+        };
+        let mut was_made = false;
+        for _ in 0..1 + self.chance.below(2) {
+            let manage = Manage {
+                command: Command::Adjust(adjustment.clone()),
+                idempotency: Some(fingerprint(100 + id, id)),
+            };
+            let reply = self.branch.send(Request::Manage(manage));
+            self.note(&format!("{adjustment:?} -> {}", brief(&reply)));
+            was_made |= matches!(reply, Reply::Document(_));
+        }
+        let signed = if takes_away { -amount } else { amount };
+        self.adjustments
+            .insert(id, if was_made { signed } else { 0 });
+    }
+
     // The auditor's own questions.
+
+    /// The row of the call that a message ends, with all that is due booked, and what its pool
+    /// can spend.
+    fn before(&mut self, request: &Request) -> Result<Option<(CallRow, u64)>, String> {
+        let call = match request {
+            Request::Manage(Manage {
+                command: Command::EndCall { call, .. },
+                ..
+            }) => *call,
+            Request::Settle(settle) => settle.call,
+            _ => return Ok(None),
+        };
+        let failing = std::mem::take(&mut self.branch.object.store_mut().commits_to_fail);
+        self.branch.tick()?;
+        let row = self.branch.row(call.get()).clone();
+        let pool = row.call.hold.terms.pool.clone();
+        let available = self.branch.balance(&pool)["available"].as_u64();
+        self.branch.object.store_mut().commits_to_fail = failing;
+        Ok(Some((row, available.ok_or("no balance")?)))
+    }
+
+    /// What somebody's word made of a call is what it may make of it.
+    fn inspect_word(
+        &mut self,
+        (before, available): &(CallRow, u64),
+        (call, word, idempotency): (CallNumber, &Word, Option<Fingerprint>),
+        reply: &Reply,
+    ) -> Result<(), String> {
+        let clock = self.clock();
+        let after = self.branch.row(call.get());
+        let wrong = |what: &str| {
+            Err(format!(
+                "call {call}, {word:?}: {what}: {before:?} to {after:?}, {reply:?}"
+            ))
+        };
+        let is_unchanged = before == after;
+        let key = idempotency.map(|idempotency| idempotency.row());
+        if let Some(answered) = key.and_then(|key| self.answered.get(&key))
+            && answered.until > clock
+        {
+            let is_same = *reply == answered.reply || matches!(reply, Reply::Unavailable { .. });
+            return if is_same && is_unchanged {
+                Ok(())
+            } else {
+                wrong("another answer to the same request")
+            };
+        }
+        let told = match reply {
+            Reply::Document(_) => Ok((
+                state(after),
+                after
+                    .outcome
+                    .as_ref()
+                    .map_or(0, |outcome| outcome.charged.get()),
+            )),
+            Reply::Problem(problem) if is_unchanged => Err(problem.code),
+            Reply::Unavailable { .. } if is_unchanged => return Ok(()),
+            _ => return wrong("changed by nothing"),
+        };
+        let late = |latest: Timestamp| {
+            let ended = before.outcome.as_ref().map_or(latest, |outcome| outcome.at);
+            latest > ended.plus(Span::from_days(30))
+        };
+        // Whether an object that was evicted still knows of a stray clock depends on its writes.
+        let expected = [late(clock), late(self.latest)]
+            .map(|is_late| expected_end(before, word, is_late, *available));
+        if !expected.contains(&told) {
+            return wrong(&format!("{told:?} and not {expected:?}"));
+        }
+        if told.is_ok() {
+            let operation = before.call.hold.operation as usize;
+            self.journeys[operation - 1_000].concluded = true;
+            if let Some(key) = key {
+                let until = clock.plus(Span::from_days(1));
+                let reply = reply.clone();
+                self.answered.insert(key, Answered { until, reply });
+            }
+        }
+        Ok(())
+    }
 
     fn inspect(&mut self) -> Result<(), String> {
         self.branch.object.store_mut().commits_to_fail = 0;
@@ -605,6 +963,17 @@ impl World {
                 .count();
             if made != usize::from(*was_made) {
                 return Err(format!("grant {id} was made {made} times"));
+            }
+        }
+        for (id, amount) in &self.adjustments {
+            let reference = Some(format!("mistake {id}"));
+            let entries = self.branch.store().entries().iter();
+            let adjusted: i64 = entries
+                .filter(|entry| entry.reference == reference)
+                .map(|entry| entry.credits)
+                .sum();
+            if adjusted != *amount {
+                return Err(format!("adjustment {id} came to {adjusted}, not {amount}"));
             }
         }
         Ok(())
@@ -724,8 +1093,8 @@ fn inspect_end(row: &CallRow, journey: &Journey, was_outrun: bool) -> Result<(),
     );
     let Some((answered, status, seconds)) = journey.answer.filter(|_| journey.told_at.is_some())
     else {
-        // Nobody told how it ended.
-        return if is_unknown {
+        // Nobody told how it ended, or the origin alone.
+        return if is_unknown || journey.concluded {
             Ok(())
         } else {
             wrong("ended by nobody")
@@ -733,6 +1102,10 @@ fn inspect_end(row: &CallRow, journey: &Journey, was_outrun: bool) -> Result<(),
     };
     if journey.cancelled {
         return wrong("forwarded and cancelled");
+    }
+    if journey.concluded {
+        // Each word was looked at when it came.
+        return Ok(());
     }
     let succeeded = answered
         && match row.call.hold.terms.charge_on {
@@ -766,6 +1139,54 @@ fn inspect_end(row: &CallRow, journey: &Journey, was_outrun: bool) -> Result<(),
         return wrong("a success is not charged what it cost");
     }
     Ok(())
+}
+
+/// What a word makes of a call: its state and charge, or what it is answered.
+fn expected_end(
+    before: &CallRow,
+    word: &Word,
+    is_late: bool,
+    available: u64,
+) -> Result<(CallState, u64), Code> {
+    use CallState::{
+        Cancelled, Job, Open, Refunded, Released, Settled, UnknownCharged, UnknownReleased,
+    };
+    let terms = &before.call.hold.terms;
+    let held = before.call.held().get();
+    let price = || match word {
+        Word::Release { .. } | Word::Settle(Told::Hold) => Ok(held),
+        Word::Settle(Told::Credits(credits)) => Ok(credits.get()),
+        Word::Settle(Told::Value(value)) if terms.meter.is_some() => {
+            let seconds = value.as_thousandths().div_ceil(1_000);
+            Ok((seconds.div_ceil(60) * 10).max(10))
+        }
+        Word::Settle(Told::Value(_)) => Err(Code::BadRequest),
+    };
+    let price = || {
+        price().and_then(|price| {
+            if price > held {
+                Err(Code::AboveHold)
+            } else {
+                Ok(price)
+            }
+        })
+    };
+    let releases = matches!(word, Word::Release { .. });
+    let charged = before
+        .outcome
+        .as_ref()
+        .map_or(0, |outcome| outcome.charged.get());
+    match state(before) {
+        Open | Job if releases => Ok((Released, 0)),
+        Open | Job => Ok((Settled, price()?)),
+        UnknownReleased | UnknownCharged if !is_late && releases => Ok((Released, 0)),
+        UnknownReleased | UnknownCharged if !is_late => {
+            Ok((Settled, price()?.min(charged + available)))
+        }
+        Settled if !is_late && releases => Ok((Refunded, 0)),
+        Settled | UnknownCharged => Err(Code::AlreadySettled),
+        Released | Cancelled | UnknownReleased | Refunded => Err(Code::AlreadyReleased),
+    }
 }
 
 fn state(row: &CallRow) -> CallState {
