@@ -233,6 +233,13 @@ test("the signature covers what the origin sees of a call", async () => {
   assert.ok(Math.abs(t - gateway.clock.now() / 1000) < 10);
 });
 
+test("the signature covers the query as the runtime writes it for the origin", async () => {
+  const { received } = await forwarded("POST", `/v1/rest/a?it's="<é>&|^`, { body: "x" });
+  assert.match(received.path, /%27s=%22%3C/);
+  const { v1, expected } = signatureOf(received);
+  assert.equal(v1, expected);
+});
+
 test("the signature of a public request has empty lines, and no header names anyone", async () => {
   // A key makes no call of it, and is not shown to the origin.
   for (const as of [null, key]) {
