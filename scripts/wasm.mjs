@@ -4,11 +4,11 @@
 import { fileURLToPath } from "node:url";
 import { checkPolicy } from "./check.mjs";
 import { fingerprint, isMadeFrom, markAsMadeFrom } from "./fingerprint.mjs";
-import { cargoTool, npmProgram } from "./project.mjs";
+import { cargoTool, inProject, npmProgram } from "./project.mjs";
 import { rustTools } from "./setup.mjs";
 import { main, step } from "./step.mjs";
 
-const INPUTS = ["src", "Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "scripts/project.mjs"];
+const INPUTS = ["src", "Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "scripts/project.mjs", "scripts/wasm.mjs"];
 
 // The entry is bundled beside the wasm, not compiled into it.
 const matters = (path) => path !== "src/entry.mjs";
@@ -31,6 +31,12 @@ export async function buildWasm() {
       otherwise: "The compiler's words are above.",
     },
   );
+  // worker-build keeps the functions' names: an eighth of what every isolate would load. A panic's message
+  // has its file and line without them.
+  const wasm = inProject("build", "index_bg.wasm");
+  await step("Strip the names", npmProgram("wasm-opt"), ["--strip-debug", "--strip-producers", wasm, "-o", wasm], {
+    otherwise: "wasm-opt's words are above.",
+  });
   markAsMadeFrom("build", inputs);
 }
 
