@@ -1,6 +1,76 @@
 //! The origin's word on how a call ended: jobs, refunds, corrections. The operator's adjustments.
 
-use crate::statement::statement;
+use serde_json::{Value, json};
+use tollgate::{
+    account::{Told, Word},
+    id::CallNumber,
+    price::{Job, OnUnknown, Terms},
+    protocol::{Command, Reply},
+    time::Span,
+};
+
+use crate::{
+    branch::{Branch, cost},
+    statement::{moment, statement},
+};
+
+#[test]
+fn a_call_is_shown_as_it_stands() {
+    let mut branch = Branch::with_account("standard", "free", moment("2026-11-02"));
+    branch.call(Terms {
+        job: Some(Job {
+            settle_within: Span::from_days(1),
+            on_unknown: OnUnknown::Release,
+        }),
+        ..cost(5)
+    });
+    let shown = |reply: Reply| -> Value {
+        let Reply::Document(document) = reply else {
+            panic!("{reply:?}");
+        };
+        assert_eq!(document.status, 200);
+        serde_json::from_str(&document.json).expect("a call is JSON")
+    };
+    let show = Command::ShowCall(CallNumber::new(1).expect("a number"));
+    let mut expected = json!({
+        "id": "call_acc_1", "account": "acc", "key": "key_acc_1", "method": "POST",
+        "endpoint": "/search", "state": "open", "admitted_at": "2026-11-02T00:00:00Z",
+        "ended_at": null, "deadline": "2026-11-02T00:05:00Z", "pool": "credits", "held": 5,
+        "charged": 0, "status_code": null, "response_time_ms": null, "mark": null,
+    });
+    assert_eq!(shown(branch.manage(show.clone(), None)), expected);
+    branch.settle(1, 202);
+    for (field, value) in [
+        ("state", json!("job")),
+        ("ended_at", json!("2026-11-02T00:00:00Z")),
+        ("deadline", json!("2026-11-03T00:00:00Z")),
+        ("status_code", json!(202)),
+        ("response_time_ms", json!(7)),
+    ] {
+        expected[field] = value;
+    }
+    assert_eq!(shown(branch.manage(show.clone(), None)), expected);
+    branch.set_clock(branch.clock.plus(Span::from_seconds(60)));
+    for (field, value) in [
+        ("state", json!("settled")),
+        ("ended_at", json!("2026-11-02T00:01:00Z")),
+        ("deadline", json!(null)),
+        ("held", json!(0)),
+        ("charged", json!(5)),
+    ] {
+        expected[field] = value;
+    }
+    assert_eq!(
+        shown(branch.end_call(1, Word::Settle(Told::Hold), None)),
+        expected
+    );
+    assert_eq!(shown(branch.manage(show.clone(), None)), expected);
+    expected["state"] = json!("refunded");
+    expected["charged"] = json!(0);
+    let release = Word::Release { reason: None };
+    assert_eq!(shown(branch.end_call(1, release, None)), expected);
+    assert_eq!(shown(branch.manage(show, None)), expected);
+}
 
 #[test]
 fn a_job_stays_held_across_restarts_renewals_and_plan_changes() {

@@ -2,12 +2,12 @@
 
 use proptest::prelude::*;
 use tollgate::{
-    account::{Refusal, Status, StatusChange},
+    account::{Adjustment, Refusal, Status, StatusChange, Told, Word},
     call::CallState,
     object::Object,
     policy::Source,
     price::{Job, OnUnknown, Terms},
-    protocol::{Page, Reply, UsageQuery},
+    protocol::{Command, Page, Reply, UsageQuery},
     time::{Span, Timestamp},
 };
 
@@ -31,6 +31,16 @@ enum Step {
     },
     Cancel {
         back: u64,
+    },
+    /// The origin's word: everything back, so many credits, or all that is held.
+    Word {
+        back: u64,
+        told: Option<Told>,
+    },
+    Adjust {
+        pool: usize,
+        amount: u64,
+        takes_away: bool,
     },
     Grant {
         pool: usize,
@@ -110,6 +120,9 @@ fn step() -> impl Strategy<Value = Step> {
         16 => (1_u32..3, terms()).prop_map(|(key, terms)| Step::Call { key, terms }),
         12 => (0_u64..6, status).prop_map(|(back, status)| Step::Settle { back, status }),
         2 => (0_u64..6).prop_map(|back| Step::Cancel { back }),
+        4 => (0_u64..9, told()).prop_map(|(back, told)| Step::Word { back, told }),
+        1 => (0_usize..3, 1_u64..200, any::<bool>())
+            .prop_map(|(pool, amount, takes_away)| Step::Adjust { pool, amount, takes_away }),
         4 => (0_usize..3, 1_u64..300, source, prop::option::of(0_i64..40))
             .prop_map(|(pool, amount, source, days)| Step::Grant { pool, amount, source, days }),
         1 => (0_usize..PLANS.len()).prop_map(Step::Plan),
@@ -119,6 +132,14 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Read),
         1 => Just(Step::FailNext),
         1 => Just(Step::Evict),
+    ]
+}
+
+fn told() -> impl Strategy<Value = Option<Told>> {
+    prop_oneof![
+        2 => Just(None),
+        1 => Just(Some(Told::Hold)),
+        1 => (0_u64..90).prop_map(|amount| Some(Told::Credits(sold::credits(amount)))),
     ]
 }
 
@@ -138,6 +159,24 @@ impl Step {
                 let call = nth_latest(branch, *back)?;
                 let operation = branch.row(call).call.hold.operation;
                 branch.cancel(operation)
+            }
+            Self::Word { back, told } => {
+                let call = nth_latest(branch, *back)?;
+                let word = told.map_or(Word::Release { reason: None }, Word::Settle);
+                branch.end_call(call, word, None)
+            }
+            Self::Adjust {
+                pool,
+                amount,
+                takes_away,
+            } => {
+                let adjustment = Adjustment {
+                    pool: POOLS[*pool].into(),
+                    credits: sold::credits(*amount),
+                    takes_away: *takes_away,
+                    reason: "a mistake".into(),
+                };
+                branch.manage(Command::Adjust(adjustment), None)
             }
             Self::Grant {
                 pool,
