@@ -189,7 +189,7 @@ impl<'a> Dropped<'a> {
 /// `X_Tollgate_Account` and `X-Tollgate-Account`.
 #[must_use]
 pub fn dropped_request_header(name: &str) -> bool {
-    const NAMES: [&str; 16] = [
+    const NAMES: [&str; 20] = [
         // Hop-by-hop (RFC 9110 §7.6.1, and what is older than it).
         "connection",
         "keep-alive",
@@ -208,7 +208,11 @@ pub fn dropped_request_header(name: &str) -> bool {
         "x-http-method",
         "x-http-method-override",
         "x-method-override",
+        "x-http-path-override",
+        "x-original-method",
+        "x-original-uri",
         "x-original-url",
+        "x-envoy-original-path",
         "x-rewrite-url",
     ];
     const PREFIXES: [&str; 2] = ["x-forwarded-", "x-tollgate-"];
@@ -304,7 +308,7 @@ fn list(value: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Whether an origin may take two header names for the same.
-fn alike(one: &str, other: &str) -> bool {
+pub(crate) fn alike(one: &str, other: &str) -> bool {
     let folded = |byte: u8| match byte {
         b'_' => b'-',
         byte => byte.to_ascii_lowercase(),

@@ -314,6 +314,7 @@ impl<S: Store> Object<S> {
         let json = match &read.page {
             Page::Me => to_json(&self.awake()?.me_view()),
             Page::Credits => to_json(&self.awake()?.credits_view()),
+            Page::Quote => String::new(),
             Page::Usage(query) => to_json(&self.usage(query)?),
         };
         Ok(Reply::Document(Document {

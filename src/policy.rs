@@ -37,6 +37,23 @@ pub struct Policy {
     pub self_service: SelfService,
 }
 
+impl Policy {
+    /// The widest minute limits of any plan: how far back a plan change may have to look.
+    #[must_use]
+    pub fn widest_limits(&self) -> Limits {
+        let limits = || self.plans.values().map(|plan| plan.limits);
+        Limits {
+            requests_per_minute: limits()
+                .filter_map(|limits| limits.requests_per_minute)
+                .max(),
+            account_requests_per_minute: limits()
+                .filter_map(|limits| limits.account_requests_per_minute)
+                .max(),
+            ..Limits::default()
+        }
+    }
+}
+
 /// `[gateway]`.
 #[derive(Debug)]
 pub struct Gateway {

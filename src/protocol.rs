@@ -69,6 +69,9 @@ pub enum Page {
     /// `GET /get-credits`.
     #[n(2)]
     Credits,
+    /// `GET /quote`: the Worker has what is told; whether the key may ask is the object's to say.
+    #[n(3)]
+    Quote,
 }
 
 /// Which calls `/usage` lists: newest first.
@@ -233,19 +236,6 @@ pub struct Document {
     /// `Idempotency-Key`: the Worker, which has its secret, signs it.
     #[n(3)]
     pub created_key: Option<KeyNumber>,
-}
-
-impl Document {
-    /// A document that is told with 200.
-    #[must_use]
-    pub const fn told(json: String) -> Self {
-        Self {
-            status: 200,
-            json,
-            standing: None,
-            created_key: None,
-        }
-    }
 }
 
 /// A refusal of a command or a page.

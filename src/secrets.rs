@@ -54,6 +54,13 @@ impl Secrets {
         let origin_token = reader.required("ORIGIN_TOKEN");
         let origin_secret = reader.required("ORIGIN_SECRET");
         let admin_read_token = reader.optional("ADMIN_READ_TOKEN");
+        reader.apart(&[
+            ("ADMIN_TOKEN", admin_token.as_ref()),
+            ("ADMIN_READ_TOKEN", admin_read_token.as_ref()),
+            ("ORIGIN_TOKEN", origin_token.as_ref()),
+            ("ORIGIN_SECRET", origin_secret.as_ref()),
+            ("KEY_SECRET", key_secret.as_ref()),
+        ]);
         match (key_secret, origin_secret, admin_token, origin_token) {
             (Some(key_secret), Some(origin_secret), Some(admin_token), Some(origin_token))
                 if reader.faults.is_empty() =>
@@ -78,6 +85,15 @@ pub struct Rolling {
     pub current: Secret,
     /// What still verifies.
     pub previous: Vec<Secret>,
+}
+
+impl Rolling {
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        [&self.current]
+            .into_iter()
+            .chain(&self.previous)
+            .map(|secret| &*secret.0)
+    }
 }
 
 /// At least 32 visible characters that only this deployment and its operator know.
@@ -144,6 +160,7 @@ enum Mistake {
     TooShort,
     Unlistable,
     DevelopmentOnly,
+    Shared,
 }
 
 impl fmt::Display for SecretFault {
@@ -153,6 +170,7 @@ impl fmt::Display for SecretFault {
             Mistake::TooShort => "is shorter than 32 characters",
             Mistake::Unlistable => "has a space, a comma or a character outside visible ASCII",
             Mistake::DevelopmentOnly => "is a development value",
+            Mistake::Shared => "has the value of another secret",
         };
         write!(formatter, "{} {mistake}", self.place)
     }
@@ -172,6 +190,18 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
         let current = self.text(name);
         let previous = self.text(&format!("{name}_PREVIOUS"));
         self.rolling(name, current, previous)
+    }
+
+    /// One value in two places would give one the rights of the other.
+    fn apart(&mut self, secrets: &[(&str, Option<&Rolling>)]) {
+        let mut seen: Vec<&str> = Vec::new();
+        for (name, secret) in secrets {
+            let texts: Vec<&str> = secret.iter().flat_map(|secret| secret.texts()).collect();
+            if texts.iter().any(|text| seen.contains(text)) {
+                self.fault::<()>((*name).to_owned(), Mistake::Shared);
+            }
+            seen.extend(texts);
+        }
     }
 
     /// A previous value alone is a mistake: nobody can tell whether the token was to be replaced
@@ -286,6 +316,19 @@ mod tests {
             |name| values.get(name).map(|value| (*value).to_owned()),
             development,
         )
+    }
+
+    #[test]
+    fn one_value_never_serves_as_two_secrets() {
+        let shared = "one value that serves in two places".replace(' ', "-");
+        let changes = [
+            ("ORIGIN_TOKEN", Some(shared.as_str())),
+            ("ADMIN_TOKEN_PREVIOUS", Some(shared.as_str())),
+        ];
+        assert_eq!(
+            faults(&changes),
+            ["ORIGIN_TOKEN has the value of another secret"]
+        );
     }
 
     fn faults(changes: &[(&str, Option<&str>)]) -> Vec<String> {

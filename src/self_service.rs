@@ -28,8 +28,9 @@ pub fn read(page: router::Page, query: Option<&str>) -> Result<Page, Problem> {
         router::Page::Me => no_parameters(query).map(|()| Page::Me),
         router::Page::Usage => usage_query(query).map(Page::Usage),
         router::Page::GetCredits => no_parameters(query).map(|()| Page::Credits),
-        // The quote is told by the gateway itself: see `quote_page.rs`.
-        router::Page::UsageSummary | router::Page::Ledger | router::Page::Quote => {
+        // Its parameters are read where it is told: see `quote_page.rs`.
+        router::Page::Quote => Ok(Page::Quote),
+        router::Page::UsageSummary | router::Page::Ledger => {
             Err(Problem::new(Code::NotFound, "there is no such page"))
         }
     }

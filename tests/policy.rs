@@ -386,6 +386,22 @@ fn every_mistake_in_a_route_is_named_with_its_place() {
             "routes[0].pool: expected nothing, as the route is public, found \"credits\"",
         ),
         (
+            "match = \"POST /a\"\ncost = 1\nwhen = { \"header.X-Forwarded-Host\" = \"a\" }",
+            "routes[0].when.\"header.X-Forwarded-Host\": expected a header that reaches the origin as it was sent; x-forwarded-host does not",
+        ),
+        (
+            "match = \"POST /a\"\ncharge = { rate = 1, unit = 1, maximum = 9, from = \"header.authorization\" }",
+            "routes[0].charge.from: expected a header that reaches the origin as it was sent; authorization does not",
+        ),
+        (
+            "match = \"GET /a\"\ncost = 1\nwhen = { \"body.a\" = 1 }",
+            "routes[0].when: expected no body field, as the body of a GET has no meaning (RFC 9110 §9.3.1), found one",
+        ),
+        (
+            "match = \"GET /a\"\ncharge = { rate = 1, unit = 1, maximum = 9, from = \"body.a\" }",
+            "routes[0].charge: expected no body field, as the body of a GET has no meaning (RFC 9110 §9.3.1), found one",
+        ),
+        (
             "match = \"POST /a\"\ncost = 1\nwhole_body = true",
             "routes[0].whole_body: expected to be left out, as this version does not act upon it yet, found true",
         ),

@@ -325,10 +325,13 @@ impl Account {
         let limits = self.profile.plan.limits;
         let day = self.policy.gateway.calendar.day_of(clock);
         let usage = self.state.usage.entry(call.key).or_default();
-        if let Some(limit) = limits.requests_per_minute {
+        // A plan that comes later looks back at this minute, too.
+        let widest = self.policy.widest_limits();
+        if let Some(limit) = limits.requests_per_minute.max(widest.requests_per_minute) {
             usage.minute.count(call.number, limit, clock);
         }
-        if let Some(limit) = limits.account_requests_per_minute {
+        let account_limit = limits.account_requests_per_minute;
+        if let Some(limit) = account_limit.max(widest.account_requests_per_minute) {
             self.state.account_minute.count(call.number, limit, clock);
         }
         usage.days.count(day);

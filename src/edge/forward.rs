@@ -194,7 +194,8 @@ impl Forward<'_> {
         if let Some(address) = self.visit.header(CLIENT_ADDRESS) {
             headers.set("X-Forwarded-For", &address)?;
         }
-        if self.upgrade && self.visit.header("Upgrade").is_some() {
+        let asked = self.visit.header("Upgrade").unwrap_or_default();
+        if self.upgrade && asked.eq_ignore_ascii_case("websocket") {
             headers.set("Upgrade", "websocket")?;
         }
         // The runtime encodes what a URL cannot have as it is (WHATWG URL, query percent-encode

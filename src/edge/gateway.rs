@@ -180,16 +180,16 @@ impl Gateway {
         }
         let (key, _) = self.key(visit, line)?;
         let url = visit.url();
-        if page == Page::Quote {
-            let deployment = self.deployment;
-            let json = quote_page(
+        let deployment = self.deployment;
+        let quote = match page {
+            Page::Quote => Some(quote_page(
                 deployment.policy,
                 &deployment.router,
                 &url.host(),
                 url.query,
-            )?;
-            return Ok(self.show_document(visit, &Document::told(json))?);
-        }
+            )?),
+            _ => None,
+        };
         let page = self_service::read(page, url.query)?;
         let read = Request::Read(Read {
             key: key.key,
@@ -197,7 +197,10 @@ impl Gateway {
             page,
         });
         match self.ask(&key.account, &read, line).await? {
-            Reply::Document(document) => Ok(self.show_document(visit, &document)?),
+            Reply::Document(document) => {
+                let json = quote.unwrap_or(document.json);
+                Ok(self.show_document(visit, &Document { json, ..document })?)
+            }
             Reply::Refused(refusal) => Err(refused(visit, &refusal).into()),
             other => Err(unexpected(&other).into()),
         }

@@ -230,7 +230,7 @@ impl Gateway {
             if dropped.contains(name) {
                 return Vec::new();
             }
-            visit.header(name).into_iter().collect()
+            visit.header_values(name)
         };
         loop {
             let url = visit.url();

@@ -6,6 +6,7 @@ use wasm_bindgen_futures::JsFuture;
 
 use super::platform::{clock, random};
 use crate::{
+    headers::alike,
     problem::{Code, Problem},
     time::Timestamp,
     url::CalledUrl,
@@ -60,6 +61,20 @@ impl Visit {
     /// A header, joined by `, ` if it came more than once.
     pub fn header(&self, name: &str) -> Option<String> {
         self.headers.get(name).ok().flatten()
+    }
+
+    /// All values that some origin may read as the header `name`: also those of names spelled with
+    /// `_` for `-`, which CGI, WSGI and PHP do not tell apart. Those count twice, as they are never
+    /// the header alone.
+    pub fn header_values(&self, name: &str) -> Vec<String> {
+        let mut values: Vec<String> = self.header(name).into_iter().collect();
+        for other in self.headers.keys().into_iter().flatten() {
+            let other = other.as_string().unwrap_or_default();
+            if other != name && alike(&other, name) {
+                values.extend([other.clone(), other]);
+            }
+        }
+        values
     }
 
     /// Whether a browser asks, from another origin.

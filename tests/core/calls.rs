@@ -78,6 +78,22 @@ fn refusals_come_in_their_order() {
 }
 
 #[test]
+fn a_plan_change_looks_back_at_the_minute_before_it() {
+    statement(
+        "2026-11-02T10:00:00 | open pro         | 201
+                             | key              | 201
+                             | call 0           | call 1 holds 0
+                             | call 0           | call 2 holds 0
+         +30s                | call 0           | call 3 holds 0
+                             | call 0           | call 4 holds 0
+                             | plan free        | 200
+         +1s                 | call 0           | call 5 holds 0
+                             | call 0           | 429 minute, wait 29
+         +29s                | call 0           | call 6 holds 0",
+    );
+}
+
+#[test]
 fn a_402_replaces_a_429_unless_a_renewal_comes_before_the_limit_frees() {
     statement(
         "2026-11-30T23:59:00 | open tight       | 201

@@ -42,6 +42,9 @@ cost = 1
 match = "POST /priced"
 charge = { rate = 2, unit = 1, from = "body.minutes", maximum = 100 }
 [[routes]]
+match = "POST /timed"
+charge = { rate = 1, unit = 1, from = "header.x-seconds", maximum = 100 }
+[[routes]]
 match = "GET /socket"
 cost = 3
 upgrade = true
@@ -156,6 +159,21 @@ test("a body that was read for its price reaches the origin byte for byte", asyn
   assert.equal(String(await received.body), body);
   assert.equal(received.headers["x-tollgate-held"], "6");
   assert.equal(received.headers["content-type"], "application/json");
+});
+
+test("a header that sets a price has one spelling and one value", async () => {
+  assert.equal((await gateway.call(key, "POST", "/v1/timed", { headers: { "x-seconds": "7" } })).headers["x-credits-charged"], "7");
+  const received = origin.requests.length;
+  for (const headers of [
+    { "x-seconds": "7", x_seconds: "70" },
+    { x_seconds: "7" },
+    { "x-seconds": ["7", "70"] },
+    {},
+  ]) {
+    const answered = await gateway.call(key, "POST", "/v1/timed", { headers });
+    assert.deepEqual([answered.status, answered.json().code], [400, "bad_request"], JSON.stringify(headers));
+  }
+  assert.equal(origin.requests.length, received);
 });
 
 test("what a client claims in the gateway's name is dropped, in every spelling", async () => {
@@ -526,6 +544,12 @@ test("a WebSocket is opened where the route allows it, and speaks both ways", as
   socket.close(4001, "enough");
   const [code, reason] = await once(sockets.closed, "closed");
   assert.deepEqual([code, String(reason)], [4001, "enough"]);
+});
+
+test("an upgrade to anything but a WebSocket is none", async () => {
+  const { answered, received } = await forwarded("GET", "/v1/socket", { headers: { upgrade: "h2c" } });
+  assert.equal(answered.status, 200);
+  assert.equal(received.headers.upgrade, undefined);
 });
 
 test("an upgrade is not forwarded by any other route", async () => {

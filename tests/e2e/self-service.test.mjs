@@ -81,6 +81,18 @@ test("/get-credits tells what can be spent", async () => {
   });
 });
 
+test("/quote tells what a call would cost, to a key that stands, and reserves nothing", async () => {
+  const account = await openAccount(gateway, { plan: "free" });
+  const quote = "/api/v1/quote?method=POST&path=/search";
+  const { credits, pool, endpoint } = await account.page(quote);
+  assert.deepEqual({ credits, pool, endpoint }, { credits: 1, pool: "credits", endpoint: "/search" });
+  assert.equal((await account.page("/api/v1/quote?method=POST&path=/nothing", 404)).code, "no_route");
+  assert.equal((await account.page("/api/v1/quote?path=/search", 400)).field, "method");
+  assert.equal((await account.balance()).available, 50);
+  await gateway.admin("DELETE", `/accounts/${account.id}/keys/${account.keyId}`);
+  assert.equal((await account.page(quote, 401)).code, "invalid_key");
+});
+
 test("/usage lists calls as they ended, newest first", async () => {
   const account = await openAccount(gateway, { id: "lister", plan: "free" });
   await search(account);

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     policy::{
-        Access, Amount, Policy, Price, Route, When, WhenUnavailable,
+        Access, Amount, Field, Policy, Price, Route, When, WhenUnavailable,
         router::{Page, full_template, pages},
         template::Template,
     },
@@ -170,6 +170,21 @@ fn read_route(mut table: Table<'_>, policy: &Policy) -> Option<Route> {
     set(&mut route.idempotent, table.take("idempotency"), |value| {
         value.word(&[("origin", true)])
     });
+    if matches!(route.method.as_str(), "GET" | "HEAD") {
+        let in_body = |field: &Field| matches!(field, Field::Body(_));
+        let expected = "no body field, as the body of a GET has no meaning (RFC 9110 §9.3.1)";
+        if route.when.iter().any(|when| in_body(&when.field)) {
+            table.note("when", expected, "one");
+        }
+        if let Some(Access::Priced(Price {
+            amount: Amount::Requested { from, .. },
+            ..
+        })) = &access
+            && in_body(from)
+        {
+            table.note("charge", expected, "one");
+        }
+    }
     let is_free = matches!(
         &access,
         Some(Access::Priced(Price { amount: Amount::Fixed(cost), .. })) if cost.is_zero()

@@ -3,10 +3,13 @@
 use super::super::{Table, Value, gateway::set};
 use crate::{
     credits::Credits,
+    headers::dropped_request_header,
     policy::{Amount, Field, When},
     price::{Meter, Quantity},
 };
 
+/// Headers that may carry a key, which is taken off.
+const CREDENTIALS: [&str; 2] = ["authorization", "x-api-key"];
 const A_FIELD: &str = "body.FIELD, query.NAME or header.NAME";
 const A_SOURCE: &str = "body.FIELD, query.NAME, header.NAME or response.header.NAME";
 
@@ -26,9 +29,14 @@ pub(super) fn read_charge(value: &Value<'_>) -> Option<Amount> {
     set(&mut minimum, table.take("minimum"), |minimum| {
         minimum.credits(0)
     });
-    let from = table
-        .require("from", A_SOURCE)
-        .and_then(|from| from.parsed(A_SOURCE, parse_source));
+    let from = table.require("from", A_SOURCE).and_then(|from| {
+        let source = from.parsed(A_SOURCE, parse_source)?;
+        match &source {
+            QuantitySource::Request(field) => refuse_unforwarded(field, &from)?,
+            QuantitySource::Response(_) => {}
+        }
+        Some(source)
+    });
     let hold_available = read_hold(&mut table, from.as_ref());
 
     if let Some(maximum) = maximum {
@@ -114,7 +122,9 @@ pub(super) fn read_when(value: Option<Value<'_>>) -> Vec<When> {
     for (name, expected) in table.entries() {
         match parse_field(name) {
             Some(field) => {
-                when.extend(read_equals(&field, &expected).map(|equals| When { field, equals }))
+                let equals = refuse_unforwarded(&field, &expected)
+                    .and_then(|()| read_equals(&field, &expected));
+                when.extend(equals.map(|equals| When { field, equals }));
             }
             None => expected.say(&format!("expected {A_FIELD} before the =, found {name:?}")),
         }
@@ -123,6 +133,21 @@ pub(super) fn read_when(value: Option<Value<'_>>) -> Vec<When> {
         value.say("expected at least one condition, found none");
     }
     when
+}
+
+/// A price must not depend on a header that the origin does not get as it was sent.
+fn refuse_unforwarded(field: &Field, value: &Value<'_>) -> Option<()> {
+    match field {
+        Field::Header(name)
+            if dropped_request_header(name) || CREDENTIALS.contains(&name.as_str()) =>
+        {
+            value.say(&format!(
+                "expected a header that reaches the origin as it was sent; {name} does not"
+            ));
+            None
+        }
+        Field::Header(_) | Field::Body(_) | Field::Query(_) => Some(()),
+    }
 }
 
 /// What a field must be. A number is read to the thousandth and without loss, as in a request.
