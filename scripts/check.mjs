@@ -9,7 +9,7 @@ export async function checkPolicy(file = "policy.toml") {
   if (!existsSync(inProject("src", "bin", "check.rs"))) {
     return say("▸ No policy checker yet: src/bin/check.rs is missing");
   }
-  await step(`Check ${file}`, "cargo", ["run", "--quiet", "--bin", "check", "--", file], {
+  await step(`Check ${file} (half a minute the first time)`, "cargo", ["run", "--quiet", "--bin", "check", "--", file], {
     live: true,
     otherwise: "Mend the policy as told above.",
   });

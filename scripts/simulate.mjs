@@ -22,15 +22,17 @@ function wanted() {
 await main(async () => {
   const { seeds, from } = wanted();
   await rust();
-  await step("Build the simulation", "cargo", [...TEST, "--no-run"], { otherwise: "cargo's words are above." });
+  await step("Build the simulation (some minutes the first time)", "cargo", [...TEST, "--no-run"], { otherwise: "cargo's words are above." });
   say(`▸ Simulate ${seeds} seeds from ${from} on`);
   const started = performance.now();
   const child = spawn("cargo", [...TEST, "simulation", "--", "--nocapture"], {
     cwd: root,
     env: { ...process.env, TOLLGATE_SEEDS: seeds, TOLLGATE_FROM: from, RUST_BACKTRACE: "0" },
     stdio: ["ignore", "pipe", "inherit"],
+    detached: true,
   });
-  const passOn = (signal) => child.kill(signal);
+  // cargo does not pass a signal on to what it runs: the whole group is told.
+  const passOn = (signal) => process.kill(-child.pid, signal);
   for (const signal of ENDING_SIGNALS) process.on(signal, passOn);
   let days = 0;
   child.stdout.setEncoding("utf8").on("data", (text) => {
