@@ -62,7 +62,8 @@ impl MinuteWindow {
     /// How many more calls pass a limit of `limit` calls at this moment.
     #[must_use]
     pub fn remaining(&self, limit: u32, clock: Timestamp) -> u32 {
-        limit.saturating_sub(u32::try_from(self.in_force(clock).count()).unwrap_or(u32::MAX))
+        let in_force = self.in_force(clock).len();
+        limit.saturating_sub(u32::try_from(in_force).unwrap_or(u32::MAX))
     }
 
     /// When the oldest call leaves the window: the next moment at which more calls pass.
@@ -73,7 +74,7 @@ impl MinuteWindow {
             .map_or(clock, |oldest| oldest.at.plus(Span::MINUTE))
     }
 
-    fn in_force(&self, clock: Timestamp) -> impl Iterator<Item = &Counted> {
+    fn in_force(&self, clock: Timestamp) -> impl ExactSizeIterator<Item = &Counted> {
         let start = self.now(clock).minus(Span::MINUTE);
         let first = self.calls.partition_point(|counted| counted.at <= start);
         self.calls.range(first..)
@@ -111,12 +112,6 @@ impl MinuteWindow {
             }
         }
         strayed
-    }
-
-    /// Whether nothing in the window matters any more.
-    #[must_use]
-    pub fn is_idle(&self, clock: Timestamp) -> bool {
-        self.in_force(clock).next().is_none()
     }
 }
 
