@@ -17,7 +17,7 @@ use tollgate::{
     time::{Calendar, Span},
 };
 
-/// Every field that DESIGN.md §2 shows, with its values.
+/// Every field of a policy, with values that are not its defaults.
 const FULL: &str = include_str!("policies/full.toml");
 
 const GATEWAY: &str = "[gateway]\nkey_prefix = \"tk_live\"\n";

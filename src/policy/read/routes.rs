@@ -21,7 +21,7 @@ const MOST_ROUTES: usize = 1_000;
 /// Long enough for any path, and short enough to bound how deep templates nest.
 const LONGEST_TEMPLATE: usize = 1_024;
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-/// A settled call can be refunded this long (DESIGN: refunds within 30 days).
+/// A settled call can be refunded this long, and its row must still be there then.
 const REFUNDS: Span = Span::from_days(30);
 
 /// `policy`, which is complete but for its routes, with them.
