@@ -328,4 +328,61 @@ mod tests {
             assert_eq!(Problem::from(complaint), problem);
         }
     }
+
+    #[test]
+    fn the_versions_before_and_after_are_read_and_others_are_not() {
+        let message = encode(&Request::Cancel(Cancel { operation: 7 }));
+        for (version, is_read) in [(0, true), (1, true), (2, true), (3, false), (255, false)] {
+            let mut sent = message.clone();
+            sent[0] = version;
+            assert_eq!(decode::<Request>(&sent).is_ok(), is_read, "{version}");
+        }
+        assert!(decode::<Request>(&[]).is_err());
+    }
+
+    /// A message as the version after may write it: with a place more.
+    #[derive(Encode)]
+    #[cbor(array)]
+    struct LongerQuery {
+        #[n(0)]
+        limit: u32,
+        #[n(1)]
+        offset: u32,
+        #[n(2)]
+        before: Option<CallNumber>,
+        #[n(3)]
+        filter: UsageFilter,
+        #[n(4)]
+        added: &'static str,
+    }
+
+    /// One as the version before wrote it: without its last, optional place.
+    #[derive(Encode)]
+    #[cbor(array)]
+    struct ShorterAnswer {
+        #[n(0)]
+        code: Code,
+        #[n(1)]
+        detail: &'static str,
+    }
+
+    #[test]
+    fn places_that_are_not_known_are_passed_over_and_missing_ones_are_absent() {
+        let longer = LongerQuery {
+            limit: 50,
+            offset: 3,
+            before: None,
+            filter: UsageFilter::default(),
+            added: "later",
+        };
+        let read: UsageQuery = decode(&encode(&longer)).unwrap();
+        assert_eq!((read.limit, read.offset), (50, 3));
+
+        let shorter = ShorterAnswer {
+            code: Code::NotFound,
+            detail: "gone",
+        };
+        let read: Complaint = decode(&encode(&shorter)).unwrap();
+        assert_eq!((read.code, read.field), (Code::NotFound, None));
+    }
 }

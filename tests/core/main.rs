@@ -22,3 +22,4 @@ mod rows;
 mod simulation;
 mod sold;
 mod statement;
+mod stored;

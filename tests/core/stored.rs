@@ -1,0 +1,98 @@
+//! What this release has written is read by every later one: bytes that stand here for good.
+
+use std::sync::Arc;
+
+use tollgate::{
+    account::{Account, Stored},
+    id::KeyNumber,
+    object::Store,
+    policy::Source,
+    time::Timestamp,
+};
+
+use crate::{
+    branch::{Branch, cost},
+    sold,
+};
+
+const OPENED: &str = "2026-11-02T10:00:00Z";
+
+/// Its profile as the first release stored it.
+const PROFILE: &str = "
+    8963616363f6f6f61b000001a19bb39500856773746172746572f5850a1903e8f6f6183c14828467637265646974
+    7319012c8201800084666c7972696373186482018000820080828200800201";
+/// Its key.
+const KEY: &str = "
+    835820b40711a88c7039756fb8a73827eabe2c0fe5a0346ca7e0a104adc0fc764f528df61b000001a19bb39500";
+/// Its snapshot.
+const SNAPSHOT: &str = "
+    828b1b000001a19bb395000283a267637265646974738282890182028019012c0f04001b000001a2340d0c001b00
+    0001a19bb395001b000001a19bb3950089038201801864000000f61b000001a19bb395001b000001a19bb3950083
+    000000666c79726963738281890282028018640000001b000001a2340d0c001b000001a19bb395001b000001a19b
+    b3950083000000030382846763726564697473018201801b000001a2340d0c0084666c7972696373028201801b00
+    0001a2340d0c0080a101848282821b000001a19bb3950001821b000001a19bb39500021b000001a19bb395008182
+    19511702801b000001a19bb395008282821b000001a19bb3950001821b000001a19bb39500021b000001a19bb395
+    008183195f02010080821a000f42411a000f4242a08102";
+
+/// An account with something of everything that is stored: two pools, a key, a bought lot, a call
+/// that ended, one that is open. Its rows end at the snapshot.
+fn account() -> Branch {
+    let opened = Timestamp::parse_rfc3339(OPENED).unwrap();
+    let mut branch = Branch::with_account("standard", "starter", opened);
+    branch.call(cost(15));
+    branch.settle(1, 200);
+    branch.call(cost(4));
+    branch.grant("credits", 100, Source::Extra, None);
+    branch
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let text: String = text.split_whitespace().collect();
+    (0..text.len() / 2)
+        .map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap())
+        .collect()
+}
+
+/// How the account of these bytes looks when it wakes.
+fn woken(profile: &[u8], key: &[u8], snapshot: &[u8]) -> Account {
+    let branch = account();
+    let stored = Stored::read(profile, [(KeyNumber::new(1), key)].into_iter(), snapshot).unwrap();
+    let rows = stored
+        .open()
+        .iter()
+        .map(|call| branch.row(call.get()).clone())
+        .collect();
+    stored
+        .wake(Arc::clone(&sold::edited("standard")), rows, branch.clock)
+        .unwrap()
+        .0
+}
+
+#[test]
+fn an_account_stored_by_the_first_release_wakes() {
+    let branch = account();
+    let account = woken(&unhex(PROFILE), &unhex(KEY), &unhex(SNAPSHOT));
+    let now = branch.store().load().unwrap().unwrap();
+    let expected = woken(&now.profile, &now.keys[0].1, &now.snapshot);
+    for (told, expected) in [
+        (
+            serde_json::to_value(account.view()),
+            serde_json::to_value(expected.view()),
+        ),
+        (
+            serde_json::to_value(account.balance_view()),
+            serde_json::to_value(expected.balance_view()),
+        ),
+        (
+            serde_json::to_value(account.keys_view()),
+            serde_json::to_value(expected.keys_view()),
+        ),
+    ] {
+        assert_eq!(told.unwrap(), expected.unwrap());
+    }
+    let credits = &serde_json::to_value(account.balance_view()).unwrap()["pools"]["credits"];
+    assert_eq!(
+        (&credits["available"], &credits["held"]),
+        (&381.into(), &4.into())
+    );
+}
