@@ -1,7 +1,7 @@
 // Browsers: preflights, and answers that a script may read.
 import assert from "node:assert/strict";
 import test from "node:test";
-import { openCustomer } from "./harness/customer.mjs";
+import { openAccount } from "./harness/account.mjs";
 import { secrets, startGateway } from "./harness/gateway.mjs";
 import { answer, startOrigin } from "./harness/origin.mjs";
 
@@ -40,7 +40,7 @@ root = true
 `;
 const gateway = await startGateway(test, { policy: policy('"origin"') });
 const listed = await startGateway(test, { policy: policy(`{ origins = ["${APP}", "http://localhost:3000"] }`) });
-const customer = await openCustomer(gateway);
+const customer = await openAccount(gateway);
 
 const preflight = (to, path, headers = {}) =>
   to.send("OPTIONS", path, {
@@ -182,7 +182,7 @@ test("without an Origin nothing is said about browsers", async () => {
 
 test("where the origin lets a script read its answer, the script sees the gateway's headers as well", async (t) => {
   const rich = await startGateway(t, { policy: policy('"origin"').replace("amount = 1,", "amount = 100,") });
-  const { key } = await openCustomer(rich);
+  const { key } = await openAccount(rich);
   const call = async (headers) => {
     origin.on("POST /v1/search", answer({ headers }));
     return rich.call(key, "POST", "/v1/search", { headers: { origin: APP } });

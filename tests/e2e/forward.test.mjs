@@ -7,7 +7,7 @@ import net from "node:net";
 import test from "node:test";
 import { brotliCompressSync, gzipSync } from "node:zlib";
 import { WebSocket, WebSocketServer } from "ws";
-import { openCustomer } from "./harness/customer.mjs";
+import { openAccount } from "./harness/account.mjs";
 import { secrets, startGateway } from "./harness/gateway.mjs";
 import { answer, startOrigin } from "./harness/origin.mjs";
 
@@ -83,7 +83,7 @@ const gateway = await startGateway(test, {
     },
   },
 });
-const { key, keyId, id, balance } = await openCustomer(gateway, { external_id: "cus_77" });
+const { key, keyId, id, balance } = await openAccount(gateway, { external_id: "cus_77" });
 
 // What the origin received for this one request, and the caller's answer.
 async function forwarded(method, path, options, as = key) {
@@ -307,7 +307,7 @@ test("the gateway's key is taken off, whichever header it came in; other credent
 
 test("with forward_key the origin sees the key", async (t) => {
   const other = await startGateway(t, { policy: policy({ default: origin.url }, "forward_key = true") });
-  const customer = await openCustomer(other);
+  const customer = await openAccount(other);
   const at = origin.requests.length;
   await other.call(customer.key, "GET", "/v1/rest/x");
   assert.equal((await origin.request(at)).headers.authorization, `Bearer ${customer.key}`);
@@ -482,7 +482,7 @@ test("a bound service can be the origin; one that is not bound is unreachable", 
 
 test("a request that comes back to its own gateway is a loop", async (t) => {
   const self = await startGateway(t, { policy: policy({ default: "zone" }) });
-  const customer = await openCustomer(self);
+  const customer = await openAccount(self);
   for (const [as, method, path] of [
     [customer.key, "GET", "/v1/rest/a%20b?q=%20"],
     [null, "POST", "/hooks/x"],
@@ -508,7 +508,7 @@ test("two gateways of one deployment that point at each other loop once", async 
   });
   const second = await startGateway(t, { policy: policy({ default: first.url }) });
   relayTo = second.url;
-  const customer = await openCustomer(first);
+  const customer = await openAccount(first);
   const looped = await first.call(customer.key, "GET", "/v1/rest/x");
   assert.deepEqual([looped.status, looped.json().code], [508, "loop"]);
   assert.equal(looped.headers["x-credits-charged"], "0");

@@ -1,7 +1,7 @@
 // A client that hangs up changes nothing: the call is ended as the origin answered, and logged.
 import assert from "node:assert/strict";
 import test from "node:test";
-import { openCustomer } from "./harness/customer.mjs";
+import { openAccount } from "./harness/account.mjs";
 import { objectFaults } from "./harness/faults.mjs";
 import { startGateway } from "./harness/gateway.mjs";
 import { hold, startOrigin } from "./harness/origin.mjs";
@@ -29,7 +29,7 @@ charge = { rate = 1, unit = 1, from = "body.minutes", maximum = 100 }
 `;
 const faults = objectFaults(policy);
 const gateway = await startGateway(test, { policy, more: faults.more });
-const customer = await openCustomer(gateway);
+const customer = await openAccount(gateway);
 const authorization = `Bearer ${customer.key}`;
 
 // The calls' lines, one after the other.

@@ -1,7 +1,7 @@
 // mode = "observe": decides, logs and counts; refuses nothing, charges nothing.
 import assert from "node:assert/strict";
 import test from "node:test";
-import { openCustomer } from "./harness/customer.mjs";
+import { openAccount } from "./harness/account.mjs";
 import { startGateway } from "./harness/gateway.mjs";
 import { answer, startOrigin } from "./harness/origin.mjs";
 
@@ -26,8 +26,8 @@ match = "POST /minutes"
 charge = { rate = 1, unit = 1, from = "body.minutes", maximum = 10 }
 `;
 const gateway = await startGateway(test, { policy: policy("observe") });
-const free = await openCustomer(gateway);
-const poor = await openCustomer(gateway, { id: "poor", plan: "poor" });
+const free = await openAccount(gateway);
+const poor = await openAccount(gateway, { id: "poor", plan: "poor" });
 
 // Sends it, and resolves with the answer, what the origin received, and the log line.
 async function observed(method, path, options = {}, key) {
@@ -83,7 +83,7 @@ test("a call that is read for its price and would be refused keeps its body", as
 });
 
 test("a good call is counted and named, and costs nothing", async () => {
-  const customer = await openCustomer(gateway, { id: "good" });
+  const customer = await openAccount(gateway, { id: "good" });
   const { answered, received, line } = await observed("POST", "/v1/work", { body: "x" }, customer.key);
   assert.equal(received.headers["x-tollgate-account"], "good");
   assert.equal(line.would_refuse, undefined);
@@ -102,13 +102,13 @@ test("beyond a limit, and out of credits, calls go through, are logged and count
   }
   const broke = await observed("POST", "/v1/work", { body: "x" }, poor.key);
   assert.deepEqual([broke.answered.status, broke.line.would_refuse], [200, "insufficient_credits"]);
-  const usage = await gateway.admin("GET", "/accounts/acme/usage");
+  const usage = await gateway.admin("GET", `/accounts/${free.id}/usage`);
   assert.equal(usage.json().total_count, 4);
   assert.equal((await free.balance()).spent, 0);
 });
 
 test("a suspended account and a revoked key go through", async () => {
-  const customer = await openCustomer(gateway, { id: "former" });
+  const customer = await openAccount(gateway, { id: "former" });
   await gateway.admin("PATCH", "/accounts/former", { status: "suspended", reason: "unpaid" });
   const suspended = await observed("POST", "/v1/work", { body: "x" }, customer.key);
   assert.deepEqual([suspended.answered.status, suspended.line.would_refuse], [200, "account_suspended"]);
@@ -127,7 +127,7 @@ test("switched to enforce, the balance is whole and refusals are refusals", asyn
   await gateway.restart({ policy: policy("enforce") });
   assert.equal((await gateway.send("POST", "/v1/work")).status, 401);
   assert.equal((await free.balance()).available, 5);
-  const customer = await openCustomer(gateway, { id: "later" });
+  const customer = await openAccount(gateway, { id: "later" });
   origin.on("/v1/work", answer());
   assert.equal((await gateway.call(customer.key, "POST", "/v1/work")).headers["x-credits-charged"], "2");
 });

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import net from "node:net";
 import test from "node:test";
-import { openCustomer } from "./harness/customer.mjs";
+import { openAccount } from "./harness/account.mjs";
 import { startGateway } from "./harness/gateway.mjs";
 import { answer, neverAnswer, resetBeforeHeaders, resetInBody, startOrigin } from "./harness/origin.mjs";
 
@@ -39,14 +39,14 @@ public = true
 timeout_seconds = 1
 `,
 });
-const customer = await openCustomer(gateway);
+const customer = await openAccount(gateway);
 
 // The answer's headers say what the account says afterwards, the log line too, and with one request in
 // flight at most, the next call shows that this one has left.
 async function endsAs(answered, { status, code, charged }) {
   assert.equal(answered.status, status);
   assert.equal(answered.headers["x-credits-charged"], String(charged));
-  assert.match(answered.headers["x-request-id"], /^call_acme_\d+$/);
+  assert.match(answered.headers["x-request-id"], new RegExp(`^call_${customer.id}_\\d+$`));
   assert.equal(answered.headers["x-ratelimit-limit"], "1000");
   const line = await gateway.log((line) => line.request_id === answered.headers["x-request-id"]);
   assert.deepEqual([line.status, line.code], [status, code]);

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import net from "node:net";
 import { once } from "node:events";
 import test from "node:test";
-import { openCustomer } from "./harness/customer.mjs";
+import { openAccount } from "./harness/account.mjs";
 import { startGateway } from "./harness/gateway.mjs";
 import { startOrigin } from "./harness/origin.mjs";
 
@@ -38,8 +38,8 @@ host = "beta.example.com"
 `;
 const gateway = await startGateway(test, { policy: policy('"reject"') });
 const priced = await startGateway(test, { policy: policy("{ cost = 5 }") });
-const customer = await openCustomer(gateway);
-const other = await openCustomer(priced);
+const customer = await openAccount(gateway);
+const other = await openAccount(priced);
 
 // A path that clients tidy up, or that no client library would send, goes over a socket of its own.
 async function sendRaw(to, target, headers = {}) {

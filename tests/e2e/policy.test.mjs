@@ -1,7 +1,7 @@
 // The policy is text beside the code: a deploy with another text is all that a new price takes.
 import assert from "node:assert/strict";
 import test from "node:test";
-import { openCustomer } from "./harness/customer.mjs";
+import { openAccount } from "./harness/account.mjs";
 import { startGateway } from "./harness/gateway.mjs";
 import { startOrigin } from "./harness/origin.mjs";
 
@@ -22,7 +22,7 @@ ${more}
 
 test("an edited price holds from the next start, and balances are kept", async (t) => {
   const gateway = await startGateway(t, { policy: policy() });
-  const customer = await openCustomer(gateway);
+  const customer = await openAccount(gateway);
   const call = () => gateway.call(customer.key, "GET", "/search");
   assert.equal((await call()).headers["x-credits-remaining"], "49");
   await gateway.restart({ policy: policy({ cost: 20 }) });
@@ -30,20 +30,20 @@ test("an edited price holds from the next start, and balances are kept", async (
   assert.deepEqual([dearer.headers["x-credits-charged"], dearer.headers["x-credits-remaining"]], ["20", "29"]);
   await gateway.restart({ policy: policy({ cost: 0 }) });
   assert.equal((await call()).headers["x-credits-remaining"], "29");
-  const { total_count, usage } = (await gateway.admin("GET", "/accounts/acme/usage")).json();
+  const { total_count, usage } = (await gateway.admin("GET", `/accounts/${customer.id}/usage`)).json();
   assert.equal(total_count, 3);
   assert.deepEqual(usage.map((line) => line.credits_consumed), [0, 20, 1]);
 });
 
 test("a new route and a new plan are there after a start; one that went is gone", async (t) => {
   const gateway = await startGateway(t, { policy: policy() });
-  const customer = await openCustomer(gateway);
+  const customer = await openAccount(gateway);
   assert.equal((await gateway.call(customer.key, "GET", "/new")).status, 404);
   const more = `[plans.pro]\nrequests_per_minute = 7\n[[routes]]\nmatch = "GET /new"\ncost = 2`;
   await gateway.restart({ policy: policy({ more }) });
   const answered = await gateway.call(customer.key, "GET", "/new");
   assert.equal(answered.headers["x-credits-charged"], "2");
-  assert.equal((await gateway.admin("PATCH", "/accounts/acme", { plan: "pro" })).status, 200);
+  assert.equal((await gateway.admin("PATCH", `/accounts/${customer.id}`, { plan: "pro" })).status, 200);
   assert.equal((await gateway.call(customer.key, "GET", "/new")).headers["x-ratelimit-limit"], "7");
   // The account keeps the limits of a plan that the policy no longer has.
   await gateway.restart({ policy: policy() });

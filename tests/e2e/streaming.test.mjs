@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { readdirSync, readFileSync } from "node:fs";
 import http from "node:http";
 import test from "node:test";
-import { openCustomer } from "./harness/customer.mjs";
+import { openAccount } from "./harness/account.mjs";
 import { startGateway } from "./harness/gateway.mjs";
 import { hold, large, startOrigin } from "./harness/origin.mjs";
 
@@ -34,7 +34,7 @@ match = "GET /download"
 cost = 1
 `,
 });
-const customer = await openCustomer(gateway);
+const customer = await openAccount(gateway);
 const authorization = `Bearer ${customer.key}`;
 
 test("the caller has the first byte before the origin has sent the last", async () => {

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import test from "node:test";
-import { openCustomer } from "./harness/customer.mjs";
+import { openAccount } from "./harness/account.mjs";
 import { objectFaults } from "./harness/faults.mjs";
 import { startGateway } from "./harness/gateway.mjs";
 import { startOrigin } from "./harness/origin.mjs";
@@ -32,7 +32,7 @@ cost = 0
 `;
 const faults = objectFaults(policy());
 const gateway = await startGateway(test, { policy: policy(), more: faults.more });
-const customer = await openCustomer(gateway);
+const customer = await openAccount(gateway);
 const call = (path) => gateway.call(customer.key, "GET", path);
 
 const isRefused = (answered) => {
@@ -145,7 +145,7 @@ test("self-service and the admin API say so, too", async () => {
 test("observing, the call goes through", async (t) => {
   const observed = objectFaults(policy("observe"));
   const other = await startGateway(t, { policy: policy("observe"), more: observed.more });
-  const { key } = await openCustomer(other);
+  const { key } = await openAccount(other);
   const at = origin.requests.length;
   observed.plan("break");
   assert.equal((await other.call(key, "GET", "/work")).status, 200);
@@ -154,9 +154,9 @@ test("observing, the call goes through", async (t) => {
 
 test("a database that cannot be read refuses its own account alone", async (t) => {
   const other = await startGateway(t, { policy: policy() });
-  const [broken, sound] = [await openCustomer(other), await openCustomer(other, { id: "sound" })];
+  const [broken, sound] = [await openAccount(other), await openAccount(other, { id: "sound" })];
   await other.kill();
-  await breakDatabaseOf(other.state, "acme");
+  await breakDatabaseOf(other.state, broken.id);
   await other.restart();
   const at = origin.requests.length;
   isRefused(await other.call(broken.key, "GET", "/work"));

@@ -12,10 +12,10 @@ ${tables}`;
 
 let made = 0;
 
-// `fields` go to POST /accounts as they are: plan, subscription, …
-export async function openAccount(gateway, fields) {
+// `fields` go to POST /accounts as they are: plan ("free" if not told), subscription, …
+export async function openAccount(gateway, fields = {}) {
   const id = fields.id ?? `account-${++made}`;
-  await operate("POST", "/accounts", 201, { id, ...fields }, { "idempotency-key": `open-${id}` });
+  await operate("POST", "/accounts", 201, { id, plan: "free", ...fields }, { "idempotency-key": `open-${id}` });
   const issued = await operate("POST", `/accounts/${id}/keys`, 201, {});
 
   async function operate(method, path, status, body, headers) {
