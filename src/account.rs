@@ -336,6 +336,14 @@ impl Account {
         self.keys.get(&number)
     }
 
+    /// The key whose secret part has this digest.
+    #[must_use]
+    pub fn key_of(&self, digest: &SecretDigest) -> Option<KeyNumber> {
+        let mut keys = self.keys.iter();
+        keys.find(|(_, key)| key.digest == *digest)
+            .map(|(number, _)| *number)
+    }
+
     /// The months of the call log that are kept, oldest first.
     #[must_use]
     pub fn log(&self) -> &[LogMonth] {

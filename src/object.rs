@@ -342,7 +342,14 @@ impl<S: Store> Object<S> {
         self.wake(clock)?;
         let changes = self.awake()?.tick(clock);
         self.commit(changes, None)?;
-        if let Some(answer) = self.answer_again(manage.idempotency, clock)? {
+        if let Some(mut answer) = self.answer_again(manage.idempotency, clock)? {
+            // The gateway asks once more where the first answer was lost on its way: then it still
+            // has the secret, which nobody else will ever have.
+            if let (Reply::Document(document), Command::CreateKey { digest, .. }) =
+                (&mut answer, &manage.command)
+            {
+                document.created_key = self.awake()?.key_of(digest);
+            }
             return Ok(answer);
         }
         let makes_credits = matches!(manage.command, Command::Grant(_) | Command::Adjust(_));

@@ -72,12 +72,11 @@ impl Gateway {
         let url = visit.url();
         let path = match CanonicalPath::parse(url.path) {
             Ok(path) => path,
-            Err(bad) if observes => {
-                let code = Problem::new(Code::BadPath, bad.to_string()).code;
+            Err(_) if observes => {
                 return Ok(Destination::Through(Passage::observed(
                     url.path,
                     self.carriers(visit),
-                    code,
+                    Code::BadPath,
                 )));
             }
             Err(bad) => return Err(Problem::new(Code::BadPath, bad.to_string()).into()),

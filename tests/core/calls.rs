@@ -485,34 +485,38 @@ fn a_clock_that_strays_holds_nobody_back_for_long() {
 #[test]
 fn a_repeated_request_for_a_key_makes_one_key_and_shows_no_secret_again() {
     let mut branch = Branch::with_account("standard", "free", moment("2026-11-02"));
-    let ask = |branch: &mut Branch, name: &str, request: u8| {
+    let ask = |branch: &mut Branch, name: &str, request: u8, secret: u32| {
         let new = NewKey {
             name: Some(name.into()),
         };
         let command = Command::CreateKey {
             new,
-            digest: digest_of(2),
+            digest: digest_of(secret),
         };
         branch.manage(command, Some(fingerprint(7, request)))
     };
-    let Reply::Document(first) = ask(&mut branch, "shop", 1) else {
+    let Reply::Document(first) = ask(&mut branch, "shop", 1, 2) else {
         panic!("no key");
     };
     assert_eq!(first.created_key.map(|key| key.get()), Some(2));
     branch.evict();
-    let again = ask(&mut branch, "shop", 1);
+    // The gateway asks again by itself where the answer was lost: it still has the secret to show.
+    let asked_again = ask(&mut branch, "shop", 1, 2);
+    assert_eq!(asked_again, Reply::Document(first.clone()));
+    // A client that repeats its request has another secret drawn for it, which is no key's.
+    let repeated = ask(&mut branch, "shop", 1, 50);
     let without_secret = Document {
         created_key: None,
         ..first
     };
-    assert_eq!(again, Reply::Document(without_secret));
-    let Reply::Problem(other) = ask(&mut branch, "office", 2) else {
+    assert_eq!(repeated, Reply::Document(without_secret));
+    let Reply::Problem(other) = ask(&mut branch, "office", 2, 51) else {
         panic!("another body got an answer");
     };
     assert_eq!(other.code, Code::IdempotencyMismatch);
     // A day later the Idempotency-Key is free again.
     branch.set_clock(branch.clock.plus(Span::from_days(1)));
-    let Reply::Document(third) = ask(&mut branch, "office", 2) else {
+    let Reply::Document(third) = ask(&mut branch, "office", 2, 51) else {
         panic!("no key");
     };
     assert_eq!(third.created_key.map(|key| key.get()), Some(3));
