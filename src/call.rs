@@ -42,6 +42,10 @@ pub struct Call {
     pub number: CallNumber,
     /// The key that made it.
     pub key: KeyNumber,
+    /// Its method.
+    pub method: String,
+    /// Its route's template.
+    pub endpoint: String,
     /// When it was admitted, by the clock as read.
     pub admitted_at: Timestamp,
     /// What it holds.
@@ -158,6 +162,31 @@ pub struct Outcome {
     pub at: Timestamp,
     /// Something for the operator to look at.
     pub mark: Option<Mark>,
+    /// How it ended first, where another end has replaced that one. The entries tell the change.
+    pub first: Option<FirstEnd>,
+}
+
+impl Outcome {
+    /// How the call ended first: what the ledger has as its charge, before any entry about it.
+    #[must_use]
+    pub const fn first_end(&self) -> FirstEnd {
+        match self.first {
+            Some(first) => first,
+            None => FirstEnd {
+                charged: self.charged,
+                at: self.at,
+            },
+        }
+    }
+}
+
+/// A call's end that was replaced: a provisional one, or one that was refunded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstEnd {
+    /// What was charged.
+    pub charged: Credits,
+    /// When, by the clock as read.
+    pub at: Timestamp,
 }
 
 /// A row of the call log.
@@ -165,10 +194,6 @@ pub struct Outcome {
 pub struct CallRow {
     /// The call as it was admitted.
     pub call: Call,
-    /// Its method.
-    pub method: String,
-    /// Its route's template.
-    pub endpoint: String,
     /// What happened after; `None` while it is open.
     pub outcome: Option<Outcome>,
 }

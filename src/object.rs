@@ -120,9 +120,9 @@ impl Write {
     pub fn is_one_row(&self) -> bool {
         let changes = &self.changes;
         let calls = changes.admitted.len().saturating_add(changes.ended.len());
-        let moves_hold = changes.ended.iter().any(|end| end.hold.is_some());
+        let corrects = changes.ended.iter().any(|end| end.outcome.first.is_some());
         calls == 1
-            && !moves_hold
+            && !corrects
             && changes.new_month.is_none()
             && changes.entries.is_empty()
             && self.keys.is_empty()

@@ -326,6 +326,7 @@ impl Account {
                     response_time_ms: 0,
                     at,
                     mark,
+                    first: None,
                 },
                 hold: None,
             });

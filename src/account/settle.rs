@@ -86,6 +86,7 @@ impl Account {
             response_time_ms: settle.response_time_ms,
             at: clock,
             mark: verdict.mark,
+            first: None,
         };
         let settled = Settled {
             state: outcome.state,
@@ -239,6 +240,7 @@ impl Account {
                     response_time_ms: end.response_time_ms,
                     at: clock,
                     mark: end.mark,
+                    first: row.outcome.as_ref().map(Outcome::first_end),
                 },
                 hold: parts.map(|parts| Hold {
                     parts,
@@ -362,6 +364,7 @@ impl Account {
                     response_time_ms: 0,
                     at: clock,
                     mark: None,
+                    first: None,
                 },
                 hold: None,
             });

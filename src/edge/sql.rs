@@ -11,7 +11,7 @@ use wasm_bindgen::prelude::*;
 use super::platform::{message_of, to_number};
 use crate::{
     account::CallEnd,
-    call::{Call, CallRow, CallState, Hold, Outcome},
+    call::{Call, CallRow, CallState, FirstEnd, Hold, Outcome},
     credits::Credits,
     id::{CallNumber, KeyNumber},
     ledger::Entry,
@@ -39,7 +39,8 @@ const VERSION_ROW: u32 = 1;
 const PROFILE_ROW: u32 = 2;
 const SNAPSHOT_ROW: u32 = 3;
 /// The columns of a call, in the order in which [`read_call`] reads them.
-const CALL_COLUMNS: &str = "number, at, key, method, endpoint, hold, state, status, charged, response_time_ms, ended_at, mark";
+const CALL_COLUMNS: &str = "number, at, key, method, endpoint, hold, state, status, charged, response_time_ms, \
+    ended_at, mark, first_charged, first_ended_at";
 
 #[wasm_bindgen]
 extern "C" {
@@ -214,7 +215,8 @@ impl SqlStore {
                     "CREATE TABLE IF NOT EXISTS {} (
                         number INTEGER PRIMARY KEY, at INTEGER NOT NULL, key INTEGER NOT NULL, method TEXT NOT NULL,
                         endpoint TEXT NOT NULL, hold BLOB NOT NULL, state INTEGER NOT NULL DEFAULT 0, status INTEGER,
-                        charged INTEGER, response_time_ms INTEGER, ended_at INTEGER, mark INTEGER)",
+                        charged INTEGER, response_time_ms INTEGER, ended_at INTEGER, mark INTEGER,
+                        first_charged INTEGER, first_ended_at INTEGER)",
                     table_of(month)
                 ),
                 &[],
@@ -279,8 +281,8 @@ impl SqlStore {
             to_number(call.number.get()),
             millis(call.admitted_at),
             call.key.get(),
-            &row.method,
-            &row.endpoint,
+            &call.method,
+            &call.endpoint,
             Uint8Array::from(hold.as_slice()),
         )?;
         self.rows_written += cursor.rows_written();
@@ -308,15 +310,29 @@ impl SqlStore {
             to_number(end.call.get()),
         )?;
         self.rows_written += cursor.rows_written();
-        let Some(hold) = &end.hold else {
-            return Ok(());
+        outcome
+            .first
+            .map_or(Ok(()), |first| self.correct(end, first))
+    }
+
+    fn correct(&mut self, end: &CallEnd, first: FirstEnd) -> Result<(), StorageError> {
+        let hold = match &end.hold {
+            Some(hold) => {
+                blob(&minicbor::to_vec(hold).map_err(|_| StorageError::unreadable("hold"))?)
+            }
+            None => JsValue::NULL,
         };
-        let hold = minicbor::to_vec(hold).map_err(|_| StorageError::unreadable("hold"))?;
         let statement = format!(
-            "UPDATE {} SET hold = ? WHERE number = ?",
+            "UPDATE {} SET hold = coalesce(?, hold), first_charged = ?, first_ended_at = ? WHERE number = ?",
             table_of(end.month)
         );
-        self.run(&statement, &[blob(&hold), to_number(end.call.get()).into()])
+        let bindings = [
+            hold,
+            to_number(first.charged.get()).into(),
+            millis(first.at).into(),
+            to_number(end.call.get()).into(),
+        ];
+        self.run(&statement, &bindings)
     }
 
     fn enter(&mut self, entry: &Entry) -> Result<(), StorageError> {
@@ -503,6 +519,8 @@ fn read_call(row: &Array) -> Result<CallRow, StorageError> {
             .and_then(CallNumber::new)
             .ok_or_else(unreadable)?,
         key: KeyNumber::new(small(2).ok_or_else(unreadable)?),
+        method: row.get(3).as_string().unwrap_or_default(),
+        endpoint: row.get(4).as_string().unwrap_or_default(),
         admitted_at: Timestamp::from_millis(number_at(1).ok_or_else(unreadable)?),
         hold,
         is_job: false,
@@ -514,13 +532,12 @@ fn read_call(row: &Array) -> Result<CallRow, StorageError> {
         response_time_ms: small(9).unwrap_or_default(),
         at: Timestamp::from_millis(number_at(10).unwrap_or_default()),
         mark: small(11).and_then(|mark| Mark::from_number(u8::try_from(mark).ok()?)),
+        first: number_at(13).map(|at| FirstEnd {
+            charged: unsigned(12).and_then(Credits::new).unwrap_or_default(),
+            at: Timestamp::from_millis(at),
+        }),
     });
-    Ok(CallRow {
-        call,
-        method: row.get(3).as_string().unwrap_or_default(),
-        endpoint: row.get(4).as_string().unwrap_or_default(),
-        outcome,
-    })
+    Ok(CallRow { call, outcome })
 }
 
 fn integer(value: &JsValue) -> Option<i64> {

@@ -153,7 +153,7 @@ fn matches(filter: &UsageFilter, row: &CallRow) -> bool {
         && filter
             .endpoint
             .as_ref()
-            .is_none_or(|endpoint| *endpoint == row.endpoint)
+            .is_none_or(|endpoint| *endpoint == row.call.endpoint)
         && filter.status.is_none_or(|asked| status == Some(asked))
 }
 
@@ -180,7 +180,7 @@ fn usage_line(account: &Account, row: CallRow) -> UsageLine {
         .filter(|outcome| outcome.state != CallState::Open);
     UsageLine {
         timestamp: row.call.admitted_at,
-        endpoint: row.endpoint,
+        endpoint: row.call.endpoint,
         status_code: answered.as_ref().and_then(|outcome| outcome.status),
         credits_consumed: answered
             .as_ref()
@@ -189,7 +189,7 @@ fn usage_line(account: &Account, row: CallRow) -> UsageLine {
             .as_ref()
             .and_then(|outcome| outcome.status.map(|_| outcome.response_time_ms)),
         request_id: account.call_id(row.call.number),
-        method: row.method,
+        method: row.call.method,
         key: account.key_id(row.call.key),
     }
 }
