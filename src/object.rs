@@ -120,7 +120,10 @@ impl Write {
     pub fn is_one_row(&self) -> bool {
         let changes = &self.changes;
         let calls = changes.admitted.len().saturating_add(changes.ended.len());
-        let corrects = changes.ended.iter().any(|end| end.outcome.first.is_some());
+        let corrects = changes
+            .ended
+            .iter()
+            .any(|end| end.outcome.first_charged.is_some());
         calls == 1
             && !corrects
             && changes.new_month.is_none()

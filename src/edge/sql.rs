@@ -11,7 +11,7 @@ use wasm_bindgen::prelude::*;
 use super::platform::{message_of, to_number};
 use crate::{
     account::CallEnd,
-    call::{Call, CallRow, CallState, FirstEnd, Hold, Outcome},
+    call::{Call, CallRow, CallState, Hold, Outcome},
     credits::Credits,
     id::{CallNumber, KeyNumber},
     ledger::Entry,
@@ -40,7 +40,7 @@ const PROFILE_ROW: u32 = 2;
 const SNAPSHOT_ROW: u32 = 3;
 /// The columns of a call, in the order in which [`read_call`] reads them.
 const CALL_COLUMNS: &str = "number, at, key, method, endpoint, hold, state, status, charged, response_time_ms, \
-    ended_at, mark, first_charged, first_ended_at";
+    ended_at, mark, nth_end, first_charged";
 
 #[wasm_bindgen]
 extern "C" {
@@ -81,6 +81,7 @@ extern "C" {
         response_time_ms: u32,
         ended_at: f64,
         mark: Option<u8>,
+        nth_end: f64,
         number: f64,
     ) -> Result<Cursor, JsValue>;
 
@@ -141,8 +142,8 @@ impl MonthStatements {
             month,
             admit: format!("INSERT INTO {table} (number, at, key, method, endpoint, hold) VALUES (?, ?, ?, ?, ?, ?)").into(),
             end: format!(
-                "UPDATE {table} SET state = ?, status = ?, charged = ?, response_time_ms = ?, ended_at = ?, mark = ? \
-                 WHERE number = ?"
+                "UPDATE {table} SET state = ?, status = ?, charged = ?, response_time_ms = ?, ended_at = ?, mark = ?, \
+                 nth_end = ? WHERE number = ?"
             )
             .into(),
         }
@@ -216,7 +217,7 @@ impl SqlStore {
                         number INTEGER PRIMARY KEY, at INTEGER NOT NULL, key INTEGER NOT NULL, method TEXT NOT NULL,
                         endpoint TEXT NOT NULL, hold BLOB NOT NULL, state INTEGER NOT NULL DEFAULT 0, status INTEGER,
                         charged INTEGER, response_time_ms INTEGER, ended_at INTEGER, mark INTEGER,
-                        first_charged INTEGER, first_ended_at INTEGER)",
+                        nth_end INTEGER NOT NULL DEFAULT 0, first_charged INTEGER)",
                     table_of(month)
                 ),
                 &[],
@@ -307,15 +308,16 @@ impl SqlStore {
             outcome.response_time_ms,
             millis(outcome.at),
             outcome.mark.map(Mark::number),
+            to_number(outcome.nth_end),
             to_number(end.call.get()),
         )?;
         self.rows_written += cursor.rows_written();
         outcome
-            .first
-            .map_or(Ok(()), |first| self.correct(end, first))
+            .first_charged
+            .map_or(Ok(()), |first_charged| self.correct(end, first_charged))
     }
 
-    fn correct(&mut self, end: &CallEnd, first: FirstEnd) -> Result<(), StorageError> {
+    fn correct(&mut self, end: &CallEnd, first_charged: Credits) -> Result<(), StorageError> {
         let hold = match &end.hold {
             Some(hold) => {
                 blob(&minicbor::to_vec(hold).map_err(|_| StorageError::unreadable("hold"))?)
@@ -323,13 +325,12 @@ impl SqlStore {
             None => JsValue::NULL,
         };
         let statement = format!(
-            "UPDATE {} SET hold = coalesce(?, hold), first_charged = ?, first_ended_at = ? WHERE number = ?",
+            "UPDATE {} SET hold = coalesce(?, hold), first_charged = ? WHERE number = ?",
             table_of(end.month)
         );
         let bindings = [
             hold,
-            to_number(first.charged.get()).into(),
-            millis(first.at).into(),
+            to_number(first_charged.get()).into(),
             to_number(end.call.get()).into(),
         ];
         self.run(&statement, &bindings)
@@ -532,10 +533,8 @@ fn read_call(row: &Array) -> Result<CallRow, StorageError> {
         response_time_ms: small(9).unwrap_or_default(),
         at: Timestamp::from_millis(number_at(10).unwrap_or_default()),
         mark: small(11).and_then(|mark| Mark::from_number(u8::try_from(mark).ok()?)),
-        first: number_at(13).map(|at| FirstEnd {
-            charged: unsigned(12).and_then(Credits::new).unwrap_or_default(),
-            at: Timestamp::from_millis(at),
-        }),
+        nth_end: unsigned(12).unwrap_or_default(),
+        first_charged: unsigned(13).and_then(Credits::new),
     });
     Ok(CallRow { call, outcome })
 }
