@@ -30,7 +30,7 @@ const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 const IDEMPOTENCY_KEY_MAX: usize = 255;
 
 /// Every endpoint. `{id}`, `{key}` and `{call}` stand for one segment each; HEAD is answered as GET.
-const ENDPOINTS: [(&str, &str, Access, Action); 16] = [
+const ENDPOINTS: [(&str, &str, Access, Action); 17] = [
     ("GET", "/healthz", Access::Anyone, Action::Healthz),
     ("GET", "/plans", Access::Read, Action::Plans),
     ("POST", "/accounts", Access::Write, Action::Open),
@@ -63,6 +63,7 @@ const ENDPOINTS: [(&str, &str, Access, Action); 16] = [
     ),
     ("GET", "/accounts/{id}/usage", Access::Read, Action::Usage),
     ("GET", "/accounts/{id}/ledger", Access::Read, Action::Ledger),
+    ("GET", "/accounts/{id}/audit", Access::Read, Action::Audit),
     (
         "POST",
         "/accounts/{id}/adjustments",
@@ -171,6 +172,7 @@ enum Action {
     Balance,
     Usage,
     Ledger,
+    Audit,
     Adjust,
     ShowCall,
     Settle,
@@ -295,6 +297,7 @@ impl<'a> Endpoint<'a> {
             | Action::Balance
             | Action::Usage
             | Action::Ledger
+            | Action::Audit
             | Action::ShowCall => false,
         }
     }
@@ -361,6 +364,7 @@ impl<'a> Endpoint<'a> {
                 let query = ledger_query(sent.query, &secrets.key_secret, &self.account()?)?;
                 self.manage(Command::Ledger(query), None)
             }
+            Action::Audit => self.manage(Command::Audit, None),
         }
     }
 

@@ -15,7 +15,7 @@ use tollgate::{
     object::Object,
     policy::{Policy, Source},
     price::{Quantity, Reported, Terms},
-    protocol::{Command, Manage, Page, Read, Reply, Request, decode, encode},
+    protocol::{AuditStep, Command, Manage, Page, Read, Reply, Request, decode, encode},
     time::Timestamp,
 };
 
@@ -232,6 +232,17 @@ impl Branch {
         self.send(Request::Read(read))
     }
 
+    /// The account's own audit finds nothing.
+    pub fn audit_itself(&mut self) -> Result<(), String> {
+        loop {
+            match self.manage(Command::Audit, None) {
+                Reply::Audit(AuditStep::Unfinished) => {}
+                Reply::Audit(AuditStep::Finished { ok: true, .. }) => return Ok(()),
+                other => return Err(format!("the audit found {other:?}")),
+            }
+        }
+    }
+
     /// The whole ledger, newest first, read in pages of `limit` lines.
     pub fn ledger(&mut self, limit: u32) -> Vec<LedgerLine> {
         let mut lines = Vec::new();
@@ -256,10 +267,7 @@ impl Branch {
     }
 
     pub fn row(&self, call: u64) -> &CallRow {
-        self.store()
-            .calls()
-            .find(|row| row.call.number.get() == call)
-            .expect("the call's row")
+        self.store().row(call).expect("the call's row")
     }
 
     /// The object is thrown out of memory; what is stored stays.
@@ -298,6 +306,7 @@ impl Branch {
         let lines = self.ledger(3);
         let account = self.object.account().ok_or("no account")?;
         audit_ledger(&lines, account)?;
+        self.audit_itself()?;
         self.check_waking()
     }
 

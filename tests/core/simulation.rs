@@ -944,6 +944,7 @@ impl World {
         let lines = self.branch.ledger(500);
         let account = self.branch.object.account().ok_or("no account")?;
         audit_ledger(&lines, account)?;
+        self.branch.audit_itself()?;
         self.inspect_grants()?;
         self.branch.check_waking()
     }

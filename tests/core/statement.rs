@@ -9,7 +9,7 @@ use tollgate::{
     policy::Source,
     price::{ChargeOn, Job, Meter, OnUnknown, Quantity, Terms},
     problem::ViolatedPolicy,
-    protocol::{Command, Page, Reply},
+    protocol::{AuditStep, Command, Page, Reply},
     time::{Span, Timestamp},
 };
 
@@ -335,6 +335,9 @@ fn told(reply: &Reply) -> String {
             })
             .collect::<Vec<_>>()
             .join("; "),
+        Reply::Audit(AuditStep::Unfinished) => "more to read".into(),
+        Reply::Audit(AuditStep::Finished { ok: true, .. }) => "ok".into(),
+        Reply::Audit(AuditStep::Finished { json, .. }) => json.clone(),
         Reply::Unavailable { detail } => format!("unavailable: {detail}"),
     }
 }
