@@ -1,0 +1,91 @@
+//! An answer's body, carried through the Worker piece by piece, so that it is known how it ended:
+//! a failed read is the origin's, a failed write the client's. Its bytes never enter the wasm.
+
+use js_sys::Uint8Array;
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::spawn_local;
+
+use super::platform::{
+    FixedLengthStream, IdentityTransformStream, Reader, Timer, Writer, message_of, to_number,
+};
+use crate::call::BodyEnd;
+
+/// The first piece is no longer than what is taken at once if anybody listens, however slowly.
+const FIRST_PIECE_BYTES: u32 = 1_024;
+/// The longest of the others: each costs two turns between JavaScript and wasm.
+const PIECE_BYTES: u32 = 65_536;
+/// A client that hung up before the answer began is not told of: nobody ever takes its first piece.
+const PATIENCE_MILLIS: i64 = 10_000;
+
+/// A body on its way.
+pub struct Carriage {
+    from_origin: Reader,
+    to_client: Writer,
+}
+
+impl Carriage {
+    /// Gets ready to carry `body`, and gives what the client is to read instead. `length` is its
+    /// `Content-Length`.
+    ///
+    /// # Errors
+    /// What the platform throws where its own objects are built.
+    pub fn of(
+        body: &web_sys::ReadableStream,
+        length: Option<u64>,
+    ) -> Result<(Self, web_sys::ReadableStream), JsValue> {
+        let stream = match length {
+            Some(length) => FixedLengthStream::new(to_number(length))?.into(),
+            None => IdentityTransformStream::new()?,
+        };
+        let carriage = Self {
+            from_origin: Reader::new(body)?,
+            to_client: Writer::new(&stream.writable())?,
+        };
+        Ok((carriage, stream.readable()))
+    }
+
+    /// Carries the body to its end, and says what went wrong where something did.
+    pub async fn carry(self) -> (BodyEnd, Option<String>) {
+        let mut begun = false;
+        let mut lent = Uint8Array::new_with_length(FIRST_PIECE_BYTES);
+        loop {
+            let piece = match self.from_origin.read(lent).await {
+                Ok(piece) => piece,
+                Err(thrown) => {
+                    let detail = format!("the origin broke off: {}", message_of(&thrown));
+                    spawn_local(async move { drop(self.to_client.abort(&thrown).await) });
+                    return (BodyEnd::BrokenOff { begun }, Some(detail));
+                }
+            };
+            if piece.done() {
+                spawn_local(async move { drop(self.to_client.close().await) });
+                return (BodyEnd::Whole, None);
+            }
+            let bytes = piece.value();
+            let patience = (!begun).then(|| self.patience());
+            if let Err(thrown) = self.to_client.write(&bytes).await {
+                let detail = format!("the client left: {}", message_of(&thrown));
+                spawn_local(async move { drop(self.from_origin.cancel().await) });
+                return (BodyEnd::Left, Some(detail));
+            }
+            drop(patience);
+            lent = if begun {
+                Uint8Array::new(&bytes.buffer())
+            } else {
+                Uint8Array::new_with_length(PIECE_BYTES)
+            };
+            begun = true;
+        }
+    }
+
+    /// Has the write that waits fail when its time is up.
+    fn patience(&self) -> Timer {
+        let to_client = self.to_client.clone();
+        Timer::after(PATIENCE_MILLIS, move || {
+            spawn_local(async move {
+                let reason = JsValue::from_str("nobody took the answer");
+                drop(to_client.abort(&reason).await);
+            });
+        })
+    }
+}
