@@ -15,7 +15,7 @@ const FIRST_PIECE_BYTES: u32 = 1_024;
 /// The longest of the others: each costs two turns between JavaScript and wasm.
 const PIECE_BYTES: u32 = 65_536;
 /// A client that hung up before the answer began is not told of: nobody ever takes its first piece.
-const PATIENCE_MILLIS: i64 = 10_000;
+const PATIENCE_MILLIS: i64 = 5_000;
 
 /// A body on its way.
 pub struct Carriage {
