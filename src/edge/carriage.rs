@@ -21,6 +21,8 @@ const PATIENCE_MILLIS: i64 = 5_000;
 pub struct Carriage {
     from_origin: Reader,
     to_client: Writer,
+    /// The bytes that the origin's `Content-Length` still promises.
+    promised: Option<u64>,
 }
 
 impl Carriage {
@@ -40,28 +42,28 @@ impl Carriage {
         let carriage = Self {
             from_origin: Reader::new(body)?,
             to_client: Writer::new(&stream.writable())?,
+            promised: length,
         };
         Ok((carriage, stream.readable()))
     }
 
     /// Carries the body to its end, and says what went wrong where something did.
-    pub async fn carry(self) -> (BodyEnd, Option<String>) {
+    pub async fn carry(mut self) -> (BodyEnd, Option<String>) {
         let mut begun = false;
         let mut lent = Uint8Array::new_with_length(FIRST_PIECE_BYTES);
         loop {
-            let piece = match self.from_origin.read(lent).await {
-                Ok(piece) => piece,
+            let bytes = match self.read(lent).await {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => {
+                    spawn_local(async move { drop(self.to_client.close().await) });
+                    return (BodyEnd::Whole, None);
+                }
                 Err(thrown) => {
                     let detail = format!("the origin broke off: {}", message_of(&thrown));
                     spawn_local(async move { drop(self.to_client.abort(&thrown).await) });
                     return (BodyEnd::BrokenOff { begun }, Some(detail));
                 }
             };
-            if piece.done() {
-                spawn_local(async move { drop(self.to_client.close().await) });
-                return (BodyEnd::Whole, None);
-            }
-            let bytes = piece.value();
             let patience = (!begun).then(|| self.patience());
             if let Err(thrown) = self.to_client.write(&bytes).await {
                 let detail = format!("the client left: {}", message_of(&thrown));
@@ -76,6 +78,21 @@ impl Carriage {
             };
             begun = true;
         }
+    }
+
+    /// The next piece; none after the last. It fails where the origin does, also where a Worker
+    /// that is the origin sends another length than it promised, which nobody else finds.
+    async fn read(&mut self, lent: Uint8Array) -> Result<Option<Uint8Array>, JsValue> {
+        let piece = self.from_origin.read(lent).await?;
+        let bytes = (!piece.done()).then(|| piece.value());
+        if let Some(promised) = &mut self.promised {
+            let length = bytes.as_ref().map_or(0, Uint8Array::length);
+            *promised = promised
+                .checked_sub(length.into())
+                .filter(|left| bytes.is_some() || *left == 0)
+                .ok_or("not as long as its Content-Length")?;
+        }
+        Ok(bytes)
     }
 
     /// Has the write that waits fail when its time is up.

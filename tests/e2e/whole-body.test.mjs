@@ -2,13 +2,14 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { brotliCompressSync, gunzipSync, gzipSync } from "node:zlib";
+import { inProject } from "../../scripts/project.mjs";
+import { modulesOf } from "../../scripts/runtime.mjs";
 import { lineOf, openAccount } from "./harness/account.mjs";
 import { startGateway } from "./harness/gateway.mjs";
 import { answer, hold, resetBeforeHeaders, startOrigin } from "./harness/origin.mjs";
 
 const origin = await startOrigin(test);
-const gateway = await startGateway(test, {
-  policy: `
+const policy = `
 [gateway]
 key_prefix = "tk_live"
 forgive_per_day = 2
@@ -34,12 +35,31 @@ whole_body = true
 match = "GET /timed"
 charge = { rate = 1, unit = 1, from = "response.header.x-seconds", maximum = 50 }
 whole_body = true
-`,
+`;
+// A Worker that is an origin, and sets what headers it is asked for.
+const entry = `
+import { WorkerEntrypoint } from "cloudflare:workers";
+export * from "./entry.js";
+export { default } from "./entry.js";
+
+export class Music extends WorkerEntrypoint {
+  fetch(request) {
+    const { readable, writable } = new TransformStream();
+    const writer = writable.getWriter();
+    writer.write(new TextEncoder().encode("by a Worker"));
+    writer.close();
+    return new Response(readable, { headers: new URL(request.url).searchParams });
+  }
+}
+`;
+const gateway = await startGateway(test, {
+  policy,
   more: {
-    serviceBindings: {
-      // Miniflare compresses it on its way.
-      MUSIC: () => new Response("by the service", { headers: { "content-encoding": "gzip" } }),
-    },
+    modules: [
+      { type: "ESModule", path: inProject("dist", "music-entry.js"), contents: entry },
+      ...modulesOf(policy),
+    ],
+    serviceBindings: { MUSIC: { name: "tollgate", entrypoint: "Music" } },
   },
 });
 
@@ -60,8 +80,8 @@ const gone = await openAccount(gateway, { plan: "wide" });
   await atOrigin.write("for nobody");
 }
 
-const begin = (account, path) =>
-  gateway.open("GET", path, { headers: { authorization: `Bearer ${account.key}` } }).end();
+const begin = (account, path, headers) =>
+  gateway.open("GET", path, { headers: { authorization: `Bearer ${account.key}`, ...headers } }).end();
 
 // An answer that the origin breaks off, when its headers, or its first bytes, have arrived.
 async function brokenOff(account, { begun }) {
@@ -187,10 +207,30 @@ test("a compressed answer keeps its bytes, its Content-Encoding and its Content-
         assert.equal(answered.headers["content-length"], length);
         assert.deepEqual(answered.body, body);
       }
-  const headers = { host: "service.example.com", "accept-encoding": "gzip" };
-  const served = await account.finished("GET", "/free", { headers });
-  assert.equal(served.headers["content-encoding"], "gzip");
-  assert.equal(String(gunzipSync(served.body)), "by the service");
+});
+
+test("a Worker can be the origin; a length that it does not keep to is its own fault", async () => {
+  const account = await openAccount(gateway);
+  const served = (headers) =>
+    begin(account, `/work?${new URLSearchParams(headers)}`, { host: "service.example.com" });
+  const packed = await served({ "content-encoding": "gzip" });
+  assert.equal(packed.headers["content-encoding"], "gzip");
+  assert.equal(String(gunzipSync(await packed.rest())), "by a Worker");
+  assert.deepEqual(await endOf(account, packed), ["settled", 7]);
+
+  const whole = await served({ "content-length": "11" });
+  assert.equal(String(await whole.rest()), "by a Worker");
+  assert.deepEqual(await endOf(account, whole), ["settled", 7]);
+  for (const wrong of ["10", "12"]) {
+    // Locally the headers are held back where nothing follows them.
+    const answered = await served({ "content-length": wrong }).catch(() => null);
+    if (answered) await assert.rejects(answered.rest());
+    const [{ request_id }] = (await account.usage()).usage;
+    const line = await gateway.log((line) => line.request_id === request_id);
+    assert.equal(line.detail, "the origin broke off: not as long as its Content-Length");
+    const shown = (await gateway.admin("GET", `/calls/${request_id}`)).json();
+    assert.deepEqual([shown.state, shown.charged], ["released", 0]);
+  }
 });
 
 test("an answer without a body, or free by its status, is not waited for", async () => {
