@@ -180,7 +180,7 @@ fn every_field_of_the_contract_is_read() {
     let [search, hooks, create, dub, train] = &policy.routes[..] else {
         panic!("{:?}", policy.routes);
     };
-    assert!(search.cache && search.upgrade);
+    assert!(search.cache && search.upgrade && dub.whole_body);
     assert_eq!(search.host.as_deref(), Some("music.example.com"));
     assert_eq!(search.timeout, Span::from_seconds(30));
     assert_eq!(search.when_unavailable, WhenUnavailable::Allow);

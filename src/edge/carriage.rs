@@ -1,12 +1,12 @@
 //! An answer's body, carried through the Worker piece by piece, so that it is known how it ended:
 //! a failed read is the origin's, a failed write the client's. Its bytes never enter the wasm.
 
-use js_sys::Uint8Array;
+use js_sys::{Promise, Uint8Array};
 use wasm_bindgen::prelude::*;
-use wasm_bindgen_futures::spawn_local;
+use wasm_bindgen_futures::{JsFuture, spawn_local};
 
 use super::platform::{
-    FixedLengthStream, IdentityTransformStream, Reader, Timer, Writer, message_of, to_number,
+    FixedLengthStream, IdentityTransformStream, Piece, Reader, Timer, Writer, message_of, to_number,
 };
 use crate::call::BodyEnd;
 
@@ -23,6 +23,14 @@ pub struct Carriage {
     to_client: Writer,
     /// The bytes that the origin's `Content-Length` still promises.
     promised: Option<u64>,
+}
+
+/// How a body ended.
+pub struct Carried {
+    /// For the account.
+    pub end: BodyEnd,
+    /// For the operator, where it was broken off.
+    pub detail: Option<String>,
 }
 
 impl Carriage {
@@ -47,28 +55,35 @@ impl Carriage {
         Ok((carriage, stream.readable()))
     }
 
-    /// Carries the body to its end, and says what went wrong where something did.
-    pub async fn carry(mut self) -> (BodyEnd, Option<String>) {
+    /// Carries the body to its end.
+    pub async fn carry(mut self) -> Carried {
         let mut begun = false;
         let mut lent = Uint8Array::new_with_length(FIRST_PIECE_BYTES);
         loop {
-            let bytes = match self.read(lent).await {
+            let bytes = match self.read(&lent).await {
                 Ok(Some(bytes)) => bytes,
                 Ok(None) => {
-                    spawn_local(async move { drop(self.to_client.close().await) });
-                    return (BodyEnd::Whole, None);
+                    disregard(self.to_client.close());
+                    return Carried {
+                        end: BodyEnd::Whole,
+                        detail: None,
+                    };
                 }
                 Err(thrown) => {
-                    let detail = format!("the origin broke off: {}", message_of(&thrown));
-                    spawn_local(async move { drop(self.to_client.abort(&thrown).await) });
-                    return (BodyEnd::BrokenOff { begun }, Some(detail));
+                    disregard(self.to_client.abort(&thrown));
+                    return Carried {
+                        end: BodyEnd::BrokenOff { begun },
+                        detail: Some(["the origin broke off: ", &message_of(&thrown)].concat()),
+                    };
                 }
             };
             let patience = (!begun).then(|| self.patience());
-            if let Err(thrown) = self.to_client.write(&bytes).await {
-                let detail = format!("the client left: {}", message_of(&thrown));
-                spawn_local(async move { drop(self.from_origin.cancel().await) });
-                return (BodyEnd::Left, Some(detail));
+            if let Err(thrown) = JsFuture::from(self.to_client.write(&bytes)).await {
+                disregard(self.from_origin.cancel());
+                return Carried {
+                    end: BodyEnd::Left,
+                    detail: Some(["the client left: ", &message_of(&thrown)].concat()),
+                };
             }
             drop(patience);
             lent = if begun {
@@ -82,8 +97,10 @@ impl Carriage {
 
     /// The next piece; none after the last. It fails where the origin does, also where a Worker
     /// that is the origin sends another length than it promised, which nobody else finds.
-    async fn read(&mut self, lent: Uint8Array) -> Result<Option<Uint8Array>, JsValue> {
-        let piece = self.from_origin.read(lent).await?;
+    async fn read(&mut self, lent: &Uint8Array) -> Result<Option<Uint8Array>, JsValue> {
+        let piece: Piece = JsFuture::from(self.from_origin.read(lent))
+            .await?
+            .unchecked_into();
         let bytes = (!piece.done()).then(|| piece.value());
         if let Some(promised) = &mut self.promised {
             let length = bytes.as_ref().map_or(0, Uint8Array::length);
@@ -99,10 +116,12 @@ impl Carriage {
     fn patience(&self) -> Timer {
         let to_client = self.to_client.clone();
         Timer::after(PATIENCE_MILLIS, move || {
-            spawn_local(async move {
-                let reason = JsValue::from_str("nobody took the answer");
-                drop(to_client.abort(&reason).await);
-            });
+            disregard(to_client.abort(&"nobody took the answer".into()));
         })
     }
+}
+
+/// Nobody waits for this; how it ends tells nothing new.
+fn disregard(promise: Promise) {
+    spawn_local(async move { drop(JsFuture::from(promise).await) });
 }

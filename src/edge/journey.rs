@@ -203,9 +203,9 @@ impl Journey {
         }
         let mut body = None;
         if let Some(carriage) = carriage {
-            let (end, detail) = carriage.carry().await;
-            body = Some(end);
-            self.line.detail = detail;
+            let carried = carriage.carry().await;
+            body = Some(carried.end);
+            self.line.detail = carried.detail;
         }
         self.settle(status, answered, reported, body).await;
         self.line.write();

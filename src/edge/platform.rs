@@ -68,22 +68,22 @@ extern "C" {
     pub type Writer;
     #[wasm_bindgen(constructor, catch, js_class = "WritableStreamDefaultWriter")]
     pub fn new(stream: &JsValue) -> Result<Writer, JsValue>;
-    #[wasm_bindgen(method, catch)]
-    pub async fn write(this: &Writer, bytes: &Uint8Array) -> Result<JsValue, JsValue>;
-    #[wasm_bindgen(method, catch)]
-    pub async fn close(this: &Writer) -> Result<JsValue, JsValue>;
-    #[wasm_bindgen(method, catch)]
-    pub async fn abort(this: &Writer, reason: &JsValue) -> Result<JsValue, JsValue>;
+    #[wasm_bindgen(method)]
+    pub fn write(this: &Writer, bytes: &Uint8Array) -> Promise;
+    #[wasm_bindgen(method)]
+    pub fn close(this: &Writer) -> Promise;
+    #[wasm_bindgen(method)]
+    pub fn abort(this: &Writer, reason: &JsValue) -> Promise;
 
     /// Reads into memory that it is lent.
     #[wasm_bindgen(js_name = ReadableStreamBYOBReader)]
     pub type Reader;
     #[wasm_bindgen(constructor, catch, js_class = "ReadableStreamBYOBReader")]
     pub fn new(stream: &web_sys::ReadableStream) -> Result<Reader, JsValue>;
-    #[wasm_bindgen(method, catch)]
-    pub async fn read(this: &Reader, into: Uint8Array) -> Result<Piece, JsValue>;
-    #[wasm_bindgen(method, catch)]
-    pub async fn cancel(this: &Reader) -> Result<JsValue, JsValue>;
+    #[wasm_bindgen(method)]
+    pub fn read(this: &Reader, into: &Uint8Array) -> Promise;
+    #[wasm_bindgen(method)]
+    pub fn cancel(this: &Reader) -> Promise;
 
     /// What was read: bytes, in the memory that was lent, or the end.
     pub type Piece;
