@@ -83,16 +83,20 @@ const gone = await openAccount(gateway, { plan: "wide" });
 const begin = (account, path, headers) =>
   gateway.open("GET", path, { headers: { authorization: `Bearer ${account.key}`, ...headers } }).end();
 
-// An answer that the origin breaks off, when its headers, or its first bytes, have arrived.
-async function brokenOff(account, { begun }) {
+// An answer whose headers have arrived, and the origin's end of it.
+async function begun(account, path, status = 200, headers = {}) {
   const held = hold();
-  origin.on("/work", held);
-  const answering = begin(account, "/work");
+  origin.on(path, held);
+  const answering = begin(account, path);
   const atOrigin = await held.next();
-  atOrigin.begin(200, { "content-length": 100 });
-  const answered = await answering;
-  assert.equal(answered.status, 200);
-  if (begun) {
+  atOrigin.begin(status, headers);
+  return { answered: await answering, atOrigin };
+}
+
+// An answer that the origin breaks off, when its headers, or its first bytes, have arrived.
+async function brokenOff(account, { inBody }) {
+  const { answered, atOrigin } = await begun(account, "/work", 200, { "content-length": 100 });
+  if (inBody) {
     await atOrigin.write("begun");
     assert.equal(String(await answered.next()), "begun");
   }
@@ -119,12 +123,7 @@ test("a call is in flight until its answer's last byte, and charged then", async
     { path: "/work", charged: 7 },
     { path: "/timed", headers: { "x-seconds": "12" }, end: "last", charged: 12 },
   ]) {
-    const held = hold();
-    origin.on(path, held);
-    const answering = begin(account, path);
-    const atOrigin = await held.next();
-    atOrigin.begin(200, headers);
-    const answered = await answering;
+    const { answered, atOrigin } = await begun(account, path, 200, headers);
     assert.equal(answered.headers["x-credits-charged"], undefined);
     const { available, held: holds } = await account.balance();
     assert.equal(holds, charged === 12 ? 50 : 7);
@@ -145,13 +144,13 @@ test("an answer that the origin breaks off is free as often as a day forgives, t
     ["released", 0],
     ["settled", 7, "unforgiven"],
   ])
-    assert.deepEqual(await endOf(account, await brokenOff(account, { begun: true })), end);
+    assert.deepEqual(await endOf(account, await brokenOff(account, { inBody: true })), end);
 });
 
 test("an origin that fails before its answer's first byte is free, and takes nothing of the forgiveness", async () => {
   const account = await openAccount(gateway);
-  for (const begun of [false, false, true, false, true]) {
-    assert.deepEqual(await endOf(account, await brokenOff(account, { begun })), ["released", 0]);
+  for (const inBody of [false, false, true, false, true]) {
+    assert.deepEqual(await endOf(account, await brokenOff(account, { inBody })), ["released", 0]);
     origin.on("/work", resetBeforeHeaders());
     const unreachable = await account.finished("GET", "/work");
     assert.deepEqual([unreachable.status, unreachable.headers["x-credits-charged"]], [502, "0"]);
@@ -164,13 +163,8 @@ for (const [how, leave] of [
 ]) {
   test(`a client that ${how} in mid-answer pays, and the origin is told that nobody listens`, async () => {
     const account = await openAccount(gateway);
-    const held = hold();
-    origin.on("/work", held);
-    const answering = begin(account, "/work");
-    const atOrigin = await held.next();
-    atOrigin.begin(200);
+    const { answered, atOrigin } = await begun(account, "/work");
     await atOrigin.write("first");
-    const answered = await answering;
     assert.equal(String(await answered.next()), "first");
     answered[leave]();
     const left = atOrigin.left.then(() => true);
@@ -252,12 +246,7 @@ test("an answer without a body, or free by its status, is not waited for", async
   origin.on("/free", answer({ body: "for free" }));
   assert.equal((await account.finished("GET", "/free")).headers["x-credits-charged"], "0");
 
-  const held = hold();
-  origin.on("/work", held);
-  const answering = begin(account, "/work");
-  const atOrigin = await held.next();
-  atOrigin.begin(500);
-  const failed = await answering;
+  const { answered: failed, atOrigin } = await begun(account, "/work", 500);
   assert.deepEqual(await endOf(account, failed), ["released", 0]);
   atOrigin.end("and so on");
   assert.equal(String(await failed.rest()), "and so on");
@@ -265,12 +254,7 @@ test("an answer without a body, or free by its status, is not waited for", async
 
 test("an answer that takes longer than a hold ends as it really ended", async () => {
   const account = await openAccount(gateway);
-  const held = hold();
-  origin.on("/work", held);
-  const answering = begin(account, "/work");
-  const atOrigin = await held.next();
-  atOrigin.begin(200);
-  const answered = await answering;
+  const { answered, atOrigin } = await begun(account, "/work");
   gateway.clock.advance(201_000);
   assert.deepEqual([(await account.balance()).available, (await account.usage()).usage[0].status_code], [100, null]);
   atOrigin.end("at last");
