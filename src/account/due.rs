@@ -326,6 +326,8 @@ impl Account {
                     response_time_ms: 0,
                     at,
                     mark,
+                    nth_end: self.next_end(),
+                    first_charged: None,
                 },
                 hold: None,
             });

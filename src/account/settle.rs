@@ -92,6 +92,12 @@ impl Account {
             response_time_ms: settle.response_time_ms,
             at: clock,
             mark: verdict.mark,
+            nth_end: if verdict.state.is_open() {
+                0
+            } else {
+                self.next_end()
+            },
+            first_charged: None,
         };
         let settled = Settled {
             state: outcome.state,
@@ -127,6 +133,7 @@ impl Account {
             return;
         }
         self.state.brought_forward.remove(&call.number);
+        self.state.ends = self.state.ends.max(outcome.nth_end);
         let now = self.state.latest;
         let pool = call.hold.terms.pool;
         let came_back_late = self
@@ -272,6 +279,8 @@ impl Account {
                     response_time_ms: end.response_time_ms,
                     at: clock,
                     mark: end.mark,
+                    nth_end: row.outcome.as_ref().map_or(0, |ended| ended.nth_end),
+                    first_charged: row.outcome.as_ref().map(Outcome::first_charged),
                 },
                 hold: parts.map(|parts| Hold {
                     parts,
@@ -395,6 +404,8 @@ impl Account {
                     response_time_ms: 0,
                     at: clock,
                     mark: None,
+                    nth_end: 0,
+                    first_charged: None,
                 },
                 hold: None,
             });
