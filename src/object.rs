@@ -4,10 +4,13 @@
 //! Storage comes in as [`Store`], so that everything but the SQL itself runs and is tested
 //! natively. Nothing here waits: a message is carried out as a whole.
 
+mod audit;
+mod ledger;
 mod usage;
 
 use std::sync::Arc;
 
+use self::audit::RunningAudit;
 use crate::{
     account::{
         Account, Admit, Broken, Changes, Fingerprint, LogMonth, NewAccount, Refusal, Rejected,
@@ -16,6 +19,8 @@ use crate::{
     call::{CallRow, Settle},
     credits::Credits,
     id::{CallNumber, KeyNumber},
+    ledger::Entry,
+    ledger_page::LedgerPage,
     limits::MinuteWindow,
     policy::Policy,
     problem::{Code, ViolatedPolicy, Violation},
@@ -25,6 +30,8 @@ use crate::{
 
 /// How long the answer to an operator's request is remembered, unless it made credits.
 pub const REMEMBERED: Span = Span::from_days(1);
+/// The most rows that one request reads.
+const ROWS_MAX: u64 = 5_000;
 /// How often one key may read about itself in any 60 seconds.
 const READS_PER_MINUTE: u32 = 60;
 
@@ -45,11 +52,16 @@ pub trait Store {
     /// Storage that cannot be read.
     fn call(&self, month: MonthNumber, call: CallNumber) -> Result<Option<CallRow>, Self::Error>;
 
-    /// The rows after the call numbered `last`, in the table of `month`.
+    /// Calls of `month` with a number above `last`, oldest first, at most `limit`.
     ///
     /// # Errors
     /// Storage that cannot be read.
-    fn calls_after(&self, month: MonthNumber, last: u64) -> Result<Vec<CallRow>, Self::Error>;
+    fn calls_after(
+        &self,
+        month: MonthNumber,
+        last: u64,
+        limit: u64,
+    ) -> Result<Vec<CallRow>, Self::Error>;
 
     /// Calls of `month`, newest first, undone ones left out: `limit` of them after `offset`.
     ///
@@ -72,6 +84,18 @@ pub trait Store {
         before: u64,
         limit: u64,
     ) -> Result<Vec<CallRow>, Self::Error>;
+
+    /// Entries with a number below `before`, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn entries_before(&self, before: u64, limit: u64) -> Result<Vec<Entry>, Self::Error>;
+
+    /// Entries with a number above `last`, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn entries_after(&self, last: u64, limit: u64) -> Result<Vec<Entry>, Self::Error>;
 
     /// The remembered answer under `id`.
     ///
@@ -120,9 +144,12 @@ impl Write {
     pub fn is_one_row(&self) -> bool {
         let changes = &self.changes;
         let calls = changes.admitted.len().saturating_add(changes.ended.len());
-        let moves_hold = changes.ended.iter().any(|end| end.hold.is_some());
+        let corrects = changes
+            .ended
+            .iter()
+            .any(|end| end.outcome.first_charged.is_some());
         calls == 1
-            && !moves_hold
+            && !corrects
             && changes.new_month.is_none()
             && changes.entries.is_empty()
             && self.keys.is_empty()
@@ -168,6 +195,7 @@ pub struct Object<S> {
     /// What keys read about themselves lately. Not stored: it guards the object, not credits.
     reads: std::collections::BTreeMap<KeyNumber, MinuteWindow>,
     reads_counted: u64,
+    audit: Option<RunningAudit>,
 }
 
 /// Why a message could not be carried out.
@@ -193,6 +221,7 @@ impl<S: Store> Object<S> {
             account: None,
             reads: std::collections::BTreeMap::new(),
             reads_counted: 0,
+            audit: None,
         }
     }
 
@@ -315,6 +344,13 @@ impl<S: Store> Object<S> {
             Page::Me => to_json(&self.awake()?.me_view()),
             Page::Credits => to_json(&self.awake()?.credits_view()),
             Page::Quote => String::new(),
+            Page::Ledger(query) => {
+                let page = self.ledger(query.clone())?;
+                return Ok(Reply::Ledger(LedgerPage {
+                    standing: Some(standing),
+                    ..page
+                }));
+            }
             Page::Usage(query) => to_json(&self.usage(query)?),
         };
         Ok(Reply::Document(Document {
@@ -342,6 +378,11 @@ impl<S: Store> Object<S> {
         self.wake(clock)?;
         let changes = self.awake()?.tick(clock);
         self.commit(changes, None)?;
+        match manage.command {
+            Command::Ledger(query) => return self.ledger(query).map(Reply::Ledger),
+            Command::Audit => return self.audit(clock).map(Reply::Audit),
+            _ => {}
+        }
         if let Some(mut answer) = self.answer_again(manage.idempotency, clock)? {
             // The gateway asks once more where the first answer was lost on its way: then it still
             // has the secret, which nobody else will ever have.
@@ -453,6 +494,8 @@ impl<S: Store> Object<S> {
             Command::Show
             | Command::Open(_)
             | Command::Usage(_)
+            | Command::Ledger(_)
+            | Command::Audit
             | Command::ShowCall(_)
             | Command::EndCall { .. } => {
                 Ok((document(200, to_json(&account.view())), Changes::default()))
@@ -557,7 +600,7 @@ impl<S: Store> Object<S> {
         if let Some(last) = stored.log().last() {
             rows.extend(
                 self.store
-                    .calls_after(last.month, stored.last_call())
+                    .calls_after(last.month, stored.last_call(), u64::from(u32::MAX))
                     .map_err(storage)?,
             );
         }
@@ -584,9 +627,13 @@ impl<S: Store> Object<S> {
             remember,
             changes,
         };
-        let committed = self.store.commit(&write).map_err(storage);
+        let committed = self
+            .book_out(&write.changes)
+            .and_then(|()| self.store.commit(&write).map_err(storage))
+            .and_then(|()| self.book_in(&write.changes));
         if committed.is_err() {
             self.account = None;
+            self.audit = None;
         }
         committed
     }

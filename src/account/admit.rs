@@ -299,6 +299,8 @@ impl Account {
         let call = Call {
             number,
             key: admit.key,
+            method: admit.method,
+            endpoint: admit.endpoint,
             admitted_at: clock,
             hold,
             is_job: false,
@@ -306,8 +308,6 @@ impl Account {
         self.count_admitted(&call);
         changes.admitted.push(CallRow {
             call: call.clone(),
-            method: admit.method,
-            endpoint: admit.endpoint,
             outcome: None,
         });
         changes.snapshot |= self.is_snapshot_due();

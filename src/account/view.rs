@@ -364,24 +364,21 @@ impl Account {
             .map_or(CallState::Open, |outcome| outcome.state);
         let open = self.open.get(&row.call.number);
         let outcome = row.outcome.as_ref();
+        let held = row.call.held();
         CallView {
             id: self.call_id(row.call.number),
             account: self.profile.id.clone(),
             key: self.key_id(row.call.key),
-            method: row.method,
-            endpoint: row.endpoint,
+            method: row.call.method,
+            endpoint: row.call.endpoint,
             state: state.as_str(),
             admitted_at: row.call.admitted_at,
             ended_at: outcome.map(|outcome| outcome.at),
             deadline: open
                 .filter(|_| state.is_open())
                 .map(|call| call.hold.deadline),
-            pool: row.call.hold.terms.pool.clone(),
-            held: if state.is_open() {
-                row.call.held()
-            } else {
-                Credits::ZERO
-            },
+            pool: row.call.hold.terms.pool,
+            held: if state.is_open() { held } else { Credits::ZERO },
             charged: outcome.map_or(Credits::ZERO, |outcome| outcome.charged),
             status_code: outcome.and_then(|outcome| outcome.status),
             response_time_ms: outcome

@@ -14,7 +14,7 @@ use crate::{
     call::{Call, CallRow, CallState, Hold, Outcome},
     credits::Credits,
     id::{CallNumber, KeyNumber},
-    ledger::Entry,
+    ledger::{Entry, EntryKind, LotNumber},
     object::{Loaded, Remembered, Store, Write},
     price::Mark,
     time::{MonthNumber, Timestamp},
@@ -39,7 +39,11 @@ const VERSION_ROW: u32 = 1;
 const PROFILE_ROW: u32 = 2;
 const SNAPSHOT_ROW: u32 = 3;
 /// The columns of a call, in the order in which [`read_call`] reads them.
-const CALL_COLUMNS: &str = "number, at, key, method, endpoint, hold, state, status, charged, response_time_ms, ended_at, mark";
+const CALL_COLUMNS: &str = "number, at, key, method, endpoint, hold, state, status, charged, response_time_ms, \
+    ended_at, mark, nth_end, first_charged";
+/// The columns of an entry, in the order in which [`read_entry`] reads them.
+const ENTRY_COLUMNS: &str =
+    "number, at, kind, pool, lot, credits, balance, calls_before, call, reference";
 
 #[wasm_bindgen]
 extern "C" {
@@ -80,6 +84,7 @@ extern "C" {
         response_time_ms: u32,
         ended_at: f64,
         mark: Option<u8>,
+        nth_end: f64,
         number: f64,
     ) -> Result<Cursor, JsValue>;
 
@@ -140,8 +145,8 @@ impl MonthStatements {
             month,
             admit: format!("INSERT INTO {table} (number, at, key, method, endpoint, hold) VALUES (?, ?, ?, ?, ?, ?)").into(),
             end: format!(
-                "UPDATE {table} SET state = ?, status = ?, charged = ?, response_time_ms = ?, ended_at = ?, mark = ? \
-                 WHERE number = ?"
+                "UPDATE {table} SET state = ?, status = ?, charged = ?, response_time_ms = ?, ended_at = ?, mark = ?, \
+                 nth_end = ? WHERE number = ?"
             )
             .into(),
         }
@@ -203,6 +208,13 @@ impl SqlStore {
             .collect()
     }
 
+    fn entries(&self, query: &str, bindings: &[JsValue]) -> Result<Vec<Entry>, StorageError> {
+        self.rows(query, bindings)?
+            .iter()
+            .map(|row| read_entry(&row.unchecked_into()))
+            .collect()
+    }
+
     fn write(&mut self, write: &Write) -> Result<(), StorageError> {
         if write.profile.is_some() && !self.has_schema()? {
             self.run(SCHEMA, &[])?;
@@ -214,7 +226,8 @@ impl SqlStore {
                     "CREATE TABLE IF NOT EXISTS {} (
                         number INTEGER PRIMARY KEY, at INTEGER NOT NULL, key INTEGER NOT NULL, method TEXT NOT NULL,
                         endpoint TEXT NOT NULL, hold BLOB NOT NULL, state INTEGER NOT NULL DEFAULT 0, status INTEGER,
-                        charged INTEGER, response_time_ms INTEGER, ended_at INTEGER, mark INTEGER)",
+                        charged INTEGER, response_time_ms INTEGER, ended_at INTEGER, mark INTEGER,
+                        nth_end INTEGER NOT NULL DEFAULT 0, first_charged INTEGER)",
                     table_of(month)
                 ),
                 &[],
@@ -279,8 +292,8 @@ impl SqlStore {
             to_number(call.number.get()),
             millis(call.admitted_at),
             call.key.get(),
-            &row.method,
-            &row.endpoint,
+            &call.method,
+            &call.endpoint,
             Uint8Array::from(hold.as_slice()),
         )?;
         self.rows_written += cursor.rows_written();
@@ -305,18 +318,32 @@ impl SqlStore {
             outcome.response_time_ms,
             millis(outcome.at),
             outcome.mark.map(Mark::number),
+            to_number(outcome.nth_end),
             to_number(end.call.get()),
         )?;
         self.rows_written += cursor.rows_written();
-        let Some(hold) = &end.hold else {
-            return Ok(());
+        outcome
+            .first_charged
+            .map_or(Ok(()), |first_charged| self.correct(end, first_charged))
+    }
+
+    fn correct(&mut self, end: &CallEnd, first_charged: Credits) -> Result<(), StorageError> {
+        let hold = match &end.hold {
+            Some(hold) => {
+                blob(&minicbor::to_vec(hold).map_err(|_| StorageError::unreadable("hold"))?)
+            }
+            None => JsValue::NULL,
         };
-        let hold = minicbor::to_vec(hold).map_err(|_| StorageError::unreadable("hold"))?;
         let statement = format!(
-            "UPDATE {} SET hold = ? WHERE number = ?",
+            "UPDATE {} SET hold = coalesce(?, hold), first_charged = ? WHERE number = ?",
             table_of(end.month)
         );
-        self.run(&statement, &[blob(&hold), to_number(end.call.get()).into()])
+        let bindings = [
+            hold,
+            to_number(first_charged.get()).into(),
+            to_number(end.call.get()).into(),
+        ];
+        self.run(&statement, &bindings)
     }
 
     fn enter(&mut self, entry: &Entry) -> Result<(), StorageError> {
@@ -404,12 +431,17 @@ impl Store for SqlStore {
         Ok(self.calls(&query, &[to_number(call.get()).into()])?.pop())
     }
 
-    fn calls_after(&self, month: MonthNumber, last: u64) -> Result<Vec<CallRow>, StorageError> {
+    fn calls_after(
+        &self,
+        month: MonthNumber,
+        last: u64,
+        limit: u64,
+    ) -> Result<Vec<CallRow>, StorageError> {
         let query = format!(
-            "SELECT {CALL_COLUMNS} FROM {} WHERE number > ? ORDER BY number",
+            "SELECT {CALL_COLUMNS} FROM {} WHERE number > ? ORDER BY number LIMIT ?",
             table_of(month)
         );
-        self.calls(&query, &[to_number(last).into()])
+        self.calls(&query, &[to_number(last).into(), to_number(limit).into()])
     }
 
     fn newest_calls(
@@ -437,6 +469,19 @@ impl Store for SqlStore {
             table_of(month)
         );
         self.calls(&query, &[to_number(before).into(), to_number(limit).into()])
+    }
+
+    fn entries_before(&self, before: u64, limit: u64) -> Result<Vec<Entry>, StorageError> {
+        let query = format!(
+            "SELECT {ENTRY_COLUMNS} FROM entries WHERE number < ? ORDER BY number DESC LIMIT ?"
+        );
+        self.entries(&query, &[to_number(before).into(), to_number(limit).into()])
+    }
+
+    fn entries_after(&self, last: u64, limit: u64) -> Result<Vec<Entry>, StorageError> {
+        let query =
+            format!("SELECT {ENTRY_COLUMNS} FROM entries WHERE number > ? ORDER BY number LIMIT ?");
+        self.entries(&query, &[to_number(last).into(), to_number(limit).into()])
     }
 
     fn remembered(&self, id: u64) -> Result<Option<Remembered>, StorageError> {
@@ -503,6 +548,8 @@ fn read_call(row: &Array) -> Result<CallRow, StorageError> {
             .and_then(CallNumber::new)
             .ok_or_else(unreadable)?,
         key: KeyNumber::new(small(2).ok_or_else(unreadable)?),
+        method: row.get(3).as_string().unwrap_or_default(),
+        endpoint: row.get(4).as_string().unwrap_or_default(),
         admitted_at: Timestamp::from_millis(number_at(1).ok_or_else(unreadable)?),
         hold,
         is_job: false,
@@ -514,12 +561,31 @@ fn read_call(row: &Array) -> Result<CallRow, StorageError> {
         response_time_ms: small(9).unwrap_or_default(),
         at: Timestamp::from_millis(number_at(10).unwrap_or_default()),
         mark: small(11).and_then(|mark| Mark::from_number(u8::try_from(mark).ok()?)),
+        nth_end: unsigned(12).unwrap_or_default(),
+        first_charged: unsigned(13).and_then(Credits::new),
     });
-    Ok(CallRow {
-        call,
-        method: row.get(3).as_string().unwrap_or_default(),
-        endpoint: row.get(4).as_string().unwrap_or_default(),
-        outcome,
+    Ok(CallRow { call, outcome })
+}
+
+fn read_entry(row: &Array) -> Result<Entry, StorageError> {
+    let unreadable = || StorageError::unreadable("entry");
+    let signed = |index| integer(&row.get(index)).ok_or_else(unreadable);
+    let unsigned = |index| u64::try_from(signed(index)?).map_err(|_| unreadable());
+    let small = |index| u32::try_from(signed(index)?).map_err(|_| unreadable());
+    Ok(Entry {
+        number: unsigned(0)?,
+        at: Timestamp::from_millis(signed(1)?),
+        kind: u8::try_from(small(2)?)
+            .ok()
+            .and_then(EntryKind::from_number)
+            .ok_or_else(unreadable)?,
+        pool: row.get(3).as_string().unwrap_or_default(),
+        lot: LotNumber::new(small(4)?),
+        credits: signed(5)?,
+        balance: signed(6)?,
+        calls_before: unsigned(7)?,
+        call: unsigned(8).ok().and_then(CallNumber::new),
+        reference: row.get(9).as_string(),
     })
 }
 

@@ -8,18 +8,19 @@ use tollgate::{
         Admit, Cancel, Fingerprint, NewAccount, NewGrant, NewKey, PatchAccount, Status,
         StatusChange, Word,
     },
-    call::{CallRow, Settle},
+    call::{BodyEnd, CallRow, Settle},
     id::{AccountId, CallNumber, KeyNumber},
     key::SecretDigest,
+    ledger_page::{LedgerCursor, LedgerLine, LedgerPage, LedgerQuery},
     object::Object,
     policy::{Policy, Source},
     price::{Quantity, Reported, Terms},
-    protocol::{Command, Manage, Page, Read, Reply, Request, decode, encode},
+    protocol::{AuditStep, Command, Manage, Page, Read, Reply, Request, decode, encode},
     time::Timestamp,
 };
 
 use crate::{
-    auditor::{audit, audit_calls},
+    auditor::{audit, audit_calls, audit_ledger},
     memory_store::MemoryStore,
     sold,
 };
@@ -45,6 +46,19 @@ pub fn fingerprint(key: u8, request: u8) -> Fingerprint {
     Fingerprint {
         key: [key; 32],
         request: [request; 32],
+    }
+}
+
+/// What a gateway tells of a call that was answered.
+pub fn answered(operation: u64, call: u64, status: u16) -> Settle {
+    Settle {
+        call: CallNumber::new(call).expect("a call's number"),
+        operation,
+        status,
+        response_time_ms: 7,
+        answered: true,
+        reported: None,
+        body: None,
     }
 }
 
@@ -187,29 +201,18 @@ impl Branch {
         self.admit_as(operation, 1, terms)
     }
 
-    pub fn settle_as(
-        &mut self,
-        operation: u64,
-        call: u64,
-        status: u16,
-        reported: Option<Reported>,
-        answered: bool,
-    ) -> Reply {
-        let settle = Settle {
-            call: CallNumber::new(call).expect("a call's number"),
-            operation,
-            status,
-            response_time_ms: 7,
-            answered,
-            reported,
-        };
-        self.send(Request::Settle(settle))
-    }
-
     /// Settles a call under the operation id that its row names.
     pub fn settle(&mut self, call: u64, status: u16) -> Reply {
+        self.settle_body(call, status, None)
+    }
+
+    /// Settles a call whose answer's body ended so.
+    pub fn settle_body(&mut self, call: u64, status: u16, body: Option<BodyEnd>) -> Reply {
         let operation = self.row(call).call.hold.operation;
-        self.settle_as(operation, call, status, None, true)
+        self.send(Request::Settle(Settle {
+            body,
+            ..answered(operation, call, status)
+        }))
     }
 
     /// The origin's word on how a call ended.
@@ -231,11 +234,42 @@ impl Branch {
         self.send(Request::Read(read))
     }
 
+    /// The account's own audit finds nothing.
+    pub fn audit_itself(&mut self) -> Result<(), String> {
+        loop {
+            match self.manage(Command::Audit, None) {
+                Reply::Audit(AuditStep::Unfinished) => {}
+                Reply::Audit(AuditStep::Finished { ok: true, .. }) => return Ok(()),
+                other => return Err(format!("the audit found {other:?}")),
+            }
+        }
+    }
+
+    /// The whole ledger, newest first, read in pages of `limit` lines.
+    pub fn ledger(&mut self, limit: u32) -> Vec<LedgerLine> {
+        let mut lines = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self.ledger_page(limit, after);
+            assert!(page.lines.len() <= limit as usize);
+            lines.extend(page.lines);
+            after = page.next;
+            if after.is_none() {
+                return lines;
+            }
+        }
+    }
+
+    pub fn ledger_page(&mut self, limit: u32, after: Option<LedgerCursor>) -> LedgerPage {
+        let query = LedgerQuery { limit, after };
+        let Reply::Ledger(page) = self.manage(Command::Ledger(query), None) else {
+            panic!("no ledger");
+        };
+        page
+    }
+
     pub fn row(&self, call: u64) -> &CallRow {
-        self.store()
-            .calls()
-            .find(|row| row.call.number.get() == call)
-            .expect("the call's row")
+        self.store().row(call).expect("the call's row")
     }
 
     /// The object is thrown out of memory; what is stored stays.
@@ -271,6 +305,10 @@ impl Branch {
         };
         audit(self.store(), account)?;
         audit_calls(self.store())?;
+        let lines = self.ledger(3);
+        let account = self.object.account().ok_or("no account")?;
+        audit_ledger(&lines, account)?;
+        self.audit_itself()?;
         self.check_waking()
     }
 

@@ -5,17 +5,16 @@
 
 use tollgate::{
     account::{Adjustment, Fingerprint, Refusal, Status, StatusChange, Told, Word},
-    call::CallState,
-    ledger::EntryKind,
+    call::{BodyEnd, CallState, Settle},
     policy::Source,
     price::{ChargeOn, Job, Meter, OnUnknown, Quantity, Terms},
     problem::ViolatedPolicy,
-    protocol::{Command, Page, Reply},
+    protocol::{AuditStep, Command, Page, Reply, Request},
     time::{Span, Timestamp},
 };
 
 use crate::{
-    branch::{Branch, fingerprint, reported},
+    branch::{Branch, answered, fingerprint, reported},
     sold,
 };
 
@@ -143,9 +142,12 @@ impl Teller {
                     || branch.row(call).call.hold.operation,
                     |operation| operation.parse().unwrap(),
                 );
-                let value = after(options, "reported").map(reported);
-                let answered = !options.contains(&"unreachable");
-                told(&branch.settle_as(operation, call, status.parse().unwrap(), value, answered))
+                told(&branch.send(Request::Settle(Settle {
+                    answered: !options.contains(&"unreachable"),
+                    reported: after(options, "reported").map(reported),
+                    body: after(options, "body").map(body_end),
+                    ..answered(operation, call, status.parse().unwrap())
+                })))
             }
             ["cancel", operation] => told(&branch.cancel(operation.parse().unwrap())),
             ["tick"] => branch.tick().map_or_else(|error| error, |()| "ok".into()),
@@ -200,15 +202,7 @@ impl Teller {
                 let told = store.entries()[self.entries_told..]
                     .iter()
                     .map(|entry| {
-                        let kind = match entry.kind {
-                            EntryKind::Granted => "granted",
-                            EntryKind::Renewed => "renewed",
-                            EntryKind::RolledOver => "rolled over",
-                            EntryKind::Expired => "expired",
-                            EntryKind::Adjusted => "adjusted",
-                            EntryKind::Corrected => "corrected",
-                            EntryKind::Refunded => "refunded",
-                        };
+                        let kind = entry.kind.as_str().replace('_', " ");
                         format!(
                             "{} {kind} {} {:+} = {}",
                             short(entry.at),
@@ -221,6 +215,10 @@ impl Teller {
                     .join("; ");
                 self.entries_told = store.entries().len();
                 told
+            }
+            ["ledger", limit] => {
+                let page = branch.ledger_page(limit.parse().unwrap(), None);
+                told(&Reply::Ledger(page))
             }
             ["standing"] => {
                 let account = branch.object.account().expect("awake");
@@ -322,6 +320,27 @@ fn told(reply: &Reply) -> String {
         Reply::Cancelled => "cancelled".into(),
         Reply::Document(document) => document.status.to_string(),
         Reply::Problem(problem) => format!("{:?}", problem.code),
+        Reply::Ledger(page) => page
+            .lines
+            .iter()
+            .map(|line| {
+                let about = line
+                    .request_id
+                    .as_ref()
+                    .map_or_else(String::new, |call| format!(" {call}"));
+                format!(
+                    "{}{about} {} {:+} = {}",
+                    line.kind.as_str().replace('_', " "),
+                    line.pool,
+                    line.credits,
+                    line.balance
+                )
+            })
+            .collect::<Vec<_>>()
+            .join("; "),
+        Reply::Audit(AuditStep::Unfinished) => "more to read".into(),
+        Reply::Audit(AuditStep::Finished { ok: true, .. }) => "ok".into(),
+        Reply::Audit(AuditStep::Finished { json, .. }) => json.clone(),
         Reply::Unavailable { detail } => format!("unavailable: {detail}"),
     }
 }
@@ -405,6 +424,16 @@ fn terms(words: &[&str]) -> Terms {
             OnUnknown::Release
         },
         ..Terms::fixed(pool.into(), least)
+    }
+}
+
+fn body_end(told: &str) -> BodyEnd {
+    match told {
+        "whole" => BodyEnd::Whole,
+        "left" => BodyEnd::Left,
+        "never_begun" => BodyEnd::BrokenOff { begun: false },
+        "broken_off" => BodyEnd::BrokenOff { begun: true },
+        other => panic!("no end of a body: {other}"),
     }
 }
 
