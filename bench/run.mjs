@@ -11,10 +11,10 @@ import { build } from "../scripts/build.mjs";
 import { setUp, underProjectNode } from "../scripts/setup.mjs";
 import { Failure, main, say } from "../scripts/step.mjs";
 
-const PARTS = ["charged", "refused", "latency", "counts"];
+const PARTS = ["charged", "refused", "latency", "counts", "start", "history", "sleeping"];
 
 const { values: told, positionals } = parseArgs({
-  options: { rounds: { type: "string", default: "5" }, seconds: { type: "string", default: "1.6" } },
+  options: { rounds: { type: "string", default: "5" }, seconds: { type: "string", default: "1.2" } },
   allowPositionals: true,
 });
 
@@ -35,6 +35,9 @@ async function run(parts, length) {
   const { charged, refused, latency } = await import("./timed.mjs");
   const { counts, showCounts, startLoneCall } = await import("./counts.mjs");
   const { bill } = await import("./bill.mjs");
+  const { startTime } = await import("./start.mjs");
+  const { history } = await import("./history.mjs");
+  const { sleeping } = await import("./sleeping.mjs");
 
   say(`\nTollgate's bench on ${cpus().length} × ${cpus()[0].model}, ${new Date().toISOString().slice(0, 10)}`);
   const origin = await startOrigin();
@@ -51,6 +54,9 @@ async function run(parts, length) {
     showCounts(counted);
     bill({ busy: counted.call, lone: await loneCall(), cpuMicros });
   }
+  if (has("start")) await startTime(origin.url);
+  if (has("history")) await history(origin.url, length);
+  if (has("sleeping")) await sleeping(origin.url);
   await origin.stop();
   say(`\nEnded by itself after ${Math.round((performance.now() - started) / 1000)} s.`);
 }

@@ -2,12 +2,14 @@
 // free ports, and end with this process.
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import net from "node:net";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { createInterface } from "node:readline";
 import { parse } from "smol-toml";
 import { inProject, npmProgram } from "../scripts/project.mjs";
+import { modulesOf } from "../scripts/runtime.mjs";
 import { ENDING_SIGNALS } from "../scripts/step.mjs";
 import { secrets } from "../tests/e2e/harness/gateway.mjs";
 
@@ -113,17 +115,23 @@ const DEPLOYED = () => parse(readFileSync(inProject("wrangler.toml"), "utf8"));
 // The bundle of dist/ as workerd's configuration has modules, with the bench's policy. `around` is an entry
 // that stands in place of the bundle's own.
 export function tollgate({ policy = readFileSync(inProject("bench", "policy.toml"), "utf8"), around = [] } = {}) {
-  const dist = inProject("dist");
-  const modules = readdirSync(dist).flatMap((name) => {
-    if (name.endsWith(".wasm")) return [{ name, wasm: join(dist, name) }];
-    if (name.endsWith("-policy.toml")) return [{ name, text: policy }];
-    return [];
+  const modules = modulesOf(policy).map(({ type, path, contents }) => {
+    const name = basename(path);
+    if (type === "ESModule") return { name, path };
+    if (type === "CompiledWasm") return { name, wasm: path };
+    return type === "Text" ? { name, text: String(contents) } : { name, data: kept(name, contents) };
   });
   return {
-    modules: [...around, { name: "entry.js", path: join(dist, "entry.js") }, ...modules],
+    modules: [...around, ...modules],
     classes: DEPLOYED().durable_objects.bindings.map(({ name, class_name }) => [name, class_name]),
     bindings: { ...secrets, DEVELOPMENT: "true" },
   };
+}
+
+function kept(name, contents) {
+  const path = inProject(".bench", name);
+  writeFileSync(path, contents);
+  return path;
 }
 
 // A Worker of bench/workers/, in one file.
@@ -142,8 +150,7 @@ export async function startWorker({ modules, classes, bindings }, { origin, stat
   mkdirSync(objects, { recursive: true });
   const config = join(state, "config.capnp");
   writeFileSync(config, configOf({ modules, classes, bindings: { ...bindings, ORIGIN: origin, ORIGIN_OVERRIDE: origin } }, objects));
-  const program = inProject("node_modules", "@cloudflare", "workerd-linux-64", "bin", "workerd");
-  const workerd = run(program, ["serve", "--import-path=/", ...flags, "--control-fd=3", config], {
+  const workerd = run(workerdProgram, ["serve", "--import-path=/", ...flags, "--control-fd=3", config], {
     // What a Worker logs is written, and goes nowhere.
     stdio: ["ignore", "ignore", "inherit", "pipe"],
   });
@@ -161,12 +168,15 @@ export async function startWorker({ modules, classes, bindings }, { origin, stat
   return { ...workerd, ...ports, state };
 }
 
+// The very binary, not the package's launcher, which would be a process around it.
+const workerdProgram = createRequire(import.meta.url)("workerd").default;
+
 function configOf({ modules, classes, bindings }, objects) {
   const string = (value) => JSON.stringify(value);
-  const kindOf = ({ path, contents, wasm, text }) => {
+  const kindOf = ({ path, wasm, text, data }) => {
     if (wasm) return `wasm = embed ${string(wasm)}`;
-    if (text !== undefined) return `text = ${string(text)}`;
-    return contents === undefined ? `esModule = embed ${string(path)}` : `esModule = ${string(contents)}`;
+    if (data) return `data = embed ${string(data)}`;
+    return text === undefined ? `esModule = embed ${string(path)}` : `text = ${string(text)}`;
   };
   return `using Workerd = import "/workerd/workerd.capnp";
 const config :Workerd.Config = (
