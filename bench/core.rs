@@ -4,6 +4,8 @@
     missing_docs,
     clippy::arithmetic_side_effects,
     clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
@@ -98,7 +100,7 @@ fn messages(bench: &mut Criterion) {
         let branch = with_history(calls);
         let wake = format!("wake and admit after {calls} calls");
         bench.bench_function(&wake, |bencher| {
-            bencher.iter_batched(
+            bencher.iter_batched_ref(
                 || {
                     let mut asleep = account();
                     asleep.clock = branch.clock;
@@ -106,7 +108,7 @@ fn messages(bench: &mut Criterion) {
                     asleep.evict();
                     asleep
                 },
-                |mut asleep| black_box(asleep.send(admit(9_000_000))),
+                |asleep| black_box(asleep.send(admit(9_000_000))),
                 BatchSize::LargeInput,
             );
         });
