@@ -7,7 +7,7 @@ import Gateway, { AccountCore } from "../build/index.js";
 // Rust reads it from here at first use, also after a trap has begun the wasm anew.
 globalThis.tollgatePolicy = policy;
 
-// Rust's futures go on by way of this, several times in each call, and workerd's own costs ten times as much.
+// Rust's futures go on by way of this, several times in each call, and workerd's own costs more.
 globalThis.queueMicrotask = (callback) => void Promise.resolve().then(callback);
 
 const { wake } = Gateway.prototype;
