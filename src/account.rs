@@ -13,6 +13,7 @@ mod conclude;
 mod due;
 mod manage;
 mod refusal;
+mod rolled;
 mod settle;
 mod stored;
 mod view;
@@ -32,6 +33,7 @@ pub use self::{
         StatusChange,
     },
     refusal::Refusal,
+    rolled::{ROWS_PER_SLICE, Rolled, Rolling},
     settle::{Cancel, Settled},
     stored::{Broken, Stored},
     view::{UsageLine, UsageView},
@@ -71,6 +73,8 @@ pub struct Account {
     deadlines: BTreeSet<(Timestamp, CallNumber)>,
     in_flight: BTreeMap<KeyNumber, InFlight>,
     calls_since_snapshot: u32,
+    /// While the oldest month of the log is being rolled up. Not stored.
+    gathering: Option<rolled::Gathering>,
 }
 
 /// What an account is, apart from its credits and counts. Stored whole.
@@ -262,6 +266,9 @@ pub struct LogMonth {
     /// How many of its rows are of undone admissions.
     #[n(2)]
     pub cancelled: u64,
+    /// How far its roll-up has been stored, where it is a huge one.
+    #[n(3)]
+    pub rolling: Option<Rolling>,
 }
 
 /// Calls of one key that are open.
@@ -282,6 +289,10 @@ pub struct Changes {
     pub ended: Vec<CallEnd>,
     /// New entries.
     pub entries: Vec<Entry>,
+    /// What is left of a month, or of a part of it.
+    pub rolled: Option<Rolled>,
+    /// A month's tables that nothing needs any more.
+    pub dropped_month: Option<MonthNumber>,
     /// Keys to be written anew.
     pub keys: BTreeSet<KeyNumber>,
     /// The profile is to be written anew.
@@ -369,10 +380,13 @@ impl Account {
     }
 
     /// When [`Account::tick`] should be called, if nothing comes before: the end of the first
-    /// hold that nobody may have ended by then. By the clock, not the latest time seen.
+    /// hold that nobody may have ended by then, by the clock and not the latest time seen; at once,
+    /// while a month is to be rolled up.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Timestamp> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
+        let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
+        let roll_up = self.next_roll_up().filter(|due| *due <= self.state.latest);
+        deadline.into_iter().chain(roll_up).min()
     }
 
     /// Books what has fallen due. Spurious calls are harmless.

@@ -4,6 +4,7 @@
 //! Storage comes in as [`Store`], so that everything but the SQL itself runs and is tested
 //! natively. Nothing here waits: a message is carried out as a whole.
 
+mod roll_up;
 mod usage;
 
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use crate::{
     account::{
         Account, Admit, Broken, Changes, Fingerprint, LogMonth, NewAccount, Refusal, Rejected,
-        Stored, Word,
+        Rolled, Stored, Word,
     },
     call::{CallRow, Settle},
     credits::Credits,
@@ -45,11 +46,16 @@ pub trait Store {
     /// Storage that cannot be read.
     fn call(&self, month: MonthNumber, call: CallNumber) -> Result<Option<CallRow>, Self::Error>;
 
-    /// The rows after the call numbered `last`, in the table of `month`.
+    /// The rows after the call numbered `last`, in the table of `month`, at most `limit`.
     ///
     /// # Errors
     /// Storage that cannot be read.
-    fn calls_after(&self, month: MonthNumber, last: u64) -> Result<Vec<CallRow>, Self::Error>;
+    fn calls_after(
+        &self,
+        month: MonthNumber,
+        last: u64,
+        limit: u64,
+    ) -> Result<Vec<CallRow>, Self::Error>;
 
     /// Calls of `month`, newest first, undone ones left out: `limit` of them after `offset`.
     ///
@@ -72,6 +78,13 @@ pub trait Store {
         before: u64,
         limit: u64,
     ) -> Result<Vec<CallRow>, Self::Error>;
+
+    /// What is left of months that were rolled up, oldest first: at most `limit` rows from the
+    /// row `from` on ([`Rolled::row`]).
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn rolled(&self, from: u64, limit: u64) -> Result<Vec<Rolled>, Self::Error>;
 
     /// The remembered answer under `id`.
     ///
@@ -211,20 +224,30 @@ impl<S: Store> Object<S> {
         self.account.as_ref()
     }
 
-    /// When [`Object::tick`] should be called at the latest; `None` while nothing is open.
+    /// When [`Object::tick`] should be called at the latest; `None` while nothing is open and
+    /// nothing is left to do.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Timestamp> {
         self.account.as_ref().and_then(Account::next_wakeup)
     }
 
-    /// Books what has fallen due. Spurious calls are harmless.
+    /// When it should be called if no message comes before. Only an alarm that has gone off is set
+    /// to this: it may lie months ahead, and to set it at every wake-up would cost a row each.
+    #[must_use]
+    pub fn next_alarm(&self) -> Option<Timestamp> {
+        let roll_up = self.account.as_ref().and_then(Account::next_roll_up);
+        self.next_wakeup().into_iter().chain(roll_up).min()
+    }
+
+    /// Books what has fallen due, and does a slice of what takes longer. Spurious calls are harmless.
     ///
     /// # Errors
-    /// What went wrong, for the log; nothing was changed.
+    /// What went wrong, for the log; what was not committed was not changed.
     pub fn tick(&mut self, clock: Timestamp) -> Result<(), String> {
         let ticked = self.wake(clock).and_then(|()| {
             let changes = self.awake()?.tick(clock);
-            self.commit(changes, None)
+            self.commit(changes, None)?;
+            self.roll_up()
         });
         match ticked {
             Ok(()) | Err(Failure::NoAccount) => Ok(()),
@@ -275,7 +298,7 @@ impl<S: Store> Object<S> {
         }
         // Whoever does not know the operation is told nothing of the call.
         let row = self
-            .row_of(settle.call)?
+            .row_to_change(settle.call)?
             .filter(|row| row.call.hold.operation == settle.operation);
         let Some(row) = row else {
             return Ok(Reply::Settled(None));
@@ -416,7 +439,7 @@ impl<S: Store> Object<S> {
         word: Word,
         clock: Timestamp,
     ) -> Result<Result<(Document, Changes), Rejected>, Failure> {
-        let Some(mut row) = self.row_of(call)? else {
+        let Some(mut row) = self.row_to_change(call)? else {
             return Ok(Err(Rejected::UnknownCall));
         };
         let changes = match self.awake()?.conclude(&row, word, clock) {
@@ -433,6 +456,14 @@ impl<S: Store> Object<S> {
         match self.awake()?.month_of(call) {
             Some(month) => self.store.call(month, call).map_err(storage),
             None => Ok(None),
+        }
+    }
+
+    fn row_to_change(&mut self, call: CallNumber) -> Result<Option<CallRow>, Failure> {
+        if self.awake()?.is_open_to_change(call) {
+            self.row_of(call)
+        } else {
+            Ok(None)
         }
     }
 
@@ -557,7 +588,7 @@ impl<S: Store> Object<S> {
         if let Some(last) = stored.log().last() {
             rows.extend(
                 self.store
-                    .calls_after(last.month, stored.last_call())
+                    .calls_after(last.month, stored.last_call(), u32::MAX.into())
                     .map_err(storage)?,
             );
         }

@@ -156,6 +156,12 @@ impl MonthNumber {
         (self.0.div_euclid(12), month.saturating_add(1))
     }
 
+    /// The number: months in order, without gaps.
+    #[must_use]
+    pub const fn get(self) -> i64 {
+        self.0
+    }
+
     /// The month after this one.
     #[must_use]
     pub const fn next(self) -> Self {

@@ -235,6 +235,7 @@ impl Account {
             deadlines: BTreeSet::new(),
             in_flight: BTreeMap::new(),
             calls_since_snapshot: 0,
+            gathering: None,
         };
         let mut changes = Changes {
             profile: true,

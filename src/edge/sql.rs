@@ -10,7 +10,7 @@ use wasm_bindgen::prelude::*;
 
 use super::platform::{message_of, to_number};
 use crate::{
-    account::CallEnd,
+    account::{CallEnd, Rolled},
     call::{Call, CallRow, CallState, FirstEnd, Hold, Outcome},
     credits::Credits,
     id::{CallNumber, KeyNumber},
@@ -34,6 +34,9 @@ const SCHEMA: &str = "
         id INTEGER PRIMARY KEY, key BLOB NOT NULL, request BLOB NOT NULL, status INTEGER NOT NULL,
         json TEXT NOT NULL, until INTEGER
     );";
+/// Made when the first month is rolled up.
+const ROLLED: &str =
+    "CREATE TABLE IF NOT EXISTS rolled (number INTEGER PRIMARY KEY, body BLOB NOT NULL)";
 /// Rows of the table `account`.
 const VERSION_ROW: u32 = 1;
 const PROFILE_ROW: u32 = 2;
@@ -189,10 +192,10 @@ impl SqlStore {
         Ok(())
     }
 
-    fn has_schema(&self) -> Result<bool, StorageError> {
+    fn has_table(&self, name: &str) -> Result<bool, StorageError> {
         let found = self.rows(
-            "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'account'",
-            &[],
+            "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?",
+            &[name.into()],
         )?;
         Ok(found.length() > 0)
     }
@@ -205,7 +208,7 @@ impl SqlStore {
     }
 
     fn write(&mut self, write: &Write) -> Result<(), StorageError> {
-        if write.profile.is_some() && !self.has_schema()? {
+        if write.profile.is_some() && !self.has_table("account")? {
             self.run(SCHEMA, &[])?;
             self.put(VERSION_ROW, &SCHEMA_VERSION.to_be_bytes())?;
         }
@@ -242,6 +245,17 @@ impl SqlStore {
         }
         for entry in &write.changes.entries {
             self.enter(entry)?;
+        }
+        if let Some(rolled) = &write.changes.rolled {
+            self.run(ROLLED, &[])?;
+            let body = minicbor::to_vec(rolled).map_err(|_| StorageError::unreadable("month"))?;
+            self.run(
+                "INSERT INTO rolled (number, body) VALUES (?, ?)",
+                &[to_number(rolled.row()).into(), blob(&body)],
+            )?;
+        }
+        if let Some(month) = write.changes.dropped_month {
+            self.run(&format!("DROP TABLE {}", table_of(month)), &[])?;
         }
         for (number, body) in &write.keys {
             let bindings = [number.get().into(), blob(body)];
@@ -387,7 +401,7 @@ impl Store for SqlStore {
     type Error = StorageError;
 
     fn load(&self) -> Result<Option<Loaded>, StorageError> {
-        if !self.has_schema()? {
+        if !self.has_table("account")? {
             return Ok(None);
         }
         let mut loaded = Loaded::default();
@@ -420,12 +434,17 @@ impl Store for SqlStore {
         Ok(self.calls(&query, &[to_number(call.get()).into()])?.pop())
     }
 
-    fn calls_after(&self, month: MonthNumber, last: u64) -> Result<Vec<CallRow>, StorageError> {
+    fn calls_after(
+        &self,
+        month: MonthNumber,
+        last: u64,
+        limit: u64,
+    ) -> Result<Vec<CallRow>, StorageError> {
         let query = format!(
-            "SELECT {CALL_COLUMNS} FROM {} WHERE number > ? ORDER BY number",
+            "SELECT {CALL_COLUMNS} FROM {} WHERE number > ? ORDER BY number LIMIT ?",
             table_of(month)
         );
-        self.calls(&query, &[to_number(last).into()])
+        self.calls(&query, &[to_number(last).into(), to_number(limit).into()])
     }
 
     fn newest_calls(
@@ -453,6 +472,21 @@ impl Store for SqlStore {
             table_of(month)
         );
         self.calls(&query, &[to_number(before).into(), to_number(limit).into()])
+    }
+
+    fn rolled(&self, from: u64, limit: u64) -> Result<Vec<Rolled>, StorageError> {
+        if !self.has_table("rolled")? {
+            return Ok(Vec::new());
+        }
+        let query = "SELECT body FROM rolled WHERE number >= ? ORDER BY number LIMIT ?";
+        let bindings = [to_number(from).into(), to_number(limit).into()];
+        let rows = self.rows(query, &bindings)?;
+        rows.iter()
+            .map(|row| {
+                minicbor::decode(&bytes(&row.unchecked_into::<Array>().get(0)))
+                    .map_err(|_| StorageError::unreadable("month"))
+            })
+            .collect()
     }
 
     fn remembered(&self, id: u64) -> Result<Option<Remembered>, StorageError> {

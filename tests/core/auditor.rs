@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use tollgate::{
-    account::Account,
+    account::{Account, Rolled},
     call::{CallRow, CallState},
     ledger::{EntryKind, LotNumber, Part},
+    object::Store,
+    time::MonthNumber,
 };
 
 use crate::memory_store::MemoryStore;
@@ -114,6 +116,76 @@ pub fn audit_calls(store: &MemoryStore) -> Result<(), String> {
         if is_free && charged > 0 {
             return Err(format!("call {number} was charged: {outcome:?}"));
         }
+    }
+    Ok(())
+}
+
+/// What is left of each month whose calls are gone is what its calls come to.
+pub fn audit_rolled(store: &MemoryStore, account: &Account) -> Result<(), String> {
+    let mut rolled: BTreeMap<MonthNumber, Vec<Rolled>> = BTreeMap::new();
+    for part in store.rolled(0, u64::MAX).expect("a store that works") {
+        let parts = rolled.entry(part.month).or_default();
+        if usize::from(part.part) != parts.len() {
+            return Err(format!("part {} comes after {}", part.part, parts.len()));
+        }
+        parts.push(part);
+    }
+    for (month, calls) in store.dropped() {
+        if !account.is_rolled_up(month) {
+            return Err(format!("{month:?} was dropped and is in the log"));
+        }
+        let parts = rolled.remove(&month).unwrap_or_default();
+        audit_month(&calls, &parts).map_err(|wrong| format!("{month:?}: {wrong}"))?;
+    }
+    match rolled
+        .into_keys()
+        .find(|month| account.is_rolled_up(*month))
+    {
+        None => Ok(()),
+        Some(month) => Err(format!("the table of {month:?} is still there")),
+    }
+}
+
+fn audit_month(calls: &[&CallRow], parts: &[Rolled]) -> Result<(), String> {
+    let mut left = calls.iter();
+    let mut charged: BTreeMap<(&str, LotNumber), u64> = BTreeMap::new();
+    for part in parts {
+        let (mut listed, mut cancelled) = (0, 0);
+        let of_part: Vec<_> = left
+            .by_ref()
+            .take((part.calls + part.cancelled) as usize)
+            .collect();
+        for row in &of_part {
+            let outcome = row.outcome.as_ref().ok_or("an open call is gone")?;
+            match outcome.state {
+                CallState::Open | CallState::Job => return Err("an open call is gone".into()),
+                CallState::Cancelled => cancelled += 1,
+                _ => listed += 1,
+            }
+            let mut to_charge = outcome.first.map_or(outcome.charged, |first| first.charged);
+            for held in &row.call.hold.parts {
+                let taken = held.credits.min(to_charge);
+                to_charge = to_charge.saturating_sub(taken);
+                let pool = row.call.hold.terms.pool.as_str();
+                *charged.entry((pool, held.lot)).or_default() += taken.get();
+            }
+        }
+        let ends = [of_part.first(), of_part.last()].map(|row| row.map(|row| row.call.number));
+        if ends != [Some(part.first), Some(part.last)]
+            || (listed, cancelled) != (part.calls, part.cancelled)
+        {
+            return Err(format!("{ends:?}, {listed}, {cancelled} became {part:?}"));
+        }
+        for (pool, lots) in &part.charged {
+            for (lot, credits) in lots {
+                let sum = charged.entry((pool, *lot)).or_default();
+                *sum = sum.checked_sub(*credits).ok_or("charged too much")?;
+            }
+        }
+    }
+    charged.retain(|_, credits| *credits > 0);
+    if left.len() > 0 || !charged.is_empty() {
+        return Err(format!("{} calls and {charged:?} are missing", left.len()));
     }
     Ok(())
 }

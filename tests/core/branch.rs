@@ -19,7 +19,7 @@ use tollgate::{
 };
 
 use crate::{
-    auditor::{audit, audit_calls},
+    auditor::{audit, audit_calls, audit_rolled},
     memory_store::MemoryStore,
     sold,
 };
@@ -30,6 +30,8 @@ pub struct Branch {
     pub object: Object<MemoryStore>,
     pub policy: Arc<Policy>,
     pub clock: Timestamp,
+    /// The template of the route that is called.
+    pub endpoint: String,
     /// The clock has stepped back at least once.
     pub strayed: bool,
     operations: u64,
@@ -55,6 +57,7 @@ impl Branch {
             object: Object::new(MemoryStore::default(), Arc::clone(&policy)),
             policy,
             clock,
+            endpoint: "/search".into(),
             strayed: false,
             operations: 1_000_000,
         }
@@ -174,7 +177,7 @@ impl Branch {
             key: KeyNumber::new(key),
             digest: digest_of(key),
             method: "POST".into(),
-            endpoint: "/search".into(),
+            endpoint: self.endpoint.clone(),
             terms,
             repeated_refusals: 0,
         };
@@ -254,6 +257,19 @@ impl Branch {
         self.object.tick(self.clock)
     }
 
+    /// The alarm, again and again until there is nothing left to do.
+    pub fn rest(&mut self) -> Result<(), String> {
+        self.tick()?;
+        while self
+            .object
+            .next_wakeup()
+            .is_some_and(|wakeup| wakeup <= self.clock)
+        {
+            self.tick()?;
+        }
+        Ok(())
+    }
+
     /// The balance of a pool, as the operator reads it.
     pub fn balance(&mut self, pool: &str) -> Value {
         let Reply::Document(document) = self.manage(Command::Balance, None) else {
@@ -265,12 +281,13 @@ impl Branch {
 
     /// What must hold between any two commands.
     pub fn check(&mut self) -> Result<(), String> {
-        self.tick()?;
+        self.rest()?;
         let Some(account) = self.object.account() else {
             return Ok(());
         };
         audit(self.store(), account)?;
         audit_calls(self.store())?;
+        audit_rolled(self.store(), account)?;
         self.check_waking()
     }
 

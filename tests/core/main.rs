@@ -18,6 +18,7 @@ mod jobs;
 mod memory_store;
 mod properties;
 mod renewals;
+mod roll_ups;
 mod rows;
 mod simulation;
 mod sold;

@@ -3,6 +3,7 @@
 use std::{cell::Cell, collections::BTreeMap};
 
 use tollgate::{
+    account::Rolled,
     call::{CallRow, CallState, Hold},
     id::{CallNumber, KeyNumber},
     ledger::{Entry, EntryKind, LotNumber, split},
@@ -17,6 +18,9 @@ pub struct MemoryStore {
     keys: BTreeMap<KeyNumber, Vec<u8>>,
     snapshot: Vec<u8>,
     months: BTreeMap<MonthNumber, BTreeMap<u64, CallRow>>,
+    /// Months whose tables were dropped, and what is left of them.
+    dropped: BTreeMap<MonthNumber, BTreeMap<u64, CallRow>>,
+    rolled: BTreeMap<u64, Vec<u8>>,
     entries: Vec<Entry>,
     remembered: BTreeMap<u64, Remembered>,
     /// What calls took from lots when they first ended: entries tell every change since.
@@ -42,9 +46,16 @@ impl std::fmt::Display for DiskFull {
 }
 
 impl MemoryStore {
-    /// The whole call log, oldest first.
+    /// The whole call log, oldest first, with the months that were dropped since.
     pub fn calls(&self) -> impl Iterator<Item = &CallRow> {
-        self.months.values().flat_map(BTreeMap::values)
+        let months = self.dropped.values().chain(self.months.values());
+        months.flat_map(BTreeMap::values)
+    }
+
+    /// The calls of a month that was dropped: what only the tests still know.
+    pub fn dropped(&self) -> impl Iterator<Item = (MonthNumber, Vec<&CallRow>)> {
+        let months = self.dropped.iter();
+        months.map(|(month, calls)| (*month, calls.values().collect()))
     }
 
     /// The ledger's entries, oldest first.
@@ -58,6 +69,7 @@ impl MemoryStore {
             && self.keys == other.keys
             && self.snapshot == other.snapshot
             && self.months == other.months
+            && self.rolled == other.rolled
             && self.entries == other.entries
             && self.remembered == other.remembered
     }
@@ -96,9 +108,15 @@ impl Store for MemoryStore {
             .cloned())
     }
 
-    fn calls_after(&self, month: MonthNumber, last: u64) -> Result<Vec<CallRow>, DiskFull> {
+    fn calls_after(
+        &self,
+        month: MonthNumber,
+        last: u64,
+        limit: u64,
+    ) -> Result<Vec<CallRow>, DiskFull> {
         let rows: Vec<CallRow> = self.months[&month]
             .range(last + 1..)
+            .take(limit as usize)
             .map(|(_, row)| row.clone())
             .collect();
         self.read(rows.len());
@@ -142,6 +160,15 @@ impl Store for MemoryStore {
             .cloned()
             .collect();
         self.read(rows.len() + offset as usize);
+        Ok(rows)
+    }
+
+    fn rolled(&self, from: u64, limit: u64) -> Result<Vec<Rolled>, DiskFull> {
+        let rows = self.rolled.range(from..).take(limit as usize);
+        let rows: Vec<Rolled> = rows
+            .map(|(_, bytes)| minicbor::decode(bytes).expect("decodes"))
+            .collect();
+        self.read(rows.len());
         Ok(rows)
     }
 
@@ -205,6 +232,15 @@ impl Store for MemoryStore {
             );
             self.entries.push(entry.clone());
             self.wrote(1);
+        }
+        if let Some(rolled) = &write.changes.rolled {
+            let bytes = minicbor::to_vec(rolled).expect("encodes");
+            assert!(self.rolled.insert(rolled.row(), bytes).is_none());
+            self.wrote(1);
+        }
+        if let Some(month) = write.changes.dropped_month {
+            let calls = self.months.remove(&month).expect("the month's table");
+            self.dropped.insert(month, calls);
         }
         if let Some(profile) = &write.profile {
             self.profile = Some(profile.clone());
