@@ -11,6 +11,7 @@
 mod admit;
 mod conclude;
 mod due;
+mod hourly;
 mod manage;
 mod refusal;
 mod rolled;
@@ -46,15 +47,16 @@ use crate::{
     limits::{DayCounts, MinuteWindow},
     policy::{Plan, Policy, Renews},
     time::{MonthNumber, Timestamp},
+    totals::Totals,
 };
 
 /// At most so many holds are open per account: what a wake-up may have to read.
 pub const OPEN_CALLS_MAX: usize = 10_000;
 /// At most so many keys stand in one account, whatever its plan says.
 pub const KEYS_MAX: u32 = 1_000;
-/// A snapshot is written with every so-manyth call: one row more in 128, and at most as many
-/// calls to replay at wake-up.
-const CALLS_PER_SNAPSHOT: u32 = 128;
+/// A snapshot is written with every so-manyth call, now and then with a row of totals; and at most
+/// so many calls are to be replayed at wake-up.
+const CALLS_PER_SNAPSHOT: u32 = 256;
 /// So many of the latest admissions are known by their operation also after their calls ended:
 /// what a copy may be late by.
 const OPERATIONS_KNOWN: usize = 256;
@@ -221,6 +223,9 @@ struct State {
     /// deadline, and whether it is that of a job.
     #[cbor(n(10), default)]
     brought_forward: BTreeMap<CallNumber, (Timestamp, bool)>,
+    /// Hourly totals that are in no table yet.
+    #[cbor(n(11), default)]
+    unwritten: hourly::Unwritten,
 }
 
 /// The running cycle of a recurring grant.
@@ -293,6 +298,8 @@ pub struct Changes {
     pub rolled: Option<Rolled>,
     /// A month's tables that nothing needs any more.
     pub dropped_month: Option<MonthNumber>,
+    /// Hourly totals, by the month whose table they go to.
+    pub totals: BTreeMap<MonthNumber, Totals>,
     /// Keys to be written anew.
     pub keys: BTreeSet<KeyNumber>,
     /// The profile is to be written anew.

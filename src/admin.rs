@@ -18,7 +18,7 @@ use crate::{
     problem::{Code, Problem},
     protocol::{Command, Manage},
     secrets::Secrets,
-    self_service::{no_parameters, usage_query},
+    self_service::{no_parameters, summary_query, usage_query},
 };
 
 /// The longest body that is read, in bytes.
@@ -29,7 +29,7 @@ const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 const IDEMPOTENCY_KEY_MAX: usize = 255;
 
 /// Every endpoint. `{id}`, `{key}` and `{call}` stand for one segment each; HEAD is answered as GET.
-const ENDPOINTS: [(&str, &str, Access, Action); 15] = [
+const ENDPOINTS: [(&str, &str, Access, Action); 16] = [
     ("GET", "/healthz", Access::Anyone, Action::Healthz),
     ("GET", "/plans", Access::Read, Action::Plans),
     ("POST", "/accounts", Access::Write, Action::Open),
@@ -61,6 +61,12 @@ const ENDPOINTS: [(&str, &str, Access, Action); 15] = [
         Action::Balance,
     ),
     ("GET", "/accounts/{id}/usage", Access::Read, Action::Usage),
+    (
+        "GET",
+        "/accounts/{id}/usage/summary",
+        Access::Read,
+        Action::UsageSummary,
+    ),
     (
         "POST",
         "/accounts/{id}/adjustments",
@@ -168,6 +174,7 @@ enum Action {
     Grant,
     Balance,
     Usage,
+    UsageSummary,
     Adjust,
     ShowCall,
     Settle,
@@ -291,6 +298,7 @@ impl<'a> Endpoint<'a> {
             | Action::RevokeKey
             | Action::Balance
             | Action::Usage
+            | Action::UsageSummary
             | Action::ShowCall => false,
         }
     }
@@ -303,7 +311,10 @@ impl<'a> Endpoint<'a> {
     /// account.
     pub fn read(&self, sent: &Sent<'_>) -> Result<AdminRequest, Problem> {
         // Whoever watches may put something into the query to get past caches.
-        if !matches!(self.action, Action::Healthz | Action::Usage) {
+        if !matches!(
+            self.action,
+            Action::Healthz | Action::Usage | Action::UsageSummary
+        ) {
             no_parameters(sent.query)?;
         }
         if self.takes_body() {
@@ -350,6 +361,10 @@ impl<'a> Endpoint<'a> {
             Action::Release => self.end_call(commands::release(sent.body)?, sent),
             Action::Balance => self.manage(Command::Balance, None),
             Action::Usage => self.manage(Command::Usage(usage_query(sent.query)?), None),
+            Action::UsageSummary => {
+                let query = summary_query(sent.query)?;
+                self.manage(Command::UsageSummary(query), None)
+            }
         }
     }
 

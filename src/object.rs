@@ -5,6 +5,7 @@
 //! natively. Nothing here waits: a message is carried out as a whole.
 
 mod roll_up;
+mod summary;
 mod usage;
 
 use std::sync::Arc;
@@ -18,16 +19,21 @@ use crate::{
     credits::Credits,
     id::{CallNumber, KeyNumber},
     limits::MinuteWindow,
-    policy::Policy,
+    policy::{DEFAULT_POOL, Policy},
     problem::{Code, ViolatedPolicy, Violation},
     protocol::{Command, Complaint, Document, Manage, Page, Read, Reply, Request},
     time::{MonthNumber, Span, Timestamp},
+    totals::Totals,
 };
 
 /// How long the answer to an operator's request is remembered, unless it made credits.
 pub const REMEMBERED: Span = Span::from_days(1);
 /// How often one key may read about itself in any 60 seconds.
 const READS_PER_MINUTE: u32 = 60;
+/// How often what takes more reading than a page.
+const LONG_READS_PER_MINUTE: u32 = 10;
+/// The most rows that one request reads.
+const ROWS_MAX: u64 = 5_000;
 
 /// The durable storage of one account.
 pub trait Store {
@@ -85,6 +91,18 @@ pub trait Store {
     /// # Errors
     /// Storage that cannot be read.
     fn rolled(&self, from: u64, limit: u64) -> Result<Vec<Rolled>, Self::Error>;
+
+    /// Hourly totals of the calls of `month`: at most `limit` rows after the row numbered
+    /// `after`, with their numbers.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn totals(
+        &self,
+        month: MonthNumber,
+        after: u64,
+        limit: u64,
+    ) -> Result<Vec<(u64, Totals)>, Self::Error>;
 
     /// The remembered answer under `id`.
     ///
@@ -178,8 +196,9 @@ pub struct Object<S> {
     policy: Arc<Policy>,
     /// `None` until it is woken, and again after a write that failed.
     account: Option<Account>,
-    /// What keys read about themselves lately. Not stored: it guards the object, not credits.
-    reads: std::collections::BTreeMap<KeyNumber, MinuteWindow>,
+    /// What keys read about themselves lately, by what guards it. Not stored: it guards the object,
+    /// not credits.
+    reads: std::collections::BTreeMap<(KeyNumber, u32), MinuteWindow>,
     reads_counted: u64,
 }
 
@@ -322,11 +341,12 @@ impl<S: Store> Object<S> {
         if !stands {
             return Ok(Reply::Refused(Refusal::UnknownKey));
         }
-        let standing = account.standing(read.key, Some("credits"), clock);
-        if let Some(retry_at) = self.guard_reads(read.key, clock) {
+        let standing = account.standing(read.key, Some(DEFAULT_POOL), clock);
+        let limit = reads_per_minute(&read.page);
+        if let Some(retry_at) = self.guard_reads(read.key, limit, clock) {
             let violated = vec![Violation {
                 policy: ViolatedPolicy::Minute,
-                limit: READS_PER_MINUTE,
+                limit,
             }];
             return Ok(Reply::Refused(Refusal::RateLimited {
                 violated,
@@ -339,6 +359,10 @@ impl<S: Store> Object<S> {
             Page::Credits => to_json(&self.awake()?.credits_view()),
             Page::Quote => String::new(),
             Page::Usage(query) => to_json(&self.usage(query)?),
+            Page::UsageSummary(query) => match self.summary(query, clock)? {
+                Ok(view) => to_json(&view),
+                Err(rejected) => return Ok(Reply::Problem(rejected.complaint())),
+            },
         };
         Ok(Reply::Document(Document {
             standing: Some(standing),
@@ -346,14 +370,14 @@ impl<S: Store> Object<S> {
         }))
     }
 
-    fn guard_reads(&mut self, key: KeyNumber, clock: Timestamp) -> Option<Timestamp> {
-        let window = self.reads.entry(key).or_default();
+    fn guard_reads(&mut self, key: KeyNumber, limit: u32, clock: Timestamp) -> Option<Timestamp> {
+        let window = self.reads.entry((key, limit)).or_default();
         window.forget_stray(clock);
-        let frees_at = window.frees_at(READS_PER_MINUTE, clock);
+        let frees_at = window.frees_at(limit, clock);
         if frees_at.is_none() {
             self.reads_counted = self.reads_counted.saturating_add(1);
             let read = CallNumber::new(self.reads_counted).unwrap_or_default();
-            window.count(read, READS_PER_MINUTE, clock);
+            window.count(read, limit, clock);
         }
         frees_at
     }
@@ -423,6 +447,9 @@ impl<S: Store> Object<S> {
                 let json = to_json(&self.usage(&query)?);
                 Ok(Ok((document(200, json), Changes::default())))
             }
+            Command::UsageSummary(query) => Ok(self
+                .summary(&query, clock)?
+                .map(|view| (document(200, to_json(&view)), Changes::default()))),
             Command::ShowCall(call) => Ok(match self.row_of(call)? {
                 Some(row) => Ok((document(200, self.call_json(row)?), Changes::default())),
                 None => Err(Rejected::UnknownCall),
@@ -484,6 +511,7 @@ impl<S: Store> Object<S> {
             Command::Show
             | Command::Open(_)
             | Command::Usage(_)
+            | Command::UsageSummary(_)
             | Command::ShowCall(_)
             | Command::EndCall { .. } => {
                 Ok((document(200, to_json(&account.view())), Changes::default()))
@@ -598,11 +626,18 @@ impl<S: Store> Object<S> {
     }
 
     /// Commits what a command changed. If that fails, memory is ahead of storage and is dropped.
-    fn commit(&mut self, changes: Changes, remember: Option<Remembered>) -> Result<(), Failure> {
+    fn commit(
+        &mut self,
+        mut changes: Changes,
+        remember: Option<Remembered>,
+    ) -> Result<(), Failure> {
         if changes.is_empty() && remember.is_none() {
             return Ok(());
         }
         let account = self.account.as_mut().ok_or(Failure::NoAccount)?;
+        if changes.snapshot {
+            changes.totals = account.take_totals();
+        }
         let write = Write {
             month: account.log().last().map(|last| last.month),
             profile: changes.profile.then(|| account.profile_bytes()),
@@ -620,6 +655,13 @@ impl<S: Store> Object<S> {
             self.account = None;
         }
         committed
+    }
+}
+
+const fn reads_per_minute(page: &Page) -> u32 {
+    match page {
+        Page::Me | Page::Credits | Page::Quote | Page::Usage(_) => READS_PER_MINUTE,
+        Page::UsageSummary(_) => LONG_READS_PER_MINUTE,
     }
 }
 
@@ -713,6 +755,11 @@ impl Rejected {
             Self::UnknownCall => complaint(
                 Code::NotFound,
                 "there is no such call, or it is no longer kept",
+            ),
+            Self::RolledUpSince => of_field(
+                "next",
+                "next: the month that it is in has been summed up by days since; ask again without next"
+                    .to_owned(),
             ),
             Self::TooManyKeys(most) => complaint(
                 Code::Conflict,

@@ -4,6 +4,8 @@
 //! A total may be told in several lines, some of them below zero: a refund takes from the hour of
 //! the call that it is about, also when that hour was written long ago. Whoever reads, sums.
 
+pub mod summary;
+
 use std::cmp::Ordering;
 
 use minicbor::{Decode, Encode};

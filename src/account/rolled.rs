@@ -198,6 +198,7 @@ impl Account {
             changes.rolled = gathering.part;
             changes.dropped_month = Some(oldest.month);
             changes.snapshot = true;
+            self.state.unwritten.remove(&oldest.month);
             self.state.log.remove(0);
         } else if is_full && let Some(part) = gathering.part {
             oldest.rolling = Some(Rolling {

@@ -10,6 +10,7 @@ use crate::{
     policy::Mode,
     price::{Mark, Reported, Terms},
     time::Timestamp,
+    totals::Tally,
 };
 
 /// Undoes an admission whose answer never reached the gateway.
@@ -122,6 +123,7 @@ impl Account {
             return;
         }
         self.state.brought_forward.remove(&call.number);
+        self.add_total(&call, Tally::of(Some(outcome)));
         let now = self.state.latest;
         let pool = call.hold.terms.pool;
         let came_back_late = self
@@ -230,18 +232,21 @@ impl Account {
         let charged_before = split(&row.call.hold.parts, charged).0;
         let (charged, parts) = self.correct_charge(row, &charged_before, &end, changes);
         if let Some(month) = self.month_of(row.call.number) {
+            let outcome = Outcome {
+                state: end.state,
+                status: end.status,
+                charged,
+                response_time_ms: end.response_time_ms,
+                at: clock,
+                mark: end.mark,
+                first: row.outcome.as_ref().map(Outcome::first_end),
+            };
+            let changed = Tally::of(Some(&outcome)).less(Tally::of(row.outcome.as_ref()));
+            self.add_total(&row.call, changed);
             changes.ended.push(CallEnd {
                 call: row.call.number,
                 month,
-                outcome: Outcome {
-                    state: end.state,
-                    status: end.status,
-                    charged,
-                    response_time_ms: end.response_time_ms,
-                    at: clock,
-                    mark: end.mark,
-                    first: row.outcome.as_ref().map(Outcome::first_end),
-                },
+                outcome,
                 hold: parts.map(|parts| Hold {
                     parts,
                     ..row.call.hold.clone()

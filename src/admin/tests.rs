@@ -10,7 +10,7 @@ use crate::{
     id::{CallNumber, ExternalId},
     policy::Source,
     price::Quantity,
-    protocol::{self, UsageQuery},
+    protocol::{self, SummaryQuery, UsageQuery},
     time::Timestamp,
 };
 
@@ -128,6 +128,11 @@ fn every_endpoint_answers_to_its_method() {
             }),
         ),
         (
+            "GET",
+            "/accounts/acme/usage/summary",
+            Command::UsageSummary(SummaryQuery::default()),
+        ),
+        (
             "DELETE",
             "/accounts/acme/keys/key_acme_7",
             Command::RevokeKey(KeyNumber::new(7)),
@@ -211,6 +216,7 @@ fn each_token_opens_what_it_is_for() {
         ("GET", "/accounts/acme", true),
         ("HEAD", "/accounts/acme/balance", true),
         ("GET", "/accounts/acme/usage", true),
+        ("GET", "/accounts/acme/usage/summary", true),
         ("POST", "/accounts", false),
         ("PATCH", "/accounts/acme", false),
         ("DELETE", "/accounts/acme/keys/key_acme_1", false),
@@ -1085,6 +1091,7 @@ fn a_parameter_that_means_nothing_is_refused() {
         ("GET", "/accounts/acme", "verbose", "verbose"),
         ("GET", "/accounts/acme/usage", "limit=0", "limit"),
         ("GET", "/accounts/acme/usage", "from=x", "from"),
+        ("GET", "/accounts/acme/usage/summary", "by=year", "by"),
         (
             "DELETE",
             "/accounts/acme/keys/key_acme_1",

@@ -18,6 +18,7 @@ use crate::{
     object::{Loaded, Remembered, Store, Write},
     price::Mark,
     time::{MonthNumber, Timestamp},
+    totals::Totals,
 };
 
 /// The stored schema's version.
@@ -254,8 +255,12 @@ impl SqlStore {
                 &[to_number(rolled.row()).into(), blob(&body)],
             )?;
         }
+        for (month, totals) in &write.changes.totals {
+            self.write_totals(*month, totals)?;
+        }
         if let Some(month) = write.changes.dropped_month {
             self.run(&format!("DROP TABLE {}", table_of(month)), &[])?;
+            self.run(&format!("DROP TABLE IF EXISTS {}", totals_of(month)), &[])?;
         }
         for (number, body) in &write.keys {
             let bindings = [number.get().into(), blob(body)];
@@ -347,6 +352,22 @@ impl SqlStore {
             to_number(end.call.get()).into(),
         ];
         self.run(&statement, &bindings)
+    }
+
+    /// A month's table is made with its first row; a release before this one has made none.
+    fn write_totals(&mut self, month: MonthNumber, totals: &Totals) -> Result<(), StorageError> {
+        let table = totals_of(month);
+        self.run(
+            &format!(
+                "CREATE TABLE IF NOT EXISTS {table} (number INTEGER PRIMARY KEY, body BLOB NOT NULL)"
+            ),
+            &[],
+        )?;
+        let body = minicbor::to_vec(totals).map_err(|_| StorageError::unreadable("totals"))?;
+        self.run(
+            &format!("INSERT INTO {table} (body) VALUES (?)"),
+            &[blob(&body)],
+        )
     }
 
     fn enter(&mut self, entry: &Entry) -> Result<(), StorageError> {
@@ -489,6 +510,31 @@ impl Store for SqlStore {
             .collect()
     }
 
+    fn totals(
+        &self,
+        month: MonthNumber,
+        after: u64,
+        limit: u64,
+    ) -> Result<Vec<(u64, Totals)>, StorageError> {
+        let table = totals_of(month);
+        if !self.has_table(&table)? {
+            return Ok(Vec::new());
+        }
+        let query =
+            format!("SELECT number, body FROM {table} WHERE number > ? ORDER BY number LIMIT ?");
+        let bindings = [to_number(after).into(), to_number(limit).into()];
+        let rows = self.rows(&query, &bindings)?;
+        rows.iter()
+            .map(|row| {
+                let row: Array = row.unchecked_into();
+                let number = integer(&row.get(0)).and_then(|number| u64::try_from(number).ok());
+                number
+                    .zip(minicbor::decode(&bytes(&row.get(1))).ok())
+                    .ok_or_else(|| StorageError::unreadable("totals"))
+            })
+            .collect()
+    }
+
     fn remembered(&self, id: u64) -> Result<Option<Remembered>, StorageError> {
         let query = "SELECT key, request, status, json, until FROM answers WHERE id = ?";
         let Some(row) = self.rows(query, &[to_number(id).into()])?.iter().next() else {
@@ -535,8 +581,16 @@ impl Store for SqlStore {
 }
 
 fn table_of(month: MonthNumber) -> String {
+    named_by("calls", month)
+}
+
+fn totals_of(month: MonthNumber) -> String {
+    named_by("totals", month)
+}
+
+fn named_by(what: &str, month: MonthNumber) -> String {
     let (year, month) = month.year_month();
-    format!("calls_{year:04}_{month:02}")
+    format!("{what}_{year:04}_{month:02}")
 }
 
 fn read_call(row: &Array) -> Result<CallRow, StorageError> {

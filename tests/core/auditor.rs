@@ -10,6 +10,7 @@ use tollgate::{
     ledger::{EntryKind, LotNumber, Part},
     object::Store,
     time::MonthNumber,
+    totals::Line,
 };
 
 use crate::memory_store::MemoryStore;
@@ -188,6 +189,83 @@ fn audit_month(calls: &[&CallRow], parts: &[Rolled]) -> Result<(), String> {
         return Err(format!("{} calls and {charged:?} are missing", left.len()));
     }
     Ok(())
+}
+
+/// The totals of every hour, and of every day of the months that were rolled up, are what the calls
+/// of it come to: by key, endpoint and pool.
+pub fn audit_totals(store: &MemoryStore, account: &Account) -> Result<(), String> {
+    const HOUR: i64 = 3_600_000;
+    let mut expected: BTreeMap<_, [i64; 3]> = BTreeMap::new();
+    let rolled: Vec<_> = store.dropped().flat_map(|(_, calls)| calls).collect();
+    let kept = store.kept().map(|row| (HOUR, row));
+    for (width, row) in kept.chain(rolled.into_iter().map(|row| (24 * HOUR, row))) {
+        let at = row.call.admitted_at.as_millis() / width * width;
+        let place = (
+            width,
+            at,
+            row.call.key,
+            row.call.endpoint.clone(),
+            row.call.hold.terms.pool.clone(),
+        );
+        let one = match &row.outcome {
+            None => [1, 0, 0],
+            Some(outcome) => match (outcome.state, outcome.status) {
+                (CallState::Cancelled, _) => continue,
+                (CallState::Open | CallState::Job, _) => [1, 0, 0],
+                (CallState::Settled | CallState::Refunded, None) => {
+                    [1, 0, outcome.charged.get() as i64]
+                }
+                (_, status) => {
+                    let failed = status.is_none_or(|status| status >= 400);
+                    [1, i64::from(failed), outcome.charged.get() as i64]
+                }
+            },
+        };
+        add(expected.entry(place).or_default(), one);
+    }
+    let mut told: BTreeMap<_, [i64; 3]> = BTreeMap::new();
+    let mut tell = |width: i64, line: &Line| {
+        let place = (
+            width,
+            line.at.as_millis(),
+            line.key,
+            line.endpoint.clone(),
+            line.pool.clone(),
+        );
+        let tally = line.tally;
+        let one = [tally.calls, tally.failed, tally.credits];
+        add(told.entry(place).or_default(), one);
+    };
+    for part in store.rolled(0, u64::MAX).expect("a store that works") {
+        if account.is_rolled_up(part.month) {
+            part.days
+                .lines()
+                .iter()
+                .for_each(|line| tell(24 * HOUR, line));
+        }
+    }
+    for kept in account.log() {
+        let rows = store.totals(kept.month, 0, u64::MAX);
+        for (_, totals) in rows.expect("a store that works") {
+            totals.lines().iter().for_each(|line| tell(HOUR, line));
+        }
+    }
+    account.each_unwritten(&mut |line| tell(HOUR, line));
+    if told != expected {
+        let wrong = expected.keys().chain(told.keys());
+        let wrong: Vec<_> = wrong
+            .filter(|place| told.get(place) != expected.get(place))
+            .map(|place| (place, told.get(place), expected.get(place)))
+            .collect();
+        return Err(format!("totals, told and expected: {wrong:?}"));
+    }
+    Ok(())
+}
+
+fn add(sum: &mut [i64; 3], one: [i64; 3]) {
+    for (sum, one) in sum.iter_mut().zip(one) {
+        *sum += one;
+    }
 }
 
 fn from_history(store: &MemoryStore) -> Result<BTreeMap<u64, Audited>, String> {

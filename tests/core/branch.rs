@@ -19,7 +19,7 @@ use tollgate::{
 };
 
 use crate::{
-    auditor::{audit, audit_calls, audit_rolled},
+    auditor::{audit, audit_calls, audit_rolled, audit_totals},
     memory_store::MemoryStore,
     sold,
 };
@@ -288,6 +288,7 @@ impl Branch {
         audit(self.store(), account)?;
         audit_calls(self.store())?;
         audit_rolled(self.store(), account)?;
+        audit_totals(self.store(), account)?;
         self.check_waking()
     }
 
@@ -303,7 +304,7 @@ impl Branch {
         );
         let open = before.open_calls() as u64;
         let keys = u64::from(before.next_key().get());
-        if rows_read > 2 + keys + open + 128 {
+        if rows_read > 2 + keys + open + 256 {
             return Err(format!("waking read {rows_read} rows"));
         }
         let seen = |account: &tollgate::account::Account| {

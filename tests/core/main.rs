@@ -24,3 +24,4 @@ mod simulation;
 mod sold;
 mod statement;
 mod stored;
+mod summaries;

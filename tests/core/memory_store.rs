@@ -9,6 +9,7 @@ use tollgate::{
     ledger::{Entry, EntryKind, LotNumber, split},
     object::{Loaded, Remembered, Store, Write},
     time::MonthNumber,
+    totals::Totals,
 };
 
 /// One account's tables.
@@ -21,6 +22,7 @@ pub struct MemoryStore {
     /// Months whose tables were dropped, and what is left of them.
     dropped: BTreeMap<MonthNumber, BTreeMap<u64, CallRow>>,
     rolled: BTreeMap<u64, Vec<u8>>,
+    totals: BTreeMap<MonthNumber, Vec<Vec<u8>>>,
     entries: Vec<Entry>,
     remembered: BTreeMap<u64, Remembered>,
     /// What calls took from lots when they first ended: entries tell every change since.
@@ -31,6 +33,8 @@ pub struct MemoryStore {
     pub rows_read: Cell<u64>,
     /// Snapshots written.
     pub snapshots_written: u64,
+    /// Rows of totals written.
+    pub totals_written: u64,
     /// So many commits from now on fail.
     pub commits_to_fail: u32,
 }
@@ -52,6 +56,11 @@ impl MemoryStore {
         months.flat_map(BTreeMap::values)
     }
 
+    /// The calls in the months that are kept.
+    pub fn kept(&self) -> impl Iterator<Item = &CallRow> {
+        self.months.values().flat_map(BTreeMap::values)
+    }
+
     /// The calls of a month that was dropped: what only the tests still know.
     pub fn dropped(&self) -> impl Iterator<Item = (MonthNumber, Vec<&CallRow>)> {
         let months = self.dropped.iter();
@@ -63,6 +72,13 @@ impl MemoryStore {
         &self.entries
     }
 
+    /// As if what the first row of totals tells had come so many times more.
+    pub fn repeat_totals(&mut self, times: usize) {
+        let rows = self.totals.values_mut().next().expect("totals");
+        let row = rows[0].clone();
+        rows.extend(std::iter::repeat_n(row, times));
+    }
+
     /// The same tables with the same bytes in them.
     pub fn holds_the_same_as(&self, other: &Self) -> bool {
         self.profile == other.profile
@@ -70,6 +86,7 @@ impl MemoryStore {
             && self.snapshot == other.snapshot
             && self.months == other.months
             && self.rolled == other.rolled
+            && self.totals == other.totals
             && self.entries == other.entries
             && self.remembered == other.remembered
     }
@@ -172,6 +189,23 @@ impl Store for MemoryStore {
         Ok(rows)
     }
 
+    fn totals(
+        &self,
+        month: MonthNumber,
+        after: u64,
+        limit: u64,
+    ) -> Result<Vec<(u64, Totals)>, DiskFull> {
+        let rows = self.totals.get(&month).into_iter().flatten();
+        let rows: Vec<_> = (1..)
+            .zip(rows)
+            .skip(after as usize)
+            .take(limit as usize)
+            .map(|(number, bytes)| (number, minicbor::decode(bytes).expect("decodes")))
+            .collect();
+        self.read(rows.len());
+        Ok(rows)
+    }
+
     fn remembered(&self, id: u64) -> Result<Option<Remembered>, DiskFull> {
         self.read(1);
         Ok(self.remembered.get(&id).cloned())
@@ -238,7 +272,16 @@ impl Store for MemoryStore {
             assert!(self.rolled.insert(rolled.row(), bytes).is_none());
             self.wrote(1);
         }
+        for (month, totals) in &write.changes.totals {
+            assert!(write.snapshot.is_some(), "totals without a snapshot");
+            assert!(self.months.contains_key(month), "totals of no month");
+            let rows = self.totals.entry(*month).or_default();
+            rows.push(minicbor::to_vec(totals).expect("encodes"));
+            self.totals_written += 1;
+            self.wrote(1);
+        }
         if let Some(month) = write.changes.dropped_month {
+            self.totals.remove(&month);
             let calls = self.months.remove(&month).expect("the month's table");
             self.dropped.insert(month, calls);
         }
