@@ -15,6 +15,7 @@ use crate::{
     account::{Fingerprint, NewKey, Word},
     id::{AccountId, CallId, KeyId, KeyNumber},
     key::bearer,
+    ledger_page::ledger_query,
     problem::{Code, Problem},
     protocol::{Command, Manage},
     secrets::Secrets,
@@ -29,7 +30,7 @@ const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 const IDEMPOTENCY_KEY_MAX: usize = 255;
 
 /// Every endpoint. `{id}`, `{key}` and `{call}` stand for one segment each; HEAD is answered as GET.
-const ENDPOINTS: [(&str, &str, Access, Action); 16] = [
+const ENDPOINTS: [(&str, &str, Access, Action); 18] = [
     ("GET", "/healthz", Access::Anyone, Action::Healthz),
     ("GET", "/plans", Access::Read, Action::Plans),
     ("POST", "/accounts", Access::Write, Action::Open),
@@ -61,6 +62,8 @@ const ENDPOINTS: [(&str, &str, Access, Action); 16] = [
         Action::Balance,
     ),
     ("GET", "/accounts/{id}/usage", Access::Read, Action::Usage),
+    ("GET", "/accounts/{id}/ledger", Access::Read, Action::Ledger),
+    ("GET", "/accounts/{id}/audit", Access::Read, Action::Audit),
     (
         "GET",
         "/accounts/{id}/usage/summary",
@@ -175,6 +178,8 @@ enum Action {
     Balance,
     Usage,
     UsageSummary,
+    Ledger,
+    Audit,
     Adjust,
     ShowCall,
     Settle,
@@ -299,6 +304,8 @@ impl<'a> Endpoint<'a> {
             | Action::Balance
             | Action::Usage
             | Action::UsageSummary
+            | Action::Ledger
+            | Action::Audit
             | Action::ShowCall => false,
         }
     }
@@ -309,11 +316,11 @@ impl<'a> Endpoint<'a> {
     ///
     /// 413, 400 with the field, parameter or header that is wrong, and 404 for a key of another
     /// account.
-    pub fn read(&self, sent: &Sent<'_>) -> Result<AdminRequest, Problem> {
+    pub fn read(&self, sent: &Sent<'_>, secrets: &Secrets) -> Result<AdminRequest, Problem> {
         // Whoever watches may put something into the query to get past caches.
         if !matches!(
             self.action,
-            Action::Healthz | Action::Usage | Action::UsageSummary
+            Action::Healthz | Action::Usage | Action::UsageSummary | Action::Ledger
         ) {
             no_parameters(sent.query)?;
         }
@@ -365,6 +372,11 @@ impl<'a> Endpoint<'a> {
                 let query = summary_query(sent.query)?;
                 self.manage(Command::UsageSummary(query), None)
             }
+            Action::Ledger => {
+                let query = ledger_query(sent.query, &secrets.key_secret, &self.account()?)?;
+                self.manage(Command::Ledger(query), None)
+            }
+            Action::Audit => self.manage(Command::Audit, None),
         }
     }
 

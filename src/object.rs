@@ -4,12 +4,15 @@
 //! Storage comes in as [`Store`], so that everything but the SQL itself runs and is tested
 //! natively. Nothing here waits: a message is carried out as a whole.
 
+mod audit;
+mod ledger;
 mod roll_up;
 mod summary;
 mod usage;
 
 use std::sync::Arc;
 
+use self::audit::RunningAudit;
 use crate::{
     account::{
         Account, Admit, Broken, Changes, Fingerprint, LogMonth, NewAccount, Refusal, Rejected,
@@ -18,6 +21,8 @@ use crate::{
     call::{CallRow, Settle},
     credits::Credits,
     id::{CallNumber, KeyNumber},
+    ledger::Entry,
+    ledger_page::LedgerPage,
     limits::MinuteWindow,
     policy::{DEFAULT_POOL, Policy},
     problem::{Code, ViolatedPolicy, Violation},
@@ -52,7 +57,7 @@ pub trait Store {
     /// Storage that cannot be read.
     fn call(&self, month: MonthNumber, call: CallNumber) -> Result<Option<CallRow>, Self::Error>;
 
-    /// The rows after the call numbered `last`, in the table of `month`, at most `limit`.
+    /// Calls of `month` with a number above `last`, oldest first, at most `limit`.
     ///
     /// # Errors
     /// Storage that cannot be read.
@@ -104,6 +109,18 @@ pub trait Store {
         limit: u64,
     ) -> Result<Vec<(u64, Totals)>, Self::Error>;
 
+    /// Entries with a number below `before`, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn entries_before(&self, before: u64, limit: u64) -> Result<Vec<Entry>, Self::Error>;
+
+    /// Entries with a number above `last`, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn entries_after(&self, last: u64, limit: u64) -> Result<Vec<Entry>, Self::Error>;
+
     /// The remembered answer under `id`.
     ///
     /// # Errors
@@ -151,7 +168,10 @@ impl Write {
     pub fn is_one_row(&self) -> bool {
         let changes = &self.changes;
         let calls = changes.admitted.len().saturating_add(changes.ended.len());
-        let corrects = changes.ended.iter().any(|end| end.outcome.first.is_some());
+        let corrects = changes
+            .ended
+            .iter()
+            .any(|end| end.outcome.first_charged.is_some());
         calls == 1
             && !corrects
             && changes.new_month.is_none()
@@ -200,6 +220,7 @@ pub struct Object<S> {
     /// not credits.
     reads: std::collections::BTreeMap<(KeyNumber, u32), MinuteWindow>,
     reads_counted: u64,
+    audit: Option<RunningAudit>,
 }
 
 /// Why a message could not be carried out.
@@ -225,6 +246,7 @@ impl<S: Store> Object<S> {
             account: None,
             reads: std::collections::BTreeMap::new(),
             reads_counted: 0,
+            audit: None,
         }
     }
 
@@ -358,6 +380,13 @@ impl<S: Store> Object<S> {
             Page::Me => to_json(&self.awake()?.me_view()),
             Page::Credits => to_json(&self.awake()?.credits_view()),
             Page::Quote => String::new(),
+            Page::Ledger(query) => {
+                let page = self.ledger(query.clone())?;
+                return Ok(Reply::Ledger(LedgerPage {
+                    standing: Some(standing),
+                    ..page
+                }));
+            }
             Page::Usage(query) => to_json(&self.usage(query)?),
             Page::UsageSummary(query) => match self.summary(query, clock)? {
                 Ok(view) => to_json(&view),
@@ -389,6 +418,11 @@ impl<S: Store> Object<S> {
         self.wake(clock)?;
         let changes = self.awake()?.tick(clock);
         self.commit(changes, None)?;
+        match manage.command {
+            Command::Ledger(query) => return self.ledger(query).map(Reply::Ledger),
+            Command::Audit => return self.audit(clock).map(Reply::Audit),
+            _ => {}
+        }
         if let Some(mut answer) = self.answer_again(manage.idempotency, clock)? {
             // The gateway asks once more where the first answer was lost on its way: then it still
             // has the secret, which nobody else will ever have.
@@ -512,6 +546,8 @@ impl<S: Store> Object<S> {
             | Command::Open(_)
             | Command::Usage(_)
             | Command::UsageSummary(_)
+            | Command::Ledger(_)
+            | Command::Audit
             | Command::ShowCall(_)
             | Command::EndCall { .. } => {
                 Ok((document(200, to_json(&account.view())), Changes::default()))
@@ -616,7 +652,7 @@ impl<S: Store> Object<S> {
         if let Some(last) = stored.log().last() {
             rows.extend(
                 self.store
-                    .calls_after(last.month, stored.last_call(), u32::MAX.into())
+                    .calls_after(last.month, stored.last_call(), u64::from(u32::MAX))
                     .map_err(storage)?,
             );
         }
@@ -650,9 +686,13 @@ impl<S: Store> Object<S> {
             remember,
             changes,
         };
-        let committed = self.store.commit(&write).map_err(storage);
+        let committed = self
+            .book_out(&write.changes)
+            .and_then(|()| self.store.commit(&write).map_err(storage))
+            .and_then(|()| self.book_in(&write.changes));
         if committed.is_err() {
             self.account = None;
+            self.audit = None;
         }
         committed
     }
@@ -661,7 +701,7 @@ impl<S: Store> Object<S> {
 const fn reads_per_minute(page: &Page) -> u32 {
     match page {
         Page::Me | Page::Credits | Page::Quote | Page::Usage(_) => READS_PER_MINUTE,
-        Page::UsageSummary(_) => LONG_READS_PER_MINUTE,
+        Page::UsageSummary(_) | Page::Ledger(_) => LONG_READS_PER_MINUTE,
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
     headers::Standing,
     id::{CallNumber, KeyNumber},
     key::SecretDigest,
+    ledger_page::{LedgerPage, LedgerQuery},
     problem::{Code, Problem},
     time::{MonthNumber, Timestamp},
     totals::summary::By,
@@ -70,11 +71,14 @@ pub enum Page {
     /// `GET /get-credits`.
     #[n(2)]
     Credits,
+    /// `GET /ledger`.
+    #[n(4)]
+    Ledger(#[n(0)] LedgerQuery),
     /// `GET /quote`: the Worker has what is told; whether the key may ask is the object's to say.
     #[n(3)]
     Quote,
     /// `GET /usage/summary`.
-    #[n(4)]
+    #[n(5)]
     UsageSummary(#[n(0)] SummaryQuery),
 }
 
@@ -238,6 +242,12 @@ pub enum Command {
     /// `GET /accounts/{id}/usage/summary`.
     #[n(12)]
     UsageSummary(#[n(0)] SummaryQuery),
+    /// `GET /accounts/{id}/ledger`.
+    #[n(30)]
+    Ledger(#[n(0)] LedgerQuery),
+    /// `GET /accounts/{id}/audit`: the next slice of it.
+    #[n(31)]
+    Audit,
 }
 
 /// What the object answers, and what it cost.
@@ -279,6 +289,30 @@ pub enum Reply {
         /// For the log.
         #[n(0)]
         detail: String,
+    },
+    /// A page of the ledger, for the Worker to write down.
+    #[n(7)]
+    Ledger(#[n(0)] LedgerPage),
+    /// How far an audit has come.
+    #[n(8)]
+    Audit(#[n(0)] AuditStep),
+}
+
+/// How far an audit has come.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum AuditStep {
+    /// There is more to read: ask again.
+    #[n(0)]
+    Unfinished,
+    /// It is done.
+    #[n(1)]
+    Finished {
+        /// Whether the books are what history tells.
+        #[n(0)]
+        ok: bool,
+        /// What was found, as JSON.
+        #[n(1)]
+        json: String,
     },
 }
 

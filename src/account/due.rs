@@ -323,7 +323,8 @@ impl Account {
             response_time_ms: 0,
             at,
             mark,
-            first: None,
+            nth_end: self.next_end(),
+            first_charged: None,
         };
         self.add_total(&call, Tally::of(Some(&outcome)));
         if let Some(month) = self.month_of(number) {

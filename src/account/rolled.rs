@@ -12,7 +12,7 @@ use minicbor::{Decode, Encode};
 
 use super::{Account, Changes, LogMonth};
 use crate::{
-    call::{CallRow, CallState},
+    call::{CallRow, CallState, Outcome},
     id::CallNumber,
     ledger::{LotNumber, split},
     time::{Calendar, MonthNumber, Span, Timestamp},
@@ -94,7 +94,7 @@ impl Rolled {
             return 0;
         }
         self.calls = self.calls.saturating_add(1);
-        let charged = outcome.map(|outcome| outcome.first_end().charged);
+        let charged = outcome.map(Outcome::first_charged);
         for part in split(&call.hold.parts, charged.unwrap_or_default()).0 {
             let lots = self.charged.entry(call.hold.terms.pool.clone());
             let sum = lots.or_default().entry(part.lot).or_default();

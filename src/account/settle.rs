@@ -87,7 +87,12 @@ impl Account {
             response_time_ms: settle.response_time_ms,
             at: clock,
             mark: verdict.mark,
-            first: None,
+            nth_end: if verdict.state.is_open() {
+                0
+            } else {
+                self.next_end()
+            },
+            first_charged: None,
         };
         let settled = Settled {
             state: outcome.state,
@@ -124,6 +129,7 @@ impl Account {
         }
         self.state.brought_forward.remove(&call.number);
         self.add_total(&call, Tally::of(Some(outcome)));
+        self.state.ends = self.state.ends.max(outcome.nth_end);
         let now = self.state.latest;
         let pool = call.hold.terms.pool;
         let came_back_late = self
@@ -239,7 +245,8 @@ impl Account {
                 response_time_ms: end.response_time_ms,
                 at: clock,
                 mark: end.mark,
-                first: row.outcome.as_ref().map(Outcome::first_end),
+                nth_end: row.outcome.as_ref().map_or(0, |ended| ended.nth_end),
+                first_charged: row.outcome.as_ref().map(Outcome::first_charged),
             };
             let changed = Tally::of(Some(&outcome)).less(Tally::of(row.outcome.as_ref()));
             self.add_total(&row.call, changed);
@@ -369,7 +376,8 @@ impl Account {
                     response_time_ms: 0,
                     at: clock,
                     mark: None,
-                    first: None,
+                    nth_end: 0,
+                    first_charged: None,
                 },
                 hold: None,
             });

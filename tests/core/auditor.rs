@@ -8,6 +8,7 @@ use tollgate::{
     account::{Account, Rolled},
     call::{CallRow, CallState},
     ledger::{EntryKind, LotNumber, Part},
+    ledger_page::LedgerLine,
     object::Store,
     time::MonthNumber,
     totals::Line,
@@ -163,7 +164,7 @@ fn audit_month(calls: &[&CallRow], parts: &[Rolled]) -> Result<(), String> {
                 CallState::Cancelled => cancelled += 1,
                 _ => listed += 1,
             }
-            let mut to_charge = outcome.first.map_or(outcome.charged, |first| first.charged);
+            let mut to_charge = outcome.first_charged.unwrap_or(outcome.charged);
             for held in &row.call.hold.parts {
                 let taken = held.credits.min(to_charge);
                 to_charge = to_charge.saturating_sub(taken);
@@ -266,6 +267,28 @@ fn add(sum: &mut [i64; 3], one: [i64; 3]) {
     for (sum, one) in sum.iter_mut().zip(one) {
         *sum += one;
     }
+}
+
+/// The ledger's lines add up, line by line, from nothing to the balance.
+pub fn audit_ledger(lines: &[LedgerLine], account: &Account) -> Result<(), String> {
+    let mut balances: BTreeMap<&str, i64> = BTreeMap::new();
+    for line in lines.iter().rev() {
+        let balance = balances.entry(&line.pool).or_default();
+        *balance += line.credits;
+        if *balance != line.balance {
+            return Err(format!("the ledger comes to {balance} at {line:?}"));
+        }
+    }
+    for (pool, book) in &account.ledger().books {
+        let told = balances.get(pool.as_str()).copied().unwrap_or_default();
+        if told != book.balance() {
+            return Err(format!(
+                "{pool}: the ledger comes to {told}, the balance is {}",
+                book.balance()
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn from_history(store: &MemoryStore) -> Result<BTreeMap<u64, Audited>, String> {

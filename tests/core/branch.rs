@@ -11,15 +11,16 @@ use tollgate::{
     call::{CallRow, Settle},
     id::{AccountId, CallNumber, KeyNumber},
     key::SecretDigest,
+    ledger_page::{LedgerCursor, LedgerLine, LedgerPage, LedgerQuery},
     object::Object,
     policy::{Policy, Source},
     price::{Quantity, Reported, Terms},
-    protocol::{Command, Manage, Page, Read, Reply, Request, decode, encode},
+    protocol::{AuditStep, Command, Manage, Page, Read, Reply, Request, decode, encode},
     time::Timestamp,
 };
 
 use crate::{
-    auditor::{audit, audit_calls, audit_rolled, audit_totals},
+    auditor::{audit, audit_calls, audit_ledger, audit_rolled, audit_totals},
     memory_store::MemoryStore,
     sold,
 };
@@ -234,11 +235,42 @@ impl Branch {
         self.send(Request::Read(read))
     }
 
+    /// The account's own audit finds nothing.
+    pub fn audit_itself(&mut self) -> Result<(), String> {
+        loop {
+            match self.manage(Command::Audit, None) {
+                Reply::Audit(AuditStep::Unfinished) => {}
+                Reply::Audit(AuditStep::Finished { ok: true, .. }) => return Ok(()),
+                other => return Err(format!("the audit found {other:?}")),
+            }
+        }
+    }
+
+    /// The whole ledger, newest first, read in pages of `limit` lines.
+    pub fn ledger(&mut self, limit: u32) -> Vec<LedgerLine> {
+        let mut lines = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self.ledger_page(limit, after);
+            assert!(page.lines.len() <= limit as usize);
+            lines.extend(page.lines);
+            after = page.next;
+            if after.is_none() {
+                return lines;
+            }
+        }
+    }
+
+    pub fn ledger_page(&mut self, limit: u32, after: Option<LedgerCursor>) -> LedgerPage {
+        let query = LedgerQuery { limit, after };
+        let Reply::Ledger(page) = self.manage(Command::Ledger(query), None) else {
+            panic!("no ledger");
+        };
+        page
+    }
+
     pub fn row(&self, call: u64) -> &CallRow {
-        self.store()
-            .calls()
-            .find(|row| row.call.number.get() == call)
-            .expect("the call's row")
+        self.store().row(call).expect("the call's row")
     }
 
     /// The object is thrown out of memory; what is stored stays.
@@ -289,6 +321,10 @@ impl Branch {
         audit_calls(self.store())?;
         audit_rolled(self.store(), account)?;
         audit_totals(self.store(), account)?;
+        let lines = self.ledger(3);
+        let account = self.object.account().ok_or("no account")?;
+        audit_ledger(&lines, account)?;
+        self.audit_itself()?;
         self.check_waking()
     }
 

@@ -11,10 +11,12 @@
     clippy::unwrap_used
 )]
 
+mod audit;
 mod auditor;
 mod branch;
 mod calls;
 mod jobs;
+mod ledger;
 mod memory_store;
 mod properties;
 mod renewals;

@@ -67,6 +67,26 @@ impl MemoryStore {
         months.map(|(month, calls)| (*month, calls.values().collect()))
     }
 
+    /// The row of a call.
+    pub fn row(&self, call: u64) -> Option<&CallRow> {
+        let mut months = self.dropped.values().chain(self.months.values());
+        months.find_map(|calls| calls.get(&call))
+    }
+
+    /// Something changes a row behind the account's back.
+    pub fn tamper_with_row(&mut self, call: u64, change: impl FnOnce(&mut CallRow)) {
+        let row = self
+            .months
+            .values_mut()
+            .find_map(|calls| calls.get_mut(&call));
+        change(row.expect("the row of a call"));
+    }
+
+    /// Something changes an entry behind the account's back.
+    pub fn tamper_with_entries(&mut self, change: impl FnOnce(&mut Vec<Entry>)) {
+        change(&mut self.entries);
+    }
+
     /// The ledger's entries, oldest first.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
@@ -147,14 +167,38 @@ impl Store for MemoryStore {
         limit: u64,
     ) -> Result<Vec<CallRow>, DiskFull> {
         let rows: Vec<CallRow> = self.months[&month]
-            .values()
+            .range(..before)
             .rev()
-            .filter(|row| row.call.number.get() < before)
             .take(limit as usize)
-            .cloned()
+            .map(|(_, row)| row.clone())
             .collect();
         self.read(rows.len());
         Ok(rows)
+    }
+
+    fn entries_before(&self, before: u64, limit: u64) -> Result<Vec<Entry>, DiskFull> {
+        let entries: Vec<Entry> = self
+            .entries
+            .iter()
+            .rev()
+            .filter(|entry| entry.number < before)
+            .take(limit as usize)
+            .cloned()
+            .collect();
+        self.read(entries.len());
+        Ok(entries)
+    }
+
+    fn entries_after(&self, last: u64, limit: u64) -> Result<Vec<Entry>, DiskFull> {
+        let entries: Vec<Entry> = self
+            .entries
+            .iter()
+            .filter(|entry| entry.number > last)
+            .take(limit as usize)
+            .cloned()
+            .collect();
+        self.read(entries.len());
+        Ok(entries)
     }
 
     fn newest_calls(

@@ -25,7 +25,7 @@ use tollgate::{
 };
 
 use crate::{
-    auditor::{audit, audit_calls},
+    auditor::{audit, audit_calls, audit_ledger},
     branch::{Branch, digest_of, fingerprint},
     sold,
     statement::moment,
@@ -941,6 +941,10 @@ impl World {
         let account = self.branch.object.account().ok_or("no account")?;
         audit(self.branch.store(), account)?;
         audit_calls(self.branch.store())?;
+        let lines = self.branch.ledger(500);
+        let account = self.branch.object.account().ok_or("no account")?;
+        audit_ledger(&lines, account)?;
+        self.branch.audit_itself()?;
         self.inspect_grants()?;
         self.branch.check_waking()
     }
