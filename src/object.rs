@@ -97,6 +97,12 @@ pub trait Store {
     /// Storage that cannot be read.
     fn rolled(&self, from: u64, limit: u64) -> Result<Vec<Rolled>, Self::Error>;
 
+    /// The latest of them that is in a row before `before`.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn rolled_before(&self, before: u64) -> Result<Option<Rolled>, Self::Error>;
+
     /// Hourly totals of the calls of `month`: at most `limit` rows after the row numbered
     /// `after`, with their numbers.
     ///
@@ -381,7 +387,10 @@ impl<S: Store> Object<S> {
             Page::Credits => to_json(&self.awake()?.credits_view()),
             Page::Quote => String::new(),
             Page::Ledger(query) => {
-                let page = self.ledger(query.clone())?;
+                let page = match self.ledger(query.clone())? {
+                    Ok(page) => page,
+                    Err(rejected) => return Ok(Reply::Problem(rejected.complaint())),
+                };
                 return Ok(Reply::Ledger(LedgerPage {
                     standing: Some(standing),
                     ..page
@@ -419,7 +428,12 @@ impl<S: Store> Object<S> {
         let changes = self.awake()?.tick(clock);
         self.commit(changes, None)?;
         match manage.command {
-            Command::Ledger(query) => return self.ledger(query).map(Reply::Ledger),
+            Command::Ledger(query) => {
+                return Ok(match self.ledger(query)? {
+                    Ok(page) => Reply::Ledger(page),
+                    Err(rejected) => Reply::Problem(rejected.complaint()),
+                });
+            }
             Command::Audit => return self.audit(clock).map(Reply::Audit),
             _ => {}
         }
@@ -686,6 +700,10 @@ impl<S: Store> Object<S> {
             remember,
             changes,
         };
+        if write.changes.dropped_month.is_some() {
+            // Its calls come in another form from now on: an audit begins anew.
+            self.audit = None;
+        }
         let committed = self
             .book_out(&write.changes)
             .and_then(|()| self.store.commit(&write).map_err(storage))

@@ -56,6 +56,9 @@ pub struct Rolled {
     /// Daily totals of its calls as they ended, by the days of their admission.
     #[n(7)]
     pub days: Totals,
+    /// The last place among the ends that one of its calls has.
+    #[n(8)]
+    pub ends: u64,
 }
 
 impl Rolled {
@@ -81,6 +84,7 @@ impl Rolled {
             cancelled: 0,
             charged: BTreeMap::new(),
             days: Totals::new(),
+            ends: 0,
         }
     }
 
@@ -94,6 +98,8 @@ impl Rolled {
             return 0;
         }
         self.calls = self.calls.saturating_add(1);
+        let place = outcome.map_or(0, |outcome| outcome.nth_end);
+        self.ends = self.ends.max(place);
         let charged = outcome.map(Outcome::first_charged);
         for part in split(&call.hold.parts, charged.unwrap_or_default()).0 {
             let lots = self.charged.entry(call.hold.terms.pool.clone());

@@ -514,11 +514,19 @@ impl Store for SqlStore {
         let bindings = [to_number(from).into(), to_number(limit).into()];
         let rows = self.rows(query, &bindings)?;
         rows.iter()
-            .map(|row| {
-                minicbor::decode(&bytes(&row.unchecked_into::<Array>().get(0)))
-                    .map_err(|_| StorageError::unreadable("month"))
-            })
+            .map(|row| read_rolled(&row.unchecked_into()))
             .collect()
+    }
+
+    fn rolled_before(&self, before: u64) -> Result<Option<Rolled>, StorageError> {
+        if !self.has_table("rolled")? {
+            return Ok(None);
+        }
+        let query = "SELECT body FROM rolled WHERE number < ? ORDER BY number DESC LIMIT 1";
+        let rows = self.rows(query, &[to_number(before).into()])?;
+        let row = rows.iter().next();
+        row.map(|row| read_rolled(&row.unchecked_into()))
+            .transpose()
     }
 
     fn totals(
@@ -615,6 +623,10 @@ fn totals_of(month: MonthNumber) -> String {
 fn named_by(what: &str, month: MonthNumber) -> String {
     let (year, month) = month.year_month();
     format!("{what}_{year:04}_{month:02}")
+}
+
+fn read_rolled(row: &Array) -> Result<Rolled, StorageError> {
+    minicbor::decode(&bytes(&row.get(0))).map_err(|_| StorageError::unreadable("month"))
 }
 
 fn read_call(row: &Array) -> Result<CallRow, StorageError> {

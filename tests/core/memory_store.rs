@@ -233,6 +233,12 @@ impl Store for MemoryStore {
         Ok(rows)
     }
 
+    fn rolled_before(&self, before: u64) -> Result<Option<Rolled>, DiskFull> {
+        let row = self.rolled.range(..before).next_back();
+        self.read(row.iter().len());
+        Ok(row.map(|(_, bytes)| minicbor::decode(bytes).expect("decodes")))
+    }
+
     fn totals(
         &self,
         month: MonthNumber,
