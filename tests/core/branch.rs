@@ -8,7 +8,7 @@ use tollgate::{
         Admit, Cancel, Fingerprint, NewAccount, NewGrant, NewKey, PatchAccount, Status,
         StatusChange, Word,
     },
-    call::{CallRow, Settle},
+    call::{BodyEnd, CallRow, Settle},
     id::{AccountId, CallNumber, KeyNumber},
     key::SecretDigest,
     ledger_page::{LedgerCursor, LedgerLine, LedgerPage, LedgerQuery},
@@ -48,6 +48,19 @@ pub fn fingerprint(key: u8, request: u8) -> Fingerprint {
     Fingerprint {
         key: [key; 32],
         request: [request; 32],
+    }
+}
+
+/// What a gateway tells of a call that was answered.
+pub fn answered(operation: u64, call: u64, status: u16) -> Settle {
+    Settle {
+        call: CallNumber::new(call).expect("a call's number"),
+        operation,
+        status,
+        response_time_ms: 7,
+        answered: true,
+        reported: None,
+        body: None,
     }
 }
 
@@ -191,29 +204,18 @@ impl Branch {
         self.admit_as(operation, 1, terms)
     }
 
-    pub fn settle_as(
-        &mut self,
-        operation: u64,
-        call: u64,
-        status: u16,
-        reported: Option<Reported>,
-        answered: bool,
-    ) -> Reply {
-        let settle = Settle {
-            call: CallNumber::new(call).expect("a call's number"),
-            operation,
-            status,
-            response_time_ms: 7,
-            answered,
-            reported,
-        };
-        self.send(Request::Settle(settle))
-    }
-
     /// Settles a call under the operation id that its row names.
     pub fn settle(&mut self, call: u64, status: u16) -> Reply {
+        self.settle_body(call, status, None)
+    }
+
+    /// Settles a call whose answer's body ended so.
+    pub fn settle_body(&mut self, call: u64, status: u16, body: Option<BodyEnd>) -> Reply {
         let operation = self.row(call).call.hold.operation;
-        self.settle_as(operation, call, status, None, true)
+        self.send(Request::Settle(Settle {
+            body,
+            ..answered(operation, call, status)
+        }))
     }
 
     /// The origin's word on how a call ended.
