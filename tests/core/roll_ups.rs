@@ -171,9 +171,8 @@ fn a_long_month_takes_several_slices_and_admits_between_them() {
     branch.grant("credits", 20_000, tollgate::policy::Source::Extra, None);
     for call in 1..=10_100 {
         branch.set_clock(branch.clock.plus(Span::from_seconds(10)));
-        let operation = branch.operation();
-        branch.admit_as(operation, 1, cost(1));
-        branch.settle_as(operation, call, 200, None, true);
+        branch.call(cost(1));
+        branch.settle(call, 200);
     }
     branch.set_clock(moment("2026-12-08"));
     for _ in 0..2 {
@@ -201,9 +200,8 @@ fn a_month_of_too_many_lines_for_a_row_is_stored_in_parts() {
     let mut branch = Branch::with_account("usage_7", "prepaid", moment("2026-11-02"));
     for call in 1..=2_500 {
         branch.endpoint = format!("/{call}/{}", "x".repeat(1_000));
-        let operation = branch.operation();
-        branch.admit_as(operation, 1, cost(0));
-        branch.settle_as(operation, call, 200, None, true);
+        branch.call(cost(0));
+        branch.settle(call, 200);
     }
     branch.set_clock(moment("2026-12-08"));
     branch.tick().expect("a store that works");

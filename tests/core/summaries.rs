@@ -51,7 +51,7 @@ fn call(branch: &mut Branch, key: u32, endpoint: &str, terms: Terms, status: u16
         panic!("no call");
     };
     let call = admission.call.get();
-    branch.settle_as(operation, call, status, None, true);
+    branch.settle(call, status);
     call
 }
 
