@@ -11,7 +11,7 @@ use tollgate::{
     ledger_page::LedgerLine,
     object::Store,
     time::MonthNumber,
-    totals::Line,
+    totals::{Line, summary::By},
 };
 
 use crate::memory_store::MemoryStore;
@@ -208,21 +208,9 @@ pub fn audit_totals(store: &MemoryStore, account: &Account) -> Result<(), String
             row.call.endpoint.clone(),
             row.call.hold.terms.pool.clone(),
         );
-        let one = match &row.outcome {
-            None => [1, 0, 0],
-            Some(outcome) => match (outcome.state, outcome.status) {
-                (CallState::Cancelled, _) => continue,
-                (CallState::Open | CallState::Job, _) => [1, 0, 0],
-                (CallState::Settled | CallState::Refunded, None) => {
-                    [1, 0, outcome.charged.get() as i64]
-                }
-                (_, status) => {
-                    let failed = status.is_none_or(|status| status >= 400);
-                    [1, i64::from(failed), outcome.charged.get() as i64]
-                }
-            },
-        };
-        add(expected.entry(place).or_default(), one);
+        if let Some(one) = tally(row) {
+            add(expected.entry(place).or_default(), one);
+        }
     }
     let mut told: BTreeMap<_, [i64; 3]> = BTreeMap::new();
     let mut tell = |width: i64, line: &Line| {
@@ -261,6 +249,63 @@ pub fn audit_totals(store: &MemoryStore, account: &Account) -> Result<(), String
         return Err(format!("totals, told and expected: {wrong:?}"));
     }
     Ok(())
+}
+
+/// A summary of all time has every call once, in the line where it belongs.
+pub fn audit_summary(store: &MemoryStore, by: By, told: &Value) -> Result<(), String> {
+    let mut expected: BTreeMap<String, [i64; 3]> = BTreeMap::new();
+    let rolled: Vec<_> = store.dropped().flat_map(|(_, calls)| calls).collect();
+    let kept = store.kept().map(|row| (false, row));
+    for (is_rolled, row) in kept.chain(rolled.into_iter().map(|row| (true, row))) {
+        let Some(one) = tally(row) else {
+            continue;
+        };
+        let at = row.call.admitted_at.to_rfc3339();
+        let line = match by {
+            By::Hour if !is_rolled => format!("{}:00:00Z", &at[..13]),
+            By::Day | By::Hour => at[..10].to_owned(),
+            By::Endpoint => row.call.endpoint.clone(),
+            By::Key => format!("key_acc_{}", row.call.key),
+        };
+        let of_credits = row.call.hold.terms.pool == "credits";
+        let credits = if of_credits { one[2] } else { 0 };
+        add(expected.entry(line).or_default(), [one[0], one[1], credits]);
+    }
+    let lines = told["summary"].as_array().expect("lines");
+    let told: BTreeMap<String, [i64; 3]> = lines
+        .iter()
+        .map(|line| {
+            let mut names = ["day", "hour", "endpoint", "key"].iter();
+            let name = names.find_map(|name| line[name].as_str());
+            let figures = ["calls", "failed", "credits_consumed"];
+            let figures = figures.map(|name| figure(line, name));
+            (name.expect("a name").to_owned(), figures)
+        })
+        .collect();
+    if told == expected && told.len() == lines.len() {
+        Ok(())
+    } else {
+        Err(format!(
+            "a summary by {by:?}: {told:?} and not {expected:?}"
+        ))
+    }
+}
+
+/// What a call adds to a total: calls, failures and credits.
+fn tally(row: &CallRow) -> Option<[i64; 3]> {
+    let Some(outcome) = &row.outcome else {
+        return Some([1, 0, 0]);
+    };
+    let charged = outcome.charged.get() as i64;
+    match (outcome.state, outcome.status) {
+        (CallState::Cancelled, _) => None,
+        (CallState::Open | CallState::Job, _) => Some([1, 0, 0]),
+        (CallState::Settled | CallState::Refunded, None) => Some([1, 0, charged]),
+        (_, status) => {
+            let failed = status.is_none_or(|status| status >= 400);
+            Some([1, i64::from(failed), charged])
+        }
+    }
 }
 
 fn add(sum: &mut [i64; 3], one: [i64; 3]) {

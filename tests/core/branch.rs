@@ -15,14 +15,18 @@ use tollgate::{
     object::Object,
     policy::{Policy, Source},
     price::{Quantity, Reported, Terms},
-    protocol::{AuditStep, Command, Manage, Page, Read, Reply, Request, decode, encode},
+    protocol::{
+        AuditStep, Command, Manage, Page, Read, Reply, Request, SummaryQuery, decode, encode,
+    },
     time::Timestamp,
+    totals::summary::By,
 };
 
 use crate::{
     auditor::{audit, audit_calls, audit_ledger, audit_rolled, audit_totals},
     memory_store::MemoryStore,
     sold,
+    statement::moment,
 };
 
 /// One account and all that moves it.
@@ -246,6 +250,20 @@ impl Branch {
                 other => return Err(format!("the audit found {other:?}")),
             }
         }
+    }
+
+    /// All that ever was, summed up, as the operator reads it.
+    pub fn summary(&mut self, by: By) -> Value {
+        let query = SummaryQuery {
+            by,
+            from: Some(Timestamp::EPOCH),
+            to: Some(moment("2099-01-01")),
+            next: None,
+        };
+        let Reply::Document(document) = self.manage(Command::UsageSummary(query), None) else {
+            panic!("no summary");
+        };
+        serde_json::from_str(&document.json).expect("a summary is JSON")
     }
 
     /// The whole ledger, newest first, read in pages of `limit` lines.

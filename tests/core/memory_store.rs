@@ -56,6 +56,12 @@ impl MemoryStore {
         months.flat_map(BTreeMap::values)
     }
 
+    /// Whether the month of `call` was dropped.
+    pub fn is_dropped(&self, call: CallNumber) -> bool {
+        let mut months = self.dropped.values();
+        months.any(|calls| calls.contains_key(&call.get()))
+    }
+
     /// The calls in the months that are kept.
     pub fn kept(&self) -> impl Iterator<Item = &CallRow> {
         self.months.values().flat_map(BTreeMap::values)
