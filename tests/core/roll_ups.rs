@@ -4,10 +4,11 @@ use serde_json::Value;
 use tollgate::{
     account::{Rolled, Told, Word},
     id::CallNumber,
+    ledger_page::LedgerQuery,
     object::Store,
     price::{Job, OnUnknown, Terms},
     problem::Code,
-    protocol::{Command, Page, Reply, UsageQuery},
+    protocol::{AuditStep, Command, Page, Reply, UsageQuery},
     time::Span,
 };
 
@@ -216,4 +217,80 @@ fn a_month_of_too_many_lines_for_a_row_is_stored_in_parts() {
     branch.check().expect("sound books");
     assert_eq!(parts(&branch).len(), 3);
     assert_eq!(listed(&mut branch), 0);
+}
+
+#[test]
+fn the_ledger_has_a_line_for_each_pool_of_a_month_that_was_rolled_up_and_still_adds_up() {
+    let mut branch = november();
+    branch.grant("lyrics", 50, tollgate::policy::Source::Extra, None);
+    branch.call(Terms::fixed("lyrics".into(), crate::sold::credits(20)));
+    branch.settle(4, 200);
+    branch.set_clock(moment("2026-12-02"));
+    release(&mut branch, 1);
+    branch.call(cost(8));
+    branch.settle(5, 200);
+    branch.set_clock(moment("2026-12-08"));
+    branch.rest().expect("a store that works");
+    for limit in [1, 2, 9] {
+        let lines: Vec<_> = branch
+            .ledger(limit)
+            .into_iter()
+            .map(|line| {
+                let (at, kind) = (line.timestamp.to_rfc3339(), line.kind.as_str());
+                let reference = line.reference.unwrap_or_default();
+                format!(
+                    "{at} {kind} {} {} = {} {reference}",
+                    line.pool, line.credits, line.balance
+                )
+            })
+            .collect();
+        let told: Vec<&str> = lines.iter().map(|line| line.trim()).collect();
+        assert_eq!(
+            told,
+            [
+                "2026-12-02T00:00:00Z charged credits -8 = 87",
+                "2026-12-02T00:00:00Z refunded credits 5 = 95",
+                "2026-11-30T23:59:59Z charged_in_month credits -10 = 90 2026-11",
+                "2026-11-30T23:59:59Z charged_in_month lyrics -20 = 30 2026-11",
+                "2026-11-30T12:00:00Z granted lyrics 50 = 50",
+                "2026-11-30T12:00:00Z granted credits 100 = 100",
+            ],
+            "by {limit}"
+        );
+    }
+}
+
+#[test]
+fn a_ledger_that_was_begun_before_a_month_was_rolled_up_does_not_tell_its_calls_twice() {
+    let mut branch = november();
+    let page = branch.ledger_page(1, None);
+    branch.set_clock(moment("2026-12-08"));
+    branch.rest().expect("a store that works");
+    let query = LedgerQuery {
+        limit: 1,
+        after: page.next,
+    };
+    let Reply::Problem(problem) = branch.manage(Command::Ledger(query), None) else {
+        panic!("a page that does not add up");
+    };
+    assert_eq!(
+        (problem.code, problem.field.as_deref()),
+        (Code::BadRequest, Some("next"))
+    );
+}
+
+#[test]
+fn an_audit_that_a_roll_up_comes_between_begins_anew() {
+    let mut branch = Branch::with_account("usage_7", "prepaid", moment("2026-11-28"));
+    branch.grant("credits", 20_000, tollgate::policy::Source::Extra, None);
+    for call in 1..=6_000 {
+        branch.call(cost(1));
+        branch.settle(call, 200);
+    }
+    branch.set_clock(moment("2026-12-08"));
+    let step = branch.manage(Command::Audit, None);
+    assert_eq!(step, Reply::Audit(AuditStep::Unfinished));
+    branch.rest().expect("a store that works");
+    assert_eq!(parts(&branch).len(), 1);
+    branch.audit_itself().expect("sound books");
 }
