@@ -122,6 +122,7 @@ impl Account {
             return;
         }
         self.state.brought_forward.remove(&call.number);
+        self.recount_cost(&call, call.held(), outcome.charged);
         let now = self.state.latest;
         let pool = call.hold.terms.pool;
         let came_back_late = self
@@ -229,6 +230,7 @@ impl Account {
             .map_or(Credits::ZERO, |outcome| outcome.charged);
         let charged_before = split(&row.call.hold.parts, charged).0;
         let (charged, parts) = self.correct_charge(row, &charged_before, &end, changes);
+        self.recount_cost(&row.call, sum_of(&charged_before), charged);
         if let Some(month) = self.month_of(row.call.number) {
             changes.ended.push(CallEnd {
                 call: row.call.number,
@@ -384,6 +386,7 @@ impl Account {
             usage.days.uncount(day);
         }
         self.state.account_minute.uncount(call.number);
+        self.recount_cost(call, call.held(), Credits::ZERO);
         let now = self.state.latest;
         let pool = &call.hold.terms.pool;
         let came_back_late = self

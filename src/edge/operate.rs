@@ -63,16 +63,13 @@ impl Gateway {
                 let document = self.manage(&account, *manage, region, line).await?;
                 self.tell(visit, document.status, &document.json)
             }
-            AdminRequest::CreateKey {
+            AdminRequest::IssueSecret {
                 account,
-                new,
+                purpose,
                 idempotency,
             } => {
                 let secret = random()?;
-                let command = Command::CreateKey {
-                    new,
-                    digest: SecretDigest::of(&secret),
-                };
+                let command = purpose.command(SecretDigest::of(&secret));
                 let document = self
                     .manage(
                         &account,

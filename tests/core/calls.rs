@@ -488,6 +488,7 @@ fn a_repeated_request_for_a_key_makes_one_key_and_shows_no_secret_again() {
     let ask = |branch: &mut Branch, name: &str, request: u8, secret: u32| {
         let new = NewKey {
             name: Some(name.into()),
+            ..NewKey::default()
         };
         let command = Command::CreateKey {
             new,

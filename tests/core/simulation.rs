@@ -770,7 +770,7 @@ impl World {
             }
             9 => {
                 self.note("a key that nobody uses");
-                let new = NewKey { name: None };
+                let new = NewKey::default();
                 self.branch.manage(
                     Command::CreateKey {
                         new,

@@ -73,6 +73,15 @@ grants = [{ pool = "strict", amount = 40, renews = "monthly" }]
 [[routes]]
 match = "GET /"
 cost = 0
+[[routes]]
+match = "POST /search"
+cost = 1
+[[routes]]
+match = "GET /tracks/{id}"
+cost = 1
+[[routes]]
+match = "GET /tracks/{id}/preview"
+cost = 0
 "#;
 
 /// Some credits.
