@@ -490,6 +490,7 @@ mod tests {
             pool: "credits".to_owned(),
             required: credits(15),
             available: credits(4),
+            budget: None,
             renews_at: None,
             affordable_in: None,
         }
@@ -549,6 +550,27 @@ mod tests {
                 r#""pool":"credits","required":15,"available":4,"#,
                 r#""renews_at":"2026-12-01T00:00:00Z","request_id":"req_1"}"#
             )
+        );
+        assert_eq!(headers(&problem), ["Retry-After: 90"]);
+    }
+
+    #[test]
+    fn a_used_up_budget_reads_as_one() {
+        let problem = Problem::insufficient_credits(Shortage {
+            budget: Some(credits(100)),
+            renews_at: Timestamp::parse_rfc3339("2026-12-01T00:00:00Z"),
+            affordable_in: Some(Span::from_seconds(90)),
+            ..shortage()
+        });
+        assert_eq!(
+            problem.detail,
+            "this call needs 15 credits and the budget of this API key, 100 a month, has 4 left; \
+             it is renewed at 2026-12-01T00:00:00Z"
+        );
+        let json = json(&problem);
+        assert!(
+            json.contains(r#""pool":"credits","required":15,"available":4,"budget":100,"#),
+            "{json}"
         );
         assert_eq!(headers(&problem), ["Retry-After: 90"]);
     }

@@ -340,6 +340,41 @@ mod tests {
     }
 
     #[test]
+    fn what_is_out_of_scope_is_refused_again_and_nothing_else() {
+        let (mut memory, caller) = told(&Refusal::OutOfScope {
+            method: "POST".to_owned(),
+            endpoint: "/search".to_owned(),
+            standing: standing(),
+        });
+        for (method, endpoint, refused) in [
+            ("POST", "/search", true),
+            ("GET", "/search", false),
+            ("POST", "/tracks", false),
+        ] {
+            let asked = Asked {
+                method,
+                endpoint,
+                ..asked("credits", credits(1))
+            };
+            let recalled = memory.recall(&caller, asked, NOW);
+            assert_eq!(recalled.is_some(), refused, "{method} {endpoint}");
+        }
+    }
+
+    #[test]
+    fn a_used_up_budget_is_refused_again_as_such() {
+        let mut refusal = short(15, true);
+        if let Refusal::InsufficientCredits { budget, .. } = &mut refusal {
+            *budget = Some(credits(100));
+        }
+        let (mut memory, caller) = told(&refusal);
+        let recalled = memory.recall(&caller, asked("credits", credits(15)), NOW);
+        assert_eq!(recalled, Some(refusal));
+        let cheaper = memory.recall(&caller, asked("credits", credits(4)), NOW);
+        assert_eq!(cheaper, None);
+    }
+
+    #[test]
     fn a_dearer_call_is_told_its_own_price_and_promised_nothing() {
         let (mut memory, caller) = told(&short(15, true));
         let recalled = memory.recall(&caller, asked("credits", credits(15)), NOW);

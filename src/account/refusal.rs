@@ -240,6 +240,14 @@ mod tests {
         }
     }
 
+    fn out_of_scope() -> Refusal {
+        Refusal::OutOfScope {
+            method: "POST".to_owned(),
+            endpoint: "/search".to_owned(),
+            standing: standing(),
+        }
+    }
+
     fn retry_after(refusal: &Refusal) -> Option<String> {
         let mut value = None;
         let written: Result<(), ()> = refusal.problem(NOW).write_headers(|name, text| {
@@ -258,6 +266,7 @@ mod tests {
         for (refusal, code, retry_after_seconds) in [
             (Refusal::UnknownKey, Code::InvalidKey, None),
             (suspended(None), Code::AccountSuspended, None),
+            (out_of_scope(), Code::OutOfScope, None),
             (limited(&[Minute], 12), Code::RateLimited, Some("12")),
             (limited(&[InFlight], 1), Code::RateLimited, Some("1")),
             (short(None, false), Code::InsufficientCredits, None),
@@ -292,6 +301,7 @@ mod tests {
         for (refusal, until) in [
             (Refusal::UnknownKey, Some(after(5))),
             (suspended(None), Some(after(5))),
+            (out_of_scope(), Some(after(5))),
             (limited(&[Minute], 3), Some(after(3))),
             (limited(&[Minute], 12), Some(after(5))),
             (limited(&[Daily], 30_000), Some(after(5))),

@@ -86,6 +86,7 @@ mod tests {
             [origins]
             default = "https://origin.example.com"
             [pools.credits]
+            [plans.free]
             [[routes]]
             match = "POST /search"
             cost = 1
