@@ -19,7 +19,7 @@ use tollgate::{
 };
 
 use crate::{
-    auditor::{audit, audit_calls},
+    auditor::{audit, audit_calls, audit_costs},
     memory_store::MemoryStore,
     sold,
 };
@@ -311,6 +311,12 @@ impl Branch {
         };
         audit(self.store(), account)?;
         audit_calls(self.store())?;
+        audit_costs(
+            self.store(),
+            account,
+            self.policy.gateway.calendar,
+            self.clock,
+        )?;
         self.check_waking()
     }
 
