@@ -205,6 +205,9 @@ struct State {
     /// deadline, and whether it is that of a job.
     #[cbor(n(10), default)]
     brought_forward: BTreeMap<CallNumber, (Timestamp, bool)>,
+    /// Calls that have ended, undone ones left out: the last end's place.
+    #[cbor(n(15), default)]
+    ends: u64,
 }
 
 /// The running cycle of a recurring grant.
@@ -361,11 +364,35 @@ impl Account {
         changes
     }
 
+    /// The month of the log that has the last call with a number below `before`.
+    #[must_use]
+    pub fn month_below(&self, before: u64) -> Option<MonthNumber> {
+        self.month_of(CallNumber::new(before.checked_sub(1)?)?)
+    }
+
+    /// Lots, what calls hold of them, and what of them is gone.
+    #[must_use]
+    pub const fn ledger(&self) -> &Ledger {
+        &self.state.ledger
+    }
+
     /// The month of the log that `call` is in, if it is still kept.
     #[must_use]
     pub fn month_of(&self, call: CallNumber) -> Option<MonthNumber> {
         let after = self.state.log.partition_point(|month| month.first <= call);
         Some(self.state.log.get(after.checked_sub(1)?)?.month)
+    }
+
+    /// How many calls have ended: the place of the last end.
+    #[must_use]
+    pub const fn ends(&self) -> u64 {
+        self.state.ends
+    }
+
+    /// Takes the next place among the ends.
+    fn next_end(&mut self) -> u64 {
+        self.state.ends = self.state.ends.saturating_add(1);
+        self.state.ends
     }
 
     fn moment(&self, at: Timestamp) -> Moment {

@@ -16,6 +16,7 @@ use crate::{
     account::{Fingerprint, NewKey, RotateKey, Word},
     id::{AccountId, CallId, KeyId, KeyNumber},
     key::{SecretDigest, bearer},
+    ledger_page::ledger_query,
     problem::{Code, Problem},
     protocol::{Command, Manage},
     secrets::Secrets,
@@ -30,7 +31,7 @@ const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 const IDEMPOTENCY_KEY_MAX: usize = 255;
 
 /// Every endpoint. `{id}`, `{key}` and `{call}` stand for one segment each; HEAD is answered as GET.
-const ENDPOINTS: [(&str, &str, Access, Action); 18] = [
+const ENDPOINTS: [(&str, &str, Access, Action); 19] = [
     ("GET", "/healthz", Access::Anyone, Action::Healthz),
     ("GET", "/plans", Access::Read, Action::Plans),
     ("POST", "/accounts", Access::Write, Action::Open),
@@ -80,6 +81,7 @@ const ENDPOINTS: [(&str, &str, Access, Action); 18] = [
         Action::Balance,
     ),
     ("GET", "/accounts/{id}/usage", Access::Read, Action::Usage),
+    ("GET", "/accounts/{id}/ledger", Access::Read, Action::Ledger),
     (
         "POST",
         "/accounts/{id}/adjustments",
@@ -190,6 +192,7 @@ enum Action {
     Grant,
     Balance,
     Usage,
+    Ledger,
     Adjust,
     ShowCall,
     Settle,
@@ -336,6 +339,7 @@ impl<'a> Endpoint<'a> {
             | Action::RevokeKey
             | Action::Balance
             | Action::Usage
+            | Action::Ledger
             | Action::ShowCall => false,
         }
     }
@@ -346,11 +350,11 @@ impl<'a> Endpoint<'a> {
     ///
     /// 413, 400 with the field, parameter or header that is wrong, and 404 for a key of another
     /// account.
-    pub fn read(&self, sent: &Sent<'_>) -> Result<AdminRequest, Problem> {
+    pub fn read(&self, sent: &Sent<'_>, secrets: &Secrets) -> Result<AdminRequest, Problem> {
         // Whoever watches may put something into the query to get past caches.
         if !matches!(
             self.action,
-            Action::Healthz | Action::Usage | Action::ListKeys
+            Action::Healthz | Action::Usage | Action::Ledger | Action::ListKeys
         ) {
             no_parameters(sent.query)?;
         }
@@ -403,6 +407,10 @@ impl<'a> Endpoint<'a> {
             Action::Release => self.end_call(commands::release(sent.body)?, sent),
             Action::Balance => self.manage(Command::Balance, None),
             Action::Usage => self.manage(Command::Usage(usage_query(sent.query)?), None),
+            Action::Ledger => {
+                let query = ledger_query(sent.query, &secrets.key_secret, &self.account()?)?;
+                self.manage(Command::Ledger(query), None)
+            }
         }
     }
 

@@ -162,31 +162,20 @@ pub struct Outcome {
     pub at: Timestamp,
     /// Something for the operator to look at.
     pub mark: Option<Mark>,
-    /// How it ended first, where another end has replaced that one. The entries tell the change.
-    pub first: Option<FirstEnd>,
+    /// Its place among the ends of the account's calls: 1, 2, 3 …; 0 while it goes on and where it
+    /// was undone. An end that replaces another keeps the place: a charge has one moment, and
+    /// entries tell what became of it.
+    pub nth_end: u64,
+    /// What was charged at first, where another end has changed that.
+    pub first_charged: Option<Credits>,
 }
 
 impl Outcome {
-    /// How the call ended first: what the ledger has as its charge, before any entry about it.
+    /// What the ledger has as the call's charge, apart from the entries about it.
     #[must_use]
-    pub const fn first_end(&self) -> FirstEnd {
-        match self.first {
-            Some(first) => first,
-            None => FirstEnd {
-                charged: self.charged,
-                at: self.at,
-            },
-        }
+    pub fn first_charged(&self) -> Credits {
+        self.first_charged.unwrap_or(self.charged)
     }
-}
-
-/// A call's end that was replaced: a provisional one, or one that was refunded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FirstEnd {
-    /// What was charged.
-    pub charged: Credits,
-    /// When, by the clock as read.
-    pub at: Timestamp,
 }
 
 /// A row of the call log.

@@ -23,12 +23,14 @@ pub mod admin;
 pub mod call;
 pub mod caseless;
 pub mod credits;
+pub mod cursor;
 #[cfg(target_arch = "wasm32")]
 pub mod edge;
 pub mod headers;
 pub mod id;
 pub mod key;
 pub mod ledger;
+pub mod ledger_page;
 pub mod limits;
 pub mod object;
 pub mod path;

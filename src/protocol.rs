@@ -15,6 +15,7 @@ use crate::{
     headers::Standing,
     id::{CallNumber, KeyNumber},
     key::SecretDigest,
+    ledger_page::{LedgerPage, LedgerQuery},
     problem::{Code, Problem},
     time::Timestamp,
 };
@@ -69,6 +70,9 @@ pub enum Page {
     /// `GET /get-credits`.
     #[n(2)]
     Credits,
+    /// `GET /ledger`.
+    #[n(4)]
+    Ledger(#[n(0)] LedgerQuery),
     /// `GET /quote`: the Worker has what is told; whether the key may ask is the object's to say.
     #[n(3)]
     Quote,
@@ -201,6 +205,9 @@ pub enum Command {
         #[n(1)]
         digest: SecretDigest,
     },
+    /// `GET /accounts/{id}/ledger`.
+    #[n(30)]
+    Ledger(#[n(0)] LedgerQuery),
 }
 
 /// Which keys are listed: the oldest first.
@@ -264,6 +271,9 @@ pub enum Reply {
         #[n(0)]
         detail: String,
     },
+    /// A page of the ledger, for the Worker to write down.
+    #[n(7)]
+    Ledger(#[n(0)] LedgerPage),
 }
 
 /// A JSON document.

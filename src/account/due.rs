@@ -331,7 +331,8 @@ impl Account {
                     response_time_ms: 0,
                     at,
                     mark,
-                    first: None,
+                    nth_end: self.next_end(),
+                    first_charged: None,
                 },
                 hold: None,
             });

@@ -86,7 +86,12 @@ impl Account {
             response_time_ms: settle.response_time_ms,
             at: clock,
             mark: verdict.mark,
-            first: None,
+            nth_end: if verdict.state.is_open() {
+                0
+            } else {
+                self.next_end()
+            },
+            first_charged: None,
         };
         let settled = Settled {
             state: outcome.state,
@@ -123,6 +128,7 @@ impl Account {
         }
         self.state.brought_forward.remove(&call.number);
         self.recount_cost(&call, call.held(), outcome.charged);
+        self.state.ends = self.state.ends.max(outcome.nth_end);
         let now = self.state.latest;
         let pool = call.hold.terms.pool;
         let came_back_late = self
@@ -242,7 +248,8 @@ impl Account {
                     response_time_ms: end.response_time_ms,
                     at: clock,
                     mark: end.mark,
-                    first: row.outcome.as_ref().map(Outcome::first_end),
+                    nth_end: row.outcome.as_ref().map_or(0, |ended| ended.nth_end),
+                    first_charged: row.outcome.as_ref().map(Outcome::first_charged),
                 },
                 hold: parts.map(|parts| Hold {
                     parts,
@@ -366,7 +373,8 @@ impl Account {
                     response_time_ms: 0,
                     at: clock,
                     mark: None,
-                    first: None,
+                    nth_end: 0,
+                    first_charged: None,
                 },
                 hold: None,
             });

@@ -43,7 +43,7 @@ fn account(id: &str) -> AccountId {
 
 fn read(method: &str, path: &str, sent: &Sent<'_>) -> Result<AdminRequest, Problem> {
     let path = format!("/_tollgate/v1{path}");
-    Endpoint::find(method, &path, Ok(Operator::Admin))?.read(sent)
+    Endpoint::find(method, &path, Ok(Operator::Admin))?.read(sent, &secrets(true))
 }
 
 fn send(method: &str, path: &str, body: &str) -> Result<AdminRequest, Problem> {
@@ -168,7 +168,10 @@ fn health_needs_no_token_and_takes_any_query() {
         query: Some("t=1"),
         ..Sent::default()
     };
-    assert_eq!(endpoint.read(&sent), Ok(AdminRequest::Healthz));
+    assert_eq!(
+        endpoint.read(&sent, &secrets(true)),
+        Ok(AdminRequest::Healthz)
+    );
 }
 
 #[test]
@@ -1468,7 +1471,7 @@ proptest! {
     ) {
         for path in [path, format!("/_tollgate/v1/{under}"), format!("/_tollgate/v1/accounts/{under}")] {
             if let Ok(endpoint) = Endpoint::find(&method, &path, Ok(Operator::Admin)) {
-                let _ = endpoint.read(&JSON);
+                let _ = endpoint.read(&JSON, &secrets(true));
             }
         }
     }

@@ -11,10 +11,10 @@ use wasm_bindgen::prelude::*;
 use super::platform::{message_of, to_number};
 use crate::{
     account::CallEnd,
-    call::{Call, CallRow, CallState, FirstEnd, Hold, Outcome},
+    call::{Call, CallRow, CallState, Hold, Outcome},
     credits::Credits,
     id::{CallNumber, KeyNumber},
-    ledger::Entry,
+    ledger::{Entry, EntryKind, LotNumber},
     object::{Loaded, Remembered, Store, Write},
     price::Mark,
     time::{MonthNumber, Timestamp},
@@ -40,7 +40,10 @@ const PROFILE_ROW: u32 = 2;
 const SNAPSHOT_ROW: u32 = 3;
 /// The columns of a call, in the order in which [`read_call`] reads them.
 const CALL_COLUMNS: &str = "number, at, key, method, endpoint, hold, state, status, charged, response_time_ms, \
-    ended_at, mark, first_charged, first_ended_at";
+    ended_at, mark, nth_end, first_charged";
+/// The columns of an entry, in the order in which [`read_entry`] reads them.
+const ENTRY_COLUMNS: &str =
+    "number, at, kind, pool, lot, credits, balance, calls_before, call, reference";
 
 #[wasm_bindgen]
 extern "C" {
@@ -81,6 +84,7 @@ extern "C" {
         response_time_ms: u32,
         ended_at: f64,
         mark: Option<u8>,
+        nth_end: f64,
         number: f64,
     ) -> Result<Cursor, JsValue>;
 
@@ -141,8 +145,8 @@ impl MonthStatements {
             month,
             admit: format!("INSERT INTO {table} (number, at, key, method, endpoint, hold) VALUES (?, ?, ?, ?, ?, ?)").into(),
             end: format!(
-                "UPDATE {table} SET state = ?, status = ?, charged = ?, response_time_ms = ?, ended_at = ?, mark = ? \
-                 WHERE number = ?"
+                "UPDATE {table} SET state = ?, status = ?, charged = ?, response_time_ms = ?, ended_at = ?, mark = ?, \
+                 nth_end = ? WHERE number = ?"
             )
             .into(),
         }
@@ -204,6 +208,13 @@ impl SqlStore {
             .collect()
     }
 
+    fn entries(&self, query: &str, bindings: &[JsValue]) -> Result<Vec<Entry>, StorageError> {
+        self.rows(query, bindings)?
+            .iter()
+            .map(|row| read_entry(&row.unchecked_into()))
+            .collect()
+    }
+
     fn write(&mut self, write: &Write) -> Result<(), StorageError> {
         if write.profile.is_some() && !self.has_schema()? {
             self.run(SCHEMA, &[])?;
@@ -216,7 +227,7 @@ impl SqlStore {
                         number INTEGER PRIMARY KEY, at INTEGER NOT NULL, key INTEGER NOT NULL, method TEXT NOT NULL,
                         endpoint TEXT NOT NULL, hold BLOB NOT NULL, state INTEGER NOT NULL DEFAULT 0, status INTEGER,
                         charged INTEGER, response_time_ms INTEGER, ended_at INTEGER, mark INTEGER,
-                        first_charged INTEGER, first_ended_at INTEGER)",
+                        nth_end INTEGER NOT NULL DEFAULT 0, first_charged INTEGER)",
                     table_of(month)
                 ),
                 &[],
@@ -307,15 +318,16 @@ impl SqlStore {
             outcome.response_time_ms,
             millis(outcome.at),
             outcome.mark.map(Mark::number),
+            to_number(outcome.nth_end),
             to_number(end.call.get()),
         )?;
         self.rows_written += cursor.rows_written();
         outcome
-            .first
-            .map_or(Ok(()), |first| self.correct(end, first))
+            .first_charged
+            .map_or(Ok(()), |first_charged| self.correct(end, first_charged))
     }
 
-    fn correct(&mut self, end: &CallEnd, first: FirstEnd) -> Result<(), StorageError> {
+    fn correct(&mut self, end: &CallEnd, first_charged: Credits) -> Result<(), StorageError> {
         let hold = match &end.hold {
             Some(hold) => {
                 blob(&minicbor::to_vec(hold).map_err(|_| StorageError::unreadable("hold"))?)
@@ -323,13 +335,12 @@ impl SqlStore {
             None => JsValue::NULL,
         };
         let statement = format!(
-            "UPDATE {} SET hold = coalesce(?, hold), first_charged = ?, first_ended_at = ? WHERE number = ?",
+            "UPDATE {} SET hold = coalesce(?, hold), first_charged = ? WHERE number = ?",
             table_of(end.month)
         );
         let bindings = [
             hold,
-            to_number(first.charged.get()).into(),
-            millis(first.at).into(),
+            to_number(first_charged.get()).into(),
             to_number(end.call.get()).into(),
         ];
         self.run(&statement, &bindings)
@@ -455,6 +466,13 @@ impl Store for SqlStore {
         self.calls(&query, &[to_number(before).into(), to_number(limit).into()])
     }
 
+    fn entries_before(&self, before: u64, limit: u64) -> Result<Vec<Entry>, StorageError> {
+        let query = format!(
+            "SELECT {ENTRY_COLUMNS} FROM entries WHERE number < ? ORDER BY number DESC LIMIT ?"
+        );
+        self.entries(&query, &[to_number(before).into(), to_number(limit).into()])
+    }
+
     fn remembered(&self, id: u64) -> Result<Option<Remembered>, StorageError> {
         let query = "SELECT key, request, status, json, until FROM answers WHERE id = ?";
         let Some(row) = self.rows(query, &[to_number(id).into()])?.iter().next() else {
@@ -532,12 +550,32 @@ fn read_call(row: &Array) -> Result<CallRow, StorageError> {
         response_time_ms: small(9).unwrap_or_default(),
         at: Timestamp::from_millis(number_at(10).unwrap_or_default()),
         mark: small(11).and_then(|mark| Mark::from_number(u8::try_from(mark).ok()?)),
-        first: number_at(13).map(|at| FirstEnd {
-            charged: unsigned(12).and_then(Credits::new).unwrap_or_default(),
-            at: Timestamp::from_millis(at),
-        }),
+        nth_end: unsigned(12).unwrap_or_default(),
+        first_charged: unsigned(13).and_then(Credits::new),
     });
     Ok(CallRow { call, outcome })
+}
+
+fn read_entry(row: &Array) -> Result<Entry, StorageError> {
+    let unreadable = || StorageError::unreadable("entry");
+    let signed = |index| integer(&row.get(index)).ok_or_else(unreadable);
+    let unsigned = |index| u64::try_from(signed(index)?).map_err(|_| unreadable());
+    let small = |index| u32::try_from(signed(index)?).map_err(|_| unreadable());
+    Ok(Entry {
+        number: unsigned(0)?,
+        at: Timestamp::from_millis(signed(1)?),
+        kind: u8::try_from(small(2)?)
+            .ok()
+            .and_then(EntryKind::from_number)
+            .ok_or_else(unreadable)?,
+        pool: row.get(3).as_string().unwrap_or_default(),
+        lot: LotNumber::new(small(4)?),
+        credits: signed(5)?,
+        balance: signed(6)?,
+        calls_before: unsigned(7)?,
+        call: unsigned(8).ok().and_then(CallNumber::new),
+        reference: row.get(9).as_string(),
+    })
 }
 
 fn integer(value: &JsValue) -> Option<i64> {

@@ -26,7 +26,7 @@ use tollgate::{
 };
 
 use crate::{
-    auditor::{audit, audit_calls, audit_costs, cost_of_month},
+    auditor::{audit, audit_calls, audit_costs, audit_ledger, cost_of_month},
     branch::{Branch, digest_after, digest_of, fingerprint},
     sold,
     statement::moment,
@@ -1053,12 +1053,13 @@ impl World {
             let operation = before.call.hold.operation as usize;
             self.journeys[operation - 1_000].concluded = true;
         }
-        if told != Err(Code::BadRequest) {
-            if let Some(key) = key {
-                let until = clock.plus(Span::from_days(1));
-                let reply = reply.clone();
-                self.answered.insert(key, Answered { until, reply });
-            }
+        // A no that depends on how the call stands is remembered as well.
+        if told != Err(Code::BadRequest)
+            && let Some(key) = key
+        {
+            let until = clock.plus(Span::from_days(1));
+            let reply = reply.clone();
+            self.answered.insert(key, Answered { until, reply });
         }
         Ok(())
     }
@@ -1073,6 +1074,9 @@ impl World {
         audit(self.branch.store(), account)?;
         audit_calls(self.branch.store())?;
         audit_costs(self.branch.store(), account, Calendar::default(), clock)?;
+        let lines = self.branch.ledger(500);
+        let account = self.branch.object.account().ok_or("no account")?;
+        audit_ledger(&lines, account)?;
         self.inspect_grants()?;
         self.branch.check_waking()
     }
