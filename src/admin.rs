@@ -31,7 +31,7 @@ const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 const IDEMPOTENCY_KEY_MAX: usize = 255;
 
 /// Every endpoint. `{id}`, `{key}` and `{call}` stand for one segment each; HEAD is answered as GET.
-const ENDPOINTS: [(&str, &str, Access, Action); 19] = [
+const ENDPOINTS: [(&str, &str, Access, Action); 20] = [
     ("GET", "/healthz", Access::Anyone, Action::Healthz),
     ("GET", "/plans", Access::Read, Action::Plans),
     ("POST", "/accounts", Access::Write, Action::Open),
@@ -82,6 +82,7 @@ const ENDPOINTS: [(&str, &str, Access, Action); 19] = [
     ),
     ("GET", "/accounts/{id}/usage", Access::Read, Action::Usage),
     ("GET", "/accounts/{id}/ledger", Access::Read, Action::Ledger),
+    ("GET", "/accounts/{id}/audit", Access::Read, Action::Audit),
     (
         "POST",
         "/accounts/{id}/adjustments",
@@ -193,6 +194,7 @@ enum Action {
     Balance,
     Usage,
     Ledger,
+    Audit,
     Adjust,
     ShowCall,
     Settle,
@@ -340,6 +342,7 @@ impl<'a> Endpoint<'a> {
             | Action::Balance
             | Action::Usage
             | Action::Ledger
+            | Action::Audit
             | Action::ShowCall => false,
         }
     }
@@ -411,6 +414,7 @@ impl<'a> Endpoint<'a> {
                 let query = ledger_query(sent.query, &secrets.key_secret, &self.account()?)?;
                 self.manage(Command::Ledger(query), None)
             }
+            Action::Audit => self.manage(Command::Audit, None),
         }
     }
 

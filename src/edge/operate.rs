@@ -5,7 +5,7 @@ use super::{
     deployment::Deployment,
     gateway::{Gateway, Interruption, unavailable, unexpected},
     log::Line,
-    platform::random,
+    platform::{console_error, random},
     visit::Visit,
 };
 use crate::{
@@ -14,9 +14,13 @@ use crate::{
     key::SecretDigest,
     path::CanonicalPath,
     problem::{Code, Problem},
-    protocol::{Command, Manage, Reply, Request},
+    protocol::{AuditStep, Command, Manage, Reply, Request},
 };
 
+/// A Worker may ask objects at most 1,000 times for one request.
+const AUDIT_SLICES_MAX: usize = 900;
+const AUDIT_UNFINISHED: &str =
+    r#"{"ok":null,"detail":"there is more to read; ask again within a minute to go on"}"#;
 const HEALTHY: &str = r#"{"status":"ok"}"#;
 
 impl Gateway {
@@ -63,6 +67,7 @@ impl Gateway {
             } => match self.manage(&account, *manage, region, line).await? {
                 Reply::Document(document) => self.tell(visit, document.status, &document.json),
                 Reply::Ledger(page) => Ok(self.show_ledger(visit, &account, &page)?),
+                Reply::Audit(step) => self.audit(visit, &account, step, line).await,
                 other => Err(unexpected(&other).into()),
             },
             AdminRequest::IssueSecret {
@@ -94,6 +99,35 @@ impl Gateway {
                 )
             }
         }
+    }
+
+    /// Has the object read slice after slice, until it is done or this request has asked often
+    /// enough: then whoever asked may ask again, and the audit goes on where it is.
+    async fn audit(
+        &self,
+        visit: &Visit,
+        account: &AccountId,
+        mut step: AuditStep,
+        line: &mut Line,
+    ) -> Result<web_sys::Response, Interruption> {
+        for _ in 0..AUDIT_SLICES_MAX {
+            if let AuditStep::Finished { ok, json } = &step {
+                if !ok {
+                    let event = serde_json::json!({ "event": "audit_failed", "account": account });
+                    console_error(&event.to_string());
+                }
+                return self.tell(visit, 200, json);
+            }
+            let next = Manage {
+                command: Command::Audit,
+                idempotency: None,
+            };
+            step = match self.manage(account, next, None, line).await? {
+                Reply::Audit(step) => step,
+                other => return Err(unexpected(&other).into()),
+            };
+        }
+        self.tell(visit, 200, AUDIT_UNFINISHED)
     }
 
     async fn manage(

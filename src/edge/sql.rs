@@ -431,12 +431,17 @@ impl Store for SqlStore {
         Ok(self.calls(&query, &[to_number(call.get()).into()])?.pop())
     }
 
-    fn calls_after(&self, month: MonthNumber, last: u64) -> Result<Vec<CallRow>, StorageError> {
+    fn calls_after(
+        &self,
+        month: MonthNumber,
+        last: u64,
+        limit: u64,
+    ) -> Result<Vec<CallRow>, StorageError> {
         let query = format!(
-            "SELECT {CALL_COLUMNS} FROM {} WHERE number > ? ORDER BY number",
+            "SELECT {CALL_COLUMNS} FROM {} WHERE number > ? ORDER BY number LIMIT ?",
             table_of(month)
         );
-        self.calls(&query, &[to_number(last).into()])
+        self.calls(&query, &[to_number(last).into(), to_number(limit).into()])
     }
 
     fn newest_calls(
@@ -471,6 +476,12 @@ impl Store for SqlStore {
             "SELECT {ENTRY_COLUMNS} FROM entries WHERE number < ? ORDER BY number DESC LIMIT ?"
         );
         self.entries(&query, &[to_number(before).into(), to_number(limit).into()])
+    }
+
+    fn entries_after(&self, last: u64, limit: u64) -> Result<Vec<Entry>, StorageError> {
+        let query =
+            format!("SELECT {ENTRY_COLUMNS} FROM entries WHERE number > ? ORDER BY number LIMIT ?");
+        self.entries(&query, &[to_number(last).into(), to_number(limit).into()])
     }
 
     fn remembered(&self, id: u64) -> Result<Option<Remembered>, StorageError> {

@@ -489,6 +489,12 @@ fn refusals_are_counted_for_whoever_has_the_secret() {
                              | revoke 1          | 204
                              | call 0            | 401
                              | show 1            | revoked, used 0, 50 refused, last used 2026-11-02T10:01:00
+         # They go with any snapshot; what comes after the last is lost in sleep.
+                             | call 0            | 401
+                             | grant credits 1 extra | 201
+                             | call 0            | 401
+                             | evict             | ok
+                             | show 1            | revoked, used 0, 51 refused, last used 2026-11-02T10:01:00
          2026-11-03          | show 1            | revoked, used 0, 0 refused, last used 2026-11-02T10:01:00",
     );
 }

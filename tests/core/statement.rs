@@ -8,17 +8,17 @@ use tollgate::{
         Adjustment, Admit, Edit, Fingerprint, KeyLimits, Limit, NewKey, PatchKey, Refusal, Scope,
         Status, StatusChange, Told, Word,
     },
-    call::CallState,
+    call::{BodyEnd, CallState, Settle},
     id::KeyNumber,
     policy::Source,
     price::{ChargeOn, Job, Meter, OnUnknown, Quantity, Terms},
     problem::ViolatedPolicy,
-    protocol::{Command, Page, Reply, Request},
+    protocol::{AuditStep, Command, Page, Reply, Request},
     time::{Span, Timestamp},
 };
 
 use crate::{
-    branch::{Branch, digest_after, fingerprint, reported},
+    branch::{Branch, answered, digest_after, fingerprint, reported},
     sold,
 };
 
@@ -191,9 +191,12 @@ impl Teller {
                     || branch.row(call).call.hold.operation,
                     |operation| operation.parse().unwrap(),
                 );
-                let value = after(options, "reported").map(reported);
-                let answered = !options.contains(&"unreachable");
-                told(&branch.settle_as(operation, call, status.parse().unwrap(), value, answered))
+                told(&branch.send(Request::Settle(Settle {
+                    answered: !options.contains(&"unreachable"),
+                    reported: after(options, "reported").map(reported),
+                    body: after(options, "body").map(body_end),
+                    ..answered(operation, call, status.parse().unwrap())
+                })))
             }
             ["cancel", operation] => told(&branch.cancel(operation.parse().unwrap())),
             ["tick"] => branch.tick().map_or_else(|error| error, |()| "ok".into()),
@@ -389,6 +392,9 @@ fn told(reply: &Reply) -> String {
             })
             .collect::<Vec<_>>()
             .join("; "),
+        Reply::Audit(AuditStep::Unfinished) => "more to read".into(),
+        Reply::Audit(AuditStep::Finished { ok: true, .. }) => "ok".into(),
+        Reply::Audit(AuditStep::Finished { json, .. }) => json.clone(),
         Reply::Unavailable { detail } => format!("unavailable: {detail}"),
     }
 }
@@ -523,6 +529,16 @@ fn given<T>(edit: Option<Edit<T>>) -> Option<T> {
     match edit? {
         Edit::Set(value) => Some(value),
         Edit::Remove => None,
+    }
+}
+
+fn body_end(told: &str) -> BodyEnd {
+    match told {
+        "whole" => BodyEnd::Whole,
+        "left" => BodyEnd::Left,
+        "never_begun" => BodyEnd::BrokenOff { begun: false },
+        "broken_off" => BodyEnd::BrokenOff { begun: true },
+        other => panic!("no end of a body: {other}"),
     }
 }
 
