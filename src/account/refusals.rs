@@ -9,11 +9,11 @@ use crate::time::Timestamp;
 impl Account {
     /// Counts `times` refusals of the key, if whoever was refused had a secret of it.
     pub(super) fn count_refusals(&mut self, admit: &Admit, times: u32, clock: Timestamp) {
-        let is_its_secret = self
-            .keys
-            .get(&admit.key)
-            .is_some_and(|key| key.knows(&admit.digest));
-        if times > 0 && is_its_secret {
+        let is_its_secret = || {
+            let key = self.keys.get(&admit.key);
+            key.is_some_and(|key| key.knows(&admit.digest))
+        };
+        if times > 0 && is_its_secret() {
             let day = self.policy.gateway.calendar.day_of(clock);
             self.refusals.entry(admit.key).or_default().add(day, times);
         }
