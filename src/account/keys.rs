@@ -275,7 +275,8 @@ impl Account {
             previous: None,
             rotated_at: None,
         };
-        self.check_key(&key)?;
+        self.check_scope(&key)?;
+        self.check_budget(&key)?;
         if key.is_expired(clock) {
             return Err(Rejected::AlreadyExpired);
         }
@@ -305,10 +306,13 @@ impl Account {
         set(&mut key.name, patch.name);
         set(&mut key.limits, patch.limits);
         // What is not set anew may have left the policy, or run out, since.
-        if patch.scope.is_some() || patch.budget.is_some() {
+        if patch.scope.is_some() {
             set(&mut key.scope, patch.scope);
+            self.check_scope(&key)?;
+        }
+        if patch.budget.is_some() {
             set(&mut key.budget, patch.budget);
-            self.check_key(&key)?;
+            self.check_budget(&key)?;
         }
         if patch.expires_at.is_some() {
             set(&mut key.expires_at, patch.expires_at);
@@ -387,11 +391,14 @@ impl Account {
         Ok(key)
     }
 
-    /// Whether the policy has what the key's scope and budget are of.
-    fn check_key(&self, key: &Key) -> Result<(), Rejected> {
-        if let Some(scope) = &key.scope {
-            scope.check(&self.policy.routes)?;
+    fn check_scope(&self, key: &Key) -> Result<(), Rejected> {
+        match &key.scope {
+            Some(scope) => scope.check(&self.policy.routes),
+            None => Ok(()),
         }
+    }
+
+    fn check_budget(&self, key: &Key) -> Result<(), Rejected> {
         if key.budget.is_some() && !self.policy.pools.contains_key(BUDGET_POOL) {
             return Err(Rejected::NoBudgetPool);
         }

@@ -74,6 +74,25 @@ fn a_scoped_key_calls_what_its_scope_names_and_nothing_else() {
 }
 
 #[test]
+fn what_left_the_policy_is_in_nobodys_way() {
+    statement(
+        "2026-11-02T10:00:00 | open free         | 201
+                             | key scope POST:/search,GET:/ budget 5 expires 2026-11-03 | 201
+                             | policy without_search | ok
+                             | call 1 to GET:/   | call 1 holds 1
+                             | patch 1 budget 4  | 200
+                             | patch 1 limits minute=2 | 200
+                             | patch 1 scope POST:/search | BadRequest
+                             | call 4 to GET:/   | 402 budget 4, 3 of 4, wait 2469600
+                             | policy without_credits | ok
+                             | patch 1 limits none | 200
+                             | patch 1 budget 3  | BadRequest
+                             | key budget 3      | BadRequest
+                             | patch 1 budget none | 200",
+    );
+}
+
+#[test]
 fn a_key_dies_at_its_expiry_and_lives_again_with_another() {
     statement(
         "2026-11-02T10:00:00 | open tight        | 201
