@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Account, Status, SubscriptionStatus};
+use super::{Account, Status, SubscriptionStatus, key_view::OwnKeyView};
 use crate::{
     call::{CallRow, CallState},
     credits::Credits,
@@ -36,23 +36,6 @@ struct SubscriptionView {
     billing_day: u8,
     #[serde(skip_serializing_if = "Option::is_none")]
     ends_at: Option<Timestamp>,
-}
-
-/// A key as the admin API tells it.
-#[derive(Debug, Serialize)]
-pub struct KeyView<'a> {
-    id: KeyId,
-    name: Option<&'a str>,
-    status: &'static str,
-    created_at: Timestamp,
-    last_used_at: Option<Timestamp>,
-}
-
-/// `GET …/keys`: all of them on one page, as there are never more than a thousand.
-#[derive(Debug, Serialize)]
-pub struct KeysView<'a> {
-    data: Vec<KeyView<'a>>,
-    next: Option<&'a str>,
 }
 
 /// `GET …/balance`.
@@ -103,6 +86,7 @@ pub struct MeView<'a> {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    key: Option<OwnKeyView<'a>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -225,55 +209,12 @@ impl Account {
         }
     }
 
-    /// A key as the admin API tells it.
-    #[must_use]
-    pub fn key_view(&self, number: KeyNumber) -> Option<KeyView<'_>> {
-        let key = self.keys.get(&number)?;
-        Some(KeyView {
-            id: self.key_id(number),
-            name: key.name.as_deref(),
-            status: if key.revoked_at.is_some() {
-                "revoked"
-            } else {
-                "active"
-            },
-            created_at: key.created_at,
-            last_used_at: self
-                .state
-                .usage
-                .get(&number)
-                .and_then(|usage| usage.last_used_at),
-        })
-    }
-
-    /// Every key, the latest last.
-    #[must_use]
-    pub fn keys_view(&self) -> KeysView<'_> {
-        KeysView {
-            data: self
-                .keys
-                .keys()
-                .filter_map(|number| self.key_view(*number))
-                .collect(),
-            next: None,
-        }
-    }
-
     /// A lot as it stands.
     #[must_use]
     pub fn lot_view(&self, pool: &str, number: LotNumber) -> Option<LotView> {
         self.lots(pool)
             .find(|lot| lot.number == number)
             .map(LotView::of)
-    }
-
-    /// The id of the key `number`.
-    #[must_use]
-    pub fn key_id(&self, number: KeyNumber) -> KeyId {
-        KeyId {
-            account: self.profile.id.clone(),
-            number,
-        }
     }
 
     /// The id of `call`.
@@ -307,11 +248,11 @@ impl Account {
         }
     }
 
-    /// What customers read about themselves.
+    /// What customers read about themselves, with the key `key`.
     #[must_use]
-    pub fn me_view(&self) -> MeView<'_> {
+    pub fn me_view(&self, key: KeyNumber, clock: Timestamp) -> MeView<'_> {
         let (status, reason) = self.status_view();
-        let limits = &self.profile.plan.limits;
+        let limits = self.limits_of(key);
         MeView {
             tier: &self.profile.plan.name,
             credits_remaining: self.available(DEFAULT_POOL),
@@ -336,6 +277,7 @@ impl Account {
                 .collect(),
             status,
             reason,
+            key: self.own_key_view(key, clock),
         }
     }
 

@@ -70,18 +70,14 @@ impl Gateway {
                 Reply::Audit(step) => self.audit(visit, &account, step, line).await,
                 other => Err(unexpected(&other).into()),
             },
-            AdminRequest::CreateKey {
+            AdminRequest::IssueSecret {
                 account,
-                new,
+                purpose,
                 idempotency,
             } => {
                 let secret = random()?;
-                let command = Command::CreateKey {
-                    new,
-                    digest: SecretDigest::of(&secret),
-                };
                 let manage = Manage {
-                    command,
+                    command: purpose.command(SecretDigest::of(&secret)),
                     idempotency,
                 };
                 let document = match self.manage(&account, manage, None, line).await? {

@@ -16,6 +16,7 @@ mod auditor;
 mod branch;
 mod calls;
 mod jobs;
+mod keys;
 mod ledger;
 mod memory_store;
 mod properties;
