@@ -6,6 +6,8 @@
 
 mod audit;
 mod ledger;
+mod roll_up;
+mod summary;
 mod usage;
 
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use self::audit::RunningAudit;
 use crate::{
     account::{
         Account, Admit, BUDGET_POOL, Broken, Changes, Fingerprint, LogMonth, NewAccount, Refusal,
-        Rejected, Stored, Word,
+        Rejected, Rolled, Stored, Word,
     },
     call::{CallRow, Settle},
     credits::Credits,
@@ -22,18 +24,21 @@ use crate::{
     ledger::Entry,
     ledger_page::LedgerPage,
     limits::MinuteWindow,
-    policy::Policy,
+    policy::{DEFAULT_POOL, Policy},
     problem::{Code, ViolatedPolicy, Violation},
     protocol::{Command, Complaint, Document, KeysQuery, Manage, Page, Read, Reply, Request},
     time::{MonthNumber, Span, Timestamp},
+    totals::Totals,
 };
 
 /// How long the answer to an operator's request is remembered, unless it made credits.
 pub const REMEMBERED: Span = Span::from_days(1);
-/// The most rows that one request reads.
-const ROWS_MAX: u64 = 5_000;
 /// How often one key may read about itself in any 60 seconds.
 const READS_PER_MINUTE: u32 = 60;
+/// How often what takes more reading than a page.
+const LONG_READS_PER_MINUTE: u32 = 10;
+/// The most rows that one request reads.
+const ROWS_MAX: u64 = 5_000;
 
 /// The durable storage of one account.
 pub trait Store {
@@ -84,6 +89,31 @@ pub trait Store {
         before: u64,
         limit: u64,
     ) -> Result<Vec<CallRow>, Self::Error>;
+
+    /// What is left of months that were rolled up, oldest first: at most `limit` rows from the
+    /// row `from` on ([`Rolled::row`]).
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn rolled(&self, from: u64, limit: u64) -> Result<Vec<Rolled>, Self::Error>;
+
+    /// The latest of them that is in a row before `before`.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn rolled_before(&self, before: u64) -> Result<Option<Rolled>, Self::Error>;
+
+    /// Hourly totals of the calls of `month`: at most `limit` rows after the row numbered
+    /// `after`, with their numbers.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn totals(
+        &self,
+        month: MonthNumber,
+        after: u64,
+        limit: u64,
+    ) -> Result<Vec<(u64, Totals)>, Self::Error>;
 
     /// Entries with a number below `before`, newest first, at most `limit`.
     ///
@@ -192,8 +222,9 @@ pub struct Object<S> {
     policy: Arc<Policy>,
     /// `None` until it is woken, and again after a write that failed.
     account: Option<Account>,
-    /// What keys read about themselves lately. Not stored: it guards the object, not credits.
-    reads: std::collections::BTreeMap<KeyNumber, MinuteWindow>,
+    /// What keys read about themselves lately, by what guards it. Not stored: it guards the object,
+    /// not credits.
+    reads: std::collections::BTreeMap<(KeyNumber, u32), MinuteWindow>,
     reads_counted: u64,
     audit: Option<RunningAudit>,
 }
@@ -240,20 +271,30 @@ impl<S: Store> Object<S> {
         self.account.as_ref()
     }
 
-    /// When [`Object::tick`] should be called at the latest; `None` while nothing is open.
+    /// When [`Object::tick`] should be called at the latest; `None` while nothing is open and
+    /// nothing is left to do.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Timestamp> {
         self.account.as_ref().and_then(Account::next_wakeup)
     }
 
-    /// Books what has fallen due. Spurious calls are harmless.
+    /// When it should be called if no message comes before. Only an alarm that has gone off is set
+    /// to this: it may lie months ahead, and to set it at every wake-up would cost a row each.
+    #[must_use]
+    pub fn next_alarm(&self) -> Option<Timestamp> {
+        let roll_up = self.account.as_ref().and_then(Account::next_roll_up);
+        self.next_wakeup().into_iter().chain(roll_up).min()
+    }
+
+    /// Books what has fallen due, and does a slice of what takes longer. Spurious calls are harmless.
     ///
     /// # Errors
-    /// What went wrong, for the log; nothing was changed.
+    /// What went wrong, for the log; what was not committed was not changed.
     pub fn tick(&mut self, clock: Timestamp) -> Result<(), String> {
         let ticked = self.wake(clock).and_then(|()| {
             let changes = self.awake()?.tick(clock);
-            self.commit(changes, None)
+            self.commit(changes, None)?;
+            self.roll_up()
         });
         match ticked {
             Ok(()) | Err(Failure::NoAccount) => Ok(()),
@@ -304,7 +345,7 @@ impl<S: Store> Object<S> {
         }
         // Whoever does not know the operation is told nothing of the call.
         let row = self
-            .row_of(settle.call)?
+            .row_to_change(settle.call)?
             .filter(|row| row.call.hold.operation == settle.operation);
         let Some(row) = row else {
             return Ok(Reply::Settled(None));
@@ -328,11 +369,12 @@ impl<S: Store> Object<S> {
         if !stands {
             return Ok(Reply::Refused(Refusal::UnknownKey));
         }
-        let standing = account.standing(read.key, Some("credits"), clock);
-        if let Some(retry_at) = self.guard_reads(read.key, clock) {
+        let standing = account.standing(read.key, Some(DEFAULT_POOL), clock);
+        let limit = reads_per_minute(&read.page);
+        if let Some(retry_at) = self.guard_reads(read.key, limit, clock) {
             let violated = vec![Violation {
                 policy: ViolatedPolicy::Minute,
-                limit: READS_PER_MINUTE,
+                limit,
             }];
             return Ok(Reply::Refused(Refusal::RateLimited {
                 violated,
@@ -345,13 +387,20 @@ impl<S: Store> Object<S> {
             Page::Credits => to_json(&self.awake()?.credits_view()),
             Page::Quote => String::new(),
             Page::Ledger(query) => {
-                let page = self.ledger(query.clone())?;
+                let page = match self.ledger(query.clone())? {
+                    Ok(page) => page,
+                    Err(rejected) => return Ok(Reply::Problem(rejected.complaint())),
+                };
                 return Ok(Reply::Ledger(LedgerPage {
                     standing: Some(standing),
                     ..page
                 }));
             }
             Page::Usage(query) => to_json(&self.usage(query)?),
+            Page::UsageSummary(query) => match self.summary(query, clock)? {
+                Ok(view) => to_json(&view),
+                Err(rejected) => return Ok(Reply::Problem(rejected.complaint())),
+            },
         };
         Ok(Reply::Document(Document {
             standing: Some(standing),
@@ -359,14 +408,14 @@ impl<S: Store> Object<S> {
         }))
     }
 
-    fn guard_reads(&mut self, key: KeyNumber, clock: Timestamp) -> Option<Timestamp> {
-        let window = self.reads.entry(key).or_default();
+    fn guard_reads(&mut self, key: KeyNumber, limit: u32, clock: Timestamp) -> Option<Timestamp> {
+        let window = self.reads.entry((key, limit)).or_default();
         window.forget_stray(clock);
-        let frees_at = window.frees_at(READS_PER_MINUTE, clock);
+        let frees_at = window.frees_at(limit, clock);
         if frees_at.is_none() {
             self.reads_counted = self.reads_counted.saturating_add(1);
             let read = CallNumber::new(self.reads_counted).unwrap_or_default();
-            window.count(read, READS_PER_MINUTE, clock);
+            window.count(read, limit, clock);
         }
         frees_at
     }
@@ -379,7 +428,12 @@ impl<S: Store> Object<S> {
         let changes = self.awake()?.tick(clock);
         self.commit(changes, None)?;
         match manage.command {
-            Command::Ledger(query) => return self.ledger(query).map(Reply::Ledger),
+            Command::Ledger(query) => {
+                return Ok(match self.ledger(query)? {
+                    Ok(page) => Reply::Ledger(page),
+                    Err(rejected) => Reply::Problem(rejected.complaint()),
+                });
+            }
             Command::Audit => return self.audit(clock).map(Reply::Audit),
             _ => {}
         }
@@ -469,6 +523,9 @@ impl<S: Store> Object<S> {
                 let json = to_json(&self.usage(&query)?);
                 Ok(Ok((document(200, json), Changes::default())))
             }
+            Command::UsageSummary(query) => Ok(self
+                .summary(&query, clock)?
+                .map(|view| (document(200, to_json(&view)), Changes::default()))),
             Command::ShowCall(call) => Ok(match self.row_of(call)? {
                 Some(row) => Ok((document(200, self.call_json(row)?), Changes::default())),
                 None => Err(Rejected::UnknownCall),
@@ -485,7 +542,7 @@ impl<S: Store> Object<S> {
         word: Word,
         clock: Timestamp,
     ) -> Result<Result<(Document, Changes), Rejected>, Failure> {
-        let Some(mut row) = self.row_of(call)? else {
+        let Some(mut row) = self.row_to_change(call)? else {
             return Ok(Err(Rejected::UnknownCall));
         };
         let changes = match self.awake()?.conclude(&row, word, clock) {
@@ -502,6 +559,14 @@ impl<S: Store> Object<S> {
         match self.awake()?.month_of(call) {
             Some(month) => self.store.call(month, call).map_err(storage),
             None => Ok(None),
+        }
+    }
+
+    fn row_to_change(&mut self, call: CallNumber) -> Result<Option<CallRow>, Failure> {
+        if self.awake()?.is_open_to_change(call) {
+            self.row_of(call)
+        } else {
+            Ok(None)
         }
     }
 
@@ -522,6 +587,7 @@ impl<S: Store> Object<S> {
             Command::Show
             | Command::Open(_)
             | Command::Usage(_)
+            | Command::UsageSummary(_)
             | Command::Ledger(_)
             | Command::Audit
             | Command::ShowCall(_)
@@ -641,11 +707,18 @@ impl<S: Store> Object<S> {
     }
 
     /// Commits what a command changed. If that fails, memory is ahead of storage and is dropped.
-    fn commit(&mut self, changes: Changes, remember: Option<Remembered>) -> Result<(), Failure> {
+    fn commit(
+        &mut self,
+        mut changes: Changes,
+        remember: Option<Remembered>,
+    ) -> Result<(), Failure> {
         if changes.is_empty() && remember.is_none() {
             return Ok(());
         }
         let account = self.account.as_mut().ok_or(Failure::NoAccount)?;
+        if changes.snapshot {
+            changes.totals = account.take_totals();
+        }
         let write = Write {
             month: account.log().last().map(|last| last.month),
             profile: changes.profile.then(|| account.profile_bytes()),
@@ -658,6 +731,10 @@ impl<S: Store> Object<S> {
             remember,
             changes,
         };
+        if write.changes.dropped_month.is_some() {
+            // Its calls come in another form from now on: an audit begins anew.
+            self.audit = None;
+        }
         let committed = self
             .book_out(&write.changes)
             .and_then(|()| self.store.commit(&write).map_err(storage))
@@ -667,6 +744,13 @@ impl<S: Store> Object<S> {
             self.audit = None;
         }
         committed
+    }
+}
+
+const fn reads_per_minute(page: &Page) -> u32 {
+    match page {
+        Page::Me | Page::Credits | Page::Quote | Page::Usage(_) => READS_PER_MINUTE,
+        Page::UsageSummary(_) | Page::Ledger(_) => LONG_READS_PER_MINUTE,
     }
 }
 
@@ -797,6 +881,11 @@ impl Rejected {
             Self::UnknownCall => complaint(
                 Code::NotFound,
                 "there is no such call, or it is no longer kept",
+            ),
+            Self::RolledUpSince => of_field(
+                "next",
+                "next: the month that it is in has been summed up by days since; ask again without next"
+                    .to_owned(),
             ),
             Self::TooManyKeys(most) => complaint(
                 Code::Conflict,

@@ -392,6 +392,7 @@ impl Account {
                 month,
                 first,
                 cancelled: 0,
+                rolling: None,
             });
             changes.new_month = Some(month);
             changes.snapshot = true;

@@ -171,6 +171,8 @@ pub enum Rejected {
     NoBudgetPool,
     /// No call of that number was admitted, or it is no longer kept.
     UnknownCall,
+    /// A summary cannot go on where an earlier page stopped.
+    RolledUpSince,
     /// The account has as many keys as it may.
     TooManyKeys(u32),
     /// The pool's sum would be no number that JSON carries.
@@ -232,6 +234,7 @@ impl Account {
             in_flight: BTreeMap::new(),
             refusals: BTreeMap::new(),
             calls_since_snapshot: 0,
+            gathering: None,
         };
         let mut changes = Changes {
             profile: true,

@@ -131,6 +131,7 @@ impl Stored {
             in_flight: BTreeMap::new(),
             refusals: BTreeMap::new(),
             calls_since_snapshot: 0,
+            gathering: None,
         };
         for row in rows {
             if row.call.number.get() > last {
