@@ -11,7 +11,9 @@
 mod admit;
 mod conclude;
 mod due;
+mod listed;
 mod manage;
+mod outbox;
 mod refusal;
 mod settle;
 mod stored;
@@ -24,12 +26,14 @@ use std::{
 
 use minicbor::{Decode, Encode};
 
+use self::outbox::Outbox;
 pub use self::{
     admit::{Admission, Admit},
     conclude::{Told, Word},
+    listed::Listed,
     manage::{
         Adjustment, Edit, KeyCreated, NewAccount, NewGrant, NewKey, PatchAccount, Rejected,
-        StatusChange,
+        StatusChange, find_plan,
     },
     refusal::Refusal,
     settle::{Cancel, Settled},
@@ -39,7 +43,7 @@ pub use self::{
 use crate::{
     call::{Call, CallRow, Hold, Outcome},
     id::{AccountId, CallNumber, ExternalId, KeyNumber},
-    key::SecretDigest,
+    key::{SecretDigest, SecretId},
     ledger::{Entry, Ledger, LotNumber, Moment},
     limits::{DayCounts, MinuteWindow},
     policy::{Plan, Policy, Renews},
@@ -105,6 +109,9 @@ pub struct Profile {
     /// Keys ever issued.
     #[n(8)]
     pub keys_issued: u32,
+    /// Which KEY_SECRET each key was signed under, where that was kept.
+    #[cbor(n(9), default)]
+    pub signed_under: BTreeMap<KeyNumber, SecretId>,
 }
 
 /// A digest of an `Idempotency-Key` and one of what it was sent with.
@@ -217,6 +224,9 @@ struct State {
     /// deadline, and whether it is that of a job.
     #[cbor(n(10), default)]
     brought_forward: BTreeMap<CallNumber, (Timestamp, bool)>,
+    /// What the directory has to be told.
+    #[cbor(n(12), default)]
+    outbox: Outbox,
     /// Calls that have ended, undone ones left out: the last end's place.
     #[cbor(n(15), default)]
     ends: u64,

@@ -6,6 +6,7 @@
 
 mod commands;
 mod json;
+mod search;
 mod shown;
 
 use sha2::{Digest, Sha256};
@@ -13,6 +14,7 @@ use sha2::{Digest, Sha256};
 pub use self::shown::{plans, with_key};
 use crate::{
     account::{Fingerprint, NewKey, Word},
+    directory::Search,
     id::{AccountId, CallId, KeyId, KeyNumber},
     key::bearer,
     problem::{Code, Problem},
@@ -29,10 +31,11 @@ const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 const IDEMPOTENCY_KEY_MAX: usize = 255;
 
 /// Every endpoint. `{id}`, `{key}` and `{call}` stand for one segment each; HEAD is answered as GET.
-const ENDPOINTS: [(&str, &str, Access, Action); 15] = [
+const ENDPOINTS: [(&str, &str, Access, Action); 16] = [
     ("GET", "/healthz", Access::Anyone, Action::Healthz),
     ("GET", "/plans", Access::Read, Action::Plans),
     ("POST", "/accounts", Access::Write, Action::Open),
+    ("GET", "/accounts", Access::Read, Action::List),
     ("GET", "/accounts/{id}", Access::Read, Action::Show),
     ("PATCH", "/accounts/{id}", Access::Write, Action::Patch),
     ("GET", "/accounts/{id}/keys", Access::Read, Action::ListKeys),
@@ -160,6 +163,7 @@ enum Action {
     Healthz,
     Plans,
     Open,
+    List,
     Show,
     Patch,
     ListKeys,
@@ -179,8 +183,11 @@ enum Action {
 pub enum AdminRequest {
     /// `GET /healthz`: answered by the Worker.
     Healthz,
-    /// `GET /plans`: answered by the Worker with [`plans`].
+    /// `GET /plans`: answered by the Worker with [`plans`], once the directory has told which
+    /// are in force.
     Plans,
+    /// `GET /accounts`: for the directory.
+    List(Search),
     /// A command for an account's object.
     Manage {
         /// The account.
@@ -286,6 +293,7 @@ impl<'a> Endpoint<'a> {
             | Action::Release => true,
             Action::Healthz
             | Action::Plans
+            | Action::List
             | Action::Show
             | Action::ListKeys
             | Action::RevokeKey
@@ -303,7 +311,7 @@ impl<'a> Endpoint<'a> {
     /// account.
     pub fn read(&self, sent: &Sent<'_>) -> Result<AdminRequest, Problem> {
         // Whoever watches may put something into the query to get past caches.
-        if !matches!(self.action, Action::Healthz | Action::Usage) {
+        if !matches!(self.action, Action::Healthz | Action::Usage | Action::List) {
             no_parameters(sent.query)?;
         }
         if self.takes_body() {
@@ -312,6 +320,7 @@ impl<'a> Endpoint<'a> {
         match self.action {
             Action::Healthz => Ok(AdminRequest::Healthz),
             Action::Plans => Ok(AdminRequest::Plans),
+            Action::List => search::search(sent.query).map(AdminRequest::List),
             Action::Open => {
                 let (new, region) = commands::open(sent.body, self.required_idempotency(sent)?)?;
                 Ok(AdminRequest::Manage {
@@ -319,6 +328,7 @@ impl<'a> Endpoint<'a> {
                     manage: Box::new(Manage {
                         command: Command::Open(new),
                         idempotency: None,
+                        signs_under: None,
                     }),
                     region,
                 })
@@ -439,6 +449,7 @@ fn about(account: AccountId, command: Command, idempotency: Option<Fingerprint>)
         manage: Box::new(Manage {
             command,
             idempotency,
+            signs_under: None,
         }),
         region: None,
     }

@@ -59,6 +59,18 @@ impl Keyring {
         }
     }
 
+    /// Which secret new keys are signed under.
+    #[must_use]
+    pub fn secret(&self) -> SecretId {
+        SecretId::of(&self.current)
+    }
+
+    /// Those that keys still verify under and that no key is signed under any more.
+    #[must_use]
+    pub fn previous_secrets(&self) -> Vec<SecretId> {
+        self.previous.iter().map(SecretId::of).collect()
+    }
+
     /// Makes the key with this number of this account. `random` comes from a generator fit for
     /// secrets and is used for no other key.
     #[must_use]
@@ -129,7 +141,6 @@ impl Keyring {
             account: AccountId::parse(std::str::from_utf8(payload.account).ok()?)?,
             key: payload.key,
             digest: SecretDigest::of(payload.secret),
-            previous_secret: !current,
         })
     }
 }
@@ -154,6 +165,34 @@ impl fmt::Debug for IssuedKey {
     }
 }
 
+/// Names one KEY_SECRET without telling anything of it: what a key was signed under can be kept, and
+/// compared with the secrets that are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[cbor(transparent)]
+pub struct SecretId(#[n(0)] u32);
+
+impl SecretId {
+    /// Nobody kept what the key was signed under.
+    pub const UNKNOWN: Self = Self(0);
+
+    fn of(secret: &HmacSha256) -> Self {
+        let digest = secret
+            .clone()
+            .chain_update("tollgate key secret id")
+            .finalize()
+            .into_bytes();
+        let id = digest.iter().take(4);
+        let id = id.fold(0_u32, |id, byte| (id << 8) | u32::from(*byte));
+        Self(id.max(1))
+    }
+}
+
+impl fmt::Display for SecretId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:08x}", self.0)
+    }
+}
+
 /// A key that this deployment signed. Whether it still stands, the account's object says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PresentedKey {
@@ -163,8 +202,6 @@ pub struct PresentedKey {
     pub key: KeyNumber,
     /// What the object compares.
     pub digest: SecretDigest,
-    /// Signed under a KEY_SECRET that is being replaced.
-    pub previous_secret: bool,
 }
 
 impl PresentedKey {
@@ -331,7 +368,6 @@ mod tests {
                 account: account("acme"),
                 key: KeyNumber::new(7),
                 digest: SecretDigest::of(&[9; 16]),
-                previous_secret: false,
             })
         );
         assert_eq!(issued.digest, SecretDigest::of(&[9; 16]));
@@ -342,10 +378,20 @@ mod tests {
         let prefixes = prefixes(&["tk_live"]);
         let text = issued(&keyring(OLD, ""), "tk_live");
         let rolling = keyring(NEW, OLD);
-        assert!(rolling.verify(&prefixes, &text).unwrap().previous_secret);
+        assert!(rolling.verify(&prefixes, &text).is_ok());
         let renewed = issued(&rolling, "tk_live");
-        assert!(!rolling.verify(&prefixes, &renewed).unwrap().previous_secret);
+        assert!(rolling.verify(&prefixes, &renewed).is_ok());
         assert_eq!(keyring(NEW, "").verify(&prefixes, &text), Err(ForgedKey));
+    }
+
+    #[test]
+    fn a_secret_has_the_same_id_whether_it_is_the_current_one_or_was() {
+        let (old, rolling) = (keyring(OLD, ""), keyring(NEW, OLD));
+        assert_eq!(rolling.previous_secrets(), [old.secret()]);
+        assert_ne!(rolling.secret(), old.secret());
+        assert_ne!(old.secret(), SecretId::UNKNOWN);
+        // Stored for good: what a key was signed under must be known by every later release.
+        assert_eq!(old.secret().to_string(), "3593f588");
     }
 
     #[test]

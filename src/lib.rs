@@ -23,6 +23,7 @@ pub mod admin;
 pub mod call;
 pub mod caseless;
 pub mod credits;
+pub mod directory;
 #[cfg(target_arch = "wasm32")]
 pub mod edge;
 pub mod headers;

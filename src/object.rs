@@ -4,14 +4,16 @@
 //! Storage comes in as [`Store`], so that everything but the SQL itself runs and is tested
 //! natively. Nothing here waits: a message is carried out as a whole.
 
+mod opening;
 mod usage;
 
 use std::sync::Arc;
 
+use self::opening::Opening;
+pub use self::opening::{Intent, Opened};
 use crate::{
     account::{
-        Account, Admit, Broken, Changes, Fingerprint, LogMonth, NewAccount, Refusal, Rejected,
-        Stored, Word,
+        Account, Admit, Broken, Changes, Fingerprint, LogMonth, Refusal, Rejected, Stored, Word,
     },
     call::{CallRow, Settle},
     credits::Credits,
@@ -73,6 +75,12 @@ pub trait Store {
         limit: u64,
     ) -> Result<Vec<CallRow>, Self::Error>;
 
+    /// The intent to open an account here, encoded, where there is one.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn opening(&self) -> Result<Option<Vec<u8>>, Self::Error>;
+
     /// The remembered answer under `id`.
     ///
     /// # Errors
@@ -112,6 +120,8 @@ pub struct Write {
     pub snapshot: Option<Vec<u8>>,
     /// An answer to be remembered.
     pub remember: Option<Remembered>,
+    /// What becomes of the intent to open an account.
+    pub opening: Option<Intent>,
 }
 
 impl Write {
@@ -132,6 +142,7 @@ impl Write {
             && self.profile.is_none()
             && self.snapshot.is_none()
             && self.remember.is_none()
+            && self.opening.is_none()
     }
 }
 
@@ -168,6 +179,8 @@ pub struct Object<S> {
     policy: Arc<Policy>,
     /// `None` until it is woken, and again after a write that failed.
     account: Option<Account>,
+    /// While there is no account: who wants to open one.
+    opening: Option<Opening>,
     /// What keys read about themselves lately. Not stored: it guards the object, not credits.
     reads: std::collections::BTreeMap<KeyNumber, MinuteWindow>,
     reads_counted: u64,
@@ -179,6 +192,17 @@ enum Failure {
     NoAccount,
     /// The storage, or what is in it.
     Storage(String),
+}
+
+impl Failure {
+    fn reply(self) -> Reply {
+        match self {
+            Self::NoAccount => {
+                Reply::Problem(complaint(Code::NotFound, "there is no such account"))
+            }
+            Self::Storage(detail) => Reply::Unavailable { detail },
+        }
+    }
 }
 
 impl From<Broken> for Failure {
@@ -194,6 +218,7 @@ impl<S: Store> Object<S> {
             store,
             policy,
             account: None,
+            opening: None,
             reads: std::collections::BTreeMap::new(),
             reads_counted: 0,
         }
@@ -248,12 +273,7 @@ impl<S: Store> Object<S> {
             Request::Read(read) => self.read(&read, clock),
             Request::Manage(manage) => self.manage(manage, clock),
         };
-        reply.unwrap_or_else(|failure| match failure {
-            Failure::NoAccount => {
-                Reply::Problem(complaint(Code::NotFound, "there is no such account"))
-            }
-            Failure::Storage(detail) => Reply::Unavailable { detail },
-        })
+        reply.unwrap_or_else(Failure::reply)
     }
 
     fn admit(&mut self, admit: Admit, clock: Timestamp) -> Result<Reply, Failure> {
@@ -339,8 +359,12 @@ impl<S: Store> Object<S> {
     }
 
     fn manage(&mut self, manage: Manage, clock: Timestamp) -> Result<Reply, Failure> {
-        if let Command::Open(new) = manage.command {
-            return self.open(new, clock);
+        if let Command::Open(new) = &manage.command {
+            return match self.open(new, clock) {
+                Opened::Answered(reply) => Ok(reply),
+                // Whoever carries it out has to wait, and is not here: see `edge/object.rs`.
+                Opened::Claim(_) => Err(Failure::Storage("the account is being opened".to_owned())),
+            };
         }
         self.wake(clock)?;
         let changes = self.awake()?.tick(clock);
@@ -356,10 +380,13 @@ impl<S: Store> Object<S> {
             return Ok(answer);
         }
         let makes_credits = matches!(manage.command, Command::Grant(_) | Command::Adjust(_));
-        let (done, changes) = match self.carry_out(manage.command, clock)? {
+        let (done, mut changes) = match self.carry_out(manage.command, clock)? {
             Ok(done) => done,
             Err(rejected) => return Ok(Reply::Problem(rejected.complaint())),
         };
+        if let (Some(key), Some(secret)) = (done.created_key, manage.signs_under) {
+            self.awake()?.signed(key, secret, &mut changes);
+        }
         let remember = manage.idempotency.map(|request| Remembered {
             request,
             status: done.status,
@@ -388,7 +415,7 @@ impl<S: Store> Object<S> {
             if remembered.request == request {
                 Reply::Document(document(remembered.status, remembered.json))
             } else {
-                Reply::Problem(mismatch())
+                Reply::Problem(Complaint::mismatch())
             }
         }))
     }
@@ -500,38 +527,6 @@ impl<S: Store> Object<S> {
         })
     }
 
-    /// Opening again with the same `Idempotency-Key` and body gets the same answer, for good: an
-    /// id is never given out again.
-    fn open(&mut self, new: NewAccount, clock: Timestamp) -> Result<Reply, Failure> {
-        match self.wake(clock) {
-            Ok(()) => {
-                let answer = self.answer_again(Some(new.opened_by), clock)?;
-                return Ok(answer.unwrap_or_else(|| {
-                    let detail = format!("the id {} is taken", new.id);
-                    Reply::Problem(complaint(Code::Conflict, &detail))
-                }));
-            }
-            Err(Failure::NoAccount) => {}
-            Err(failure) => return Err(failure),
-        }
-        let request = new.opened_by;
-        match Account::open(Arc::clone(&self.policy), new, clock) {
-            Ok((account, changes)) => {
-                let answer = Remembered {
-                    request,
-                    status: 201,
-                    json: to_json(&account.view()),
-                    until: None,
-                };
-                let opened = document(answer.status, answer.json.clone());
-                self.account = Some(account);
-                self.commit(changes, Some(answer))?;
-                Ok(Reply::Document(opened))
-            }
-            Err(rejected) => Ok(Reply::Problem(rejected.complaint())),
-        }
-    }
-
     fn awake(&mut self) -> Result<&mut Account, Failure> {
         self.account.as_mut().ok_or(Failure::NoAccount)
     }
@@ -541,11 +536,10 @@ impl<S: Store> Object<S> {
         if self.account.is_some() {
             return Ok(());
         }
-        let loaded = self
-            .store
-            .load()
-            .map_err(storage)?
-            .ok_or(Failure::NoAccount)?;
+        let Some(loaded) = self.store.load().map_err(storage)? else {
+            self.opening = self.load_opening()?;
+            return Err(Failure::NoAccount);
+        };
         let keys = loaded
             .keys
             .iter()
@@ -570,11 +564,18 @@ impl<S: Store> Object<S> {
     }
 
     /// Commits what a command changed. If that fails, memory is ahead of storage and is dropped.
-    fn commit(&mut self, changes: Changes, remember: Option<Remembered>) -> Result<(), Failure> {
+    fn commit(
+        &mut self,
+        mut changes: Changes,
+        remember: Option<Remembered>,
+    ) -> Result<(), Failure> {
         if changes.is_empty() && remember.is_none() {
             return Ok(());
         }
         let account = self.account.as_mut().ok_or(Failure::NoAccount)?;
+        if changes.profile || !changes.keys.is_empty() {
+            changes.snapshot |= account.note_listing();
+        }
         let write = Write {
             month: account.log().last().map(|last| last.month),
             profile: changes.profile.then(|| account.profile_bytes()),
@@ -585,6 +586,8 @@ impl<S: Store> Object<S> {
                 .collect(),
             snapshot: changes.snapshot.then(|| account.take_snapshot()),
             remember,
+            // An account that is there is wanted no more.
+            opening: self.opening.take().map(|_| Intent::Forget),
             changes,
         };
         let committed = self.store.commit(&write).map_err(storage);
@@ -602,13 +605,6 @@ fn storage<E: std::fmt::Display>(error: E) -> Failure {
 fn month_of(log: &[LogMonth], call: CallNumber) -> Option<MonthNumber> {
     let after = log.partition_point(|month| month.first <= call);
     Some(log.get(after.checked_sub(1)?)?.month)
-}
-
-fn mismatch() -> Complaint {
-    complaint(
-        Code::IdempotencyMismatch,
-        "this Idempotency-Key was used for another request; a new request needs a new key",
-    )
 }
 
 fn document(status: u16, json: String) -> Document {

@@ -131,7 +131,7 @@ impl<'a> Parameters<'a> {
     }
 
     /// The value of a parameter, as `read` reads it.
-    fn read_as<T>(
+    pub(crate) fn read_as<T>(
         &self,
         name: &str,
         expected: &str,
@@ -149,7 +149,8 @@ impl<'a> Parameters<'a> {
         })
     }
 
-    fn whole(&self, name: &str, least: u32, most: u32) -> Result<Option<u32>, Problem> {
+    /// The value of a parameter that is a number, written in digits alone.
+    pub(crate) fn whole(&self, name: &str, least: u32, most: u32) -> Result<Option<u32>, Problem> {
         let Some((_, text)) = self.0.iter().find(|(other, _)| *other == name) else {
             return Ok(None);
         };

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Account, Status, SubscriptionStatus};
+use super::Account;
 use crate::{
     call::{CallRow, CallState},
     credits::Credits,
-    id::{AccountId, CallId, CallNumber, ExternalId, KeyId, KeyNumber},
+    id::{AccountId, CallId, CallNumber, KeyId, KeyNumber},
     ledger::{Lot, LotNumber},
     policy::{Renews, Source},
     price::Mark,
@@ -17,29 +17,6 @@ use crate::{
 
 /// The pool that a route pays from unless it says otherwise.
 const DEFAULT_POOL: &str = "credits";
-
-/// An account as the admin API tells it.
-#[derive(Debug, Serialize)]
-pub struct AccountView<'a> {
-    id: &'a AccountId,
-    external_id: Option<&'a ExternalId>,
-    name: Option<&'a str>,
-    email: Option<&'a str>,
-    plan: &'a str,
-    status: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
-    subscription: SubscriptionView,
-    created_at: Timestamp,
-}
-
-#[derive(Debug, Serialize)]
-struct SubscriptionView {
-    status: &'static str,
-    billing_day: u8,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ends_at: Option<Timestamp>,
-}
 
 /// A key as the admin API tells it.
 #[derive(Debug, Serialize)]
@@ -201,33 +178,6 @@ pub struct UsageView {
 }
 
 impl Account {
-    /// The account as the admin API tells it.
-    #[must_use]
-    pub fn view(&self) -> AccountView<'_> {
-        let profile = &self.profile;
-        let (status, reason) = self.status_view();
-        let (subscription, ends_at) = match profile.subscription.status {
-            SubscriptionStatus::Active => ("active", None),
-            SubscriptionStatus::Cancelled(ends_at) => ("cancelled", Some(ends_at)),
-            SubscriptionStatus::Lapsed => ("lapsed", None),
-        };
-        AccountView {
-            id: &profile.id,
-            external_id: profile.external_id.as_ref(),
-            name: profile.name.as_deref(),
-            email: profile.email.as_deref(),
-            plan: &profile.plan.name,
-            status,
-            reason,
-            subscription: SubscriptionView {
-                status: subscription,
-                billing_day: profile.subscription.billing_day,
-                ends_at,
-            },
-            created_at: profile.created_at,
-        }
-    }
-
     /// A key as the admin API tells it.
     #[must_use]
     pub fn key_view(&self, number: KeyNumber) -> Option<KeyView<'_>> {
@@ -313,7 +263,6 @@ impl Account {
     /// What customers read about themselves.
     #[must_use]
     pub fn me_view(&self) -> MeView<'_> {
-        let (status, reason) = self.status_view();
         let limits = &self.profile.plan.limits;
         MeView {
             tier: &self.profile.plan.name,
@@ -337,8 +286,8 @@ impl Account {
                     (pool, view)
                 })
                 .collect(),
-            status,
-            reason,
+            status: self.profile.status.name(),
+            reason: self.profile.status.reason(),
         }
     }
 
@@ -384,13 +333,6 @@ impl Account {
             response_time_ms: outcome
                 .and_then(|outcome| outcome.status.map(|_| outcome.response_time_ms)),
             mark: outcome.and_then(|outcome| outcome.mark).map(Mark::as_str),
-        }
-    }
-
-    fn status_view(&self) -> (&'static str, Option<&str>) {
-        match &self.profile.status {
-            Status::Active => ("active", None),
-            Status::Suspended { reason } => ("suspended", reason.as_deref()),
         }
     }
 

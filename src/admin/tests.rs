@@ -138,6 +138,7 @@ fn every_endpoint_answers_to_its_method() {
             manage: Box::new(Manage {
                 command,
                 idempotency: None,
+                signs_under: None,
             }),
             region: None,
         };

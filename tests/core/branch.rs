@@ -9,9 +9,10 @@ use tollgate::{
         StatusChange, Word,
     },
     call::{CallRow, Settle},
+    directory,
     id::{AccountId, CallNumber, KeyNumber},
     key::SecretDigest,
-    object::Object,
+    object::{Object, Opened},
     policy::{Policy, Source},
     price::{Quantity, Reported, Terms},
     protocol::{Command, Manage, Page, Read, Reply, Request, decode, encode},
@@ -89,6 +90,7 @@ impl Branch {
         self.send(Request::Manage(Manage {
             command,
             idempotency,
+            signs_under: None,
         }))
     }
 
@@ -108,7 +110,21 @@ impl Branch {
             subscription,
             opened_by: fingerprint(0, 0),
         };
-        self.manage(Command::Open(new), None)
+        self.open_account(&new)
+    }
+
+    /// Opens an account where the directory grants what is asked for.
+    pub fn open_account(&mut self, new: &NewAccount) -> Reply {
+        let mut opened = self.object.open(new, self.clock);
+        loop {
+            opened = match opened {
+                Opened::Answered(reply) => return reply,
+                Opened::Claim(claim) => {
+                    let known = directory::Reply::Known(claim.version().expect("a claim"));
+                    self.object.claimed(new, &known, self.clock)
+                }
+            };
+        }
     }
 
     pub fn create_key(&mut self) -> Reply {

@@ -6,7 +6,7 @@ use tollgate::{
     call::{CallRow, CallState, Hold},
     id::{CallNumber, KeyNumber},
     ledger::{Entry, EntryKind, LotNumber, split},
-    object::{Loaded, Remembered, Store, Write},
+    object::{Intent, Loaded, Remembered, Store, Write},
     time::MonthNumber,
 };
 
@@ -19,6 +19,7 @@ pub struct MemoryStore {
     months: BTreeMap<MonthNumber, BTreeMap<u64, CallRow>>,
     entries: Vec<Entry>,
     remembered: BTreeMap<u64, Remembered>,
+    opening: Option<Vec<u8>>,
     /// What calls took from lots when they first ended: entries tell every change since.
     pub first_charges: BTreeMap<LotNumber, i64>,
     /// Rows that SQLite would have counted as written.
@@ -60,6 +61,7 @@ impl MemoryStore {
             && self.months == other.months
             && self.entries == other.entries
             && self.remembered == other.remembered
+            && self.opening == other.opening
     }
 
     fn wrote(&mut self, rows: usize) {
@@ -145,6 +147,11 @@ impl Store for MemoryStore {
         Ok(rows)
     }
 
+    fn opening(&self) -> Result<Option<Vec<u8>>, DiskFull> {
+        self.read(1);
+        Ok(self.opening.clone())
+    }
+
     fn remembered(&self, id: u64) -> Result<Option<Remembered>, DiskFull> {
         self.read(1);
         Ok(self.remembered.get(&id).cloned())
@@ -217,6 +224,13 @@ impl Store for MemoryStore {
         if let Some(snapshot) = &write.snapshot {
             self.snapshot.clone_from(snapshot);
             self.snapshots_written += 1;
+            self.wrote(1);
+        }
+        if let Some(opening) = &write.opening {
+            self.opening = match opening {
+                Intent::Keep(bytes) => Some(bytes.clone()),
+                Intent::Forget => None,
+            };
             self.wrote(1);
         }
         if let Some(remembered) = &write.remember {
