@@ -395,6 +395,18 @@ impl Account {
         changes
     }
 
+    /// The month of the log that has the last call with a number below `before`.
+    #[must_use]
+    pub fn month_below(&self, before: u64) -> Option<MonthNumber> {
+        self.month_of(CallNumber::new(before.checked_sub(1)?)?)
+    }
+
+    /// Lots, what calls hold of them, and what of them is gone.
+    #[must_use]
+    pub const fn ledger(&self) -> &Ledger {
+        &self.state.ledger
+    }
+
     /// The month of the log that `call` is in, if it is still kept.
     #[must_use]
     pub fn month_of(&self, call: CallNumber) -> Option<MonthNumber> {

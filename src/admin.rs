@@ -11,12 +11,16 @@ mod shown;
 
 use sha2::{Digest, Sha256};
 
-pub use self::shown::{plans, with_key};
+pub use self::{
+    search::accounts,
+    shown::{plans, with_key},
+};
 use crate::{
     account::{Fingerprint, NewKey, Word},
     directory::Search,
     id::{AccountId, CallId, KeyId, KeyNumber},
     key::bearer,
+    ledger_page::ledger_query,
     problem::{Code, Problem},
     protocol::{Command, Manage},
     secrets::Secrets,
@@ -31,11 +35,11 @@ const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 const IDEMPOTENCY_KEY_MAX: usize = 255;
 
 /// Every endpoint. `{id}`, `{key}` and `{call}` stand for one segment each; HEAD is answered as GET.
-const ENDPOINTS: [(&str, &str, Access, Action); 16] = [
+const ENDPOINTS: [(&str, &str, Access, Action); 17] = [
     ("GET", "/healthz", Access::Anyone, Action::Healthz),
     ("GET", "/plans", Access::Read, Action::Plans),
-    ("POST", "/accounts", Access::Write, Action::Open),
     ("GET", "/accounts", Access::Read, Action::List),
+    ("POST", "/accounts", Access::Write, Action::Open),
     ("GET", "/accounts/{id}", Access::Read, Action::Show),
     ("PATCH", "/accounts/{id}", Access::Write, Action::Patch),
     ("GET", "/accounts/{id}/keys", Access::Read, Action::ListKeys),
@@ -64,6 +68,7 @@ const ENDPOINTS: [(&str, &str, Access, Action); 16] = [
         Action::Balance,
     ),
     ("GET", "/accounts/{id}/usage", Access::Read, Action::Usage),
+    ("GET", "/accounts/{id}/ledger", Access::Read, Action::Ledger),
     (
         "POST",
         "/accounts/{id}/adjustments",
@@ -172,6 +177,7 @@ enum Action {
     Grant,
     Balance,
     Usage,
+    Ledger,
     Adjust,
     ShowCall,
     Settle,
@@ -299,6 +305,7 @@ impl<'a> Endpoint<'a> {
             | Action::RevokeKey
             | Action::Balance
             | Action::Usage
+            | Action::Ledger
             | Action::ShowCall => false,
         }
     }
@@ -309,9 +316,12 @@ impl<'a> Endpoint<'a> {
     ///
     /// 413, 400 with the field, parameter or header that is wrong, and 404 for a key of another
     /// account.
-    pub fn read(&self, sent: &Sent<'_>) -> Result<AdminRequest, Problem> {
+    pub fn read(&self, sent: &Sent<'_>, secrets: &Secrets) -> Result<AdminRequest, Problem> {
         // Whoever watches may put something into the query to get past caches.
-        if !matches!(self.action, Action::Healthz | Action::Usage | Action::List) {
+        if !matches!(
+            self.action,
+            Action::Healthz | Action::Usage | Action::Ledger | Action::List
+        ) {
             no_parameters(sent.query)?;
         }
         if self.takes_body() {
@@ -320,7 +330,7 @@ impl<'a> Endpoint<'a> {
         match self.action {
             Action::Healthz => Ok(AdminRequest::Healthz),
             Action::Plans => Ok(AdminRequest::Plans),
-            Action::List => search::search(sent.query).map(AdminRequest::List),
+            Action::List => search::search(sent.query, &secrets.key_secret).map(AdminRequest::List),
             Action::Open => {
                 let (new, region) = commands::open(sent.body, self.required_idempotency(sent)?)?;
                 Ok(AdminRequest::Manage {
@@ -360,6 +370,10 @@ impl<'a> Endpoint<'a> {
             Action::Release => self.end_call(commands::release(sent.body)?, sent),
             Action::Balance => self.manage(Command::Balance, None),
             Action::Usage => self.manage(Command::Usage(usage_query(sent.query)?), None),
+            Action::Ledger => {
+                let query = ledger_query(sent.query, &secrets.key_secret, &self.account()?)?;
+                self.manage(Command::Ledger(query), None)
+            }
         }
     }
 

@@ -8,7 +8,6 @@
 //! Storage comes in as [`Store`]: records by number, and one index of their names (`names.rs`).
 //! No request reads more than 5,000 rows, however many accounts there are.
 
-mod cursor;
 mod names;
 mod page;
 mod protocol;
@@ -18,10 +17,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use minicbor::{Decode, Encode};
 
 pub use self::{
-    cursor::Position,
     names::{Kind, Name, query_text},
     page::{EXAMINED_MAX, LIMIT_MAX},
-    protocol::{Answer, Filter, PlanInForce, Reply, Report, Request, Search, Taken},
+    protocol::{
+        Answer, Filter, Page, PlanInForce, Position, Reply, Report, Request, Search, Taken,
+    },
 };
 use crate::{
     account::{Fingerprint, Listed},

@@ -23,6 +23,7 @@ pub mod admin;
 pub mod call;
 pub mod caseless;
 pub mod credits;
+pub mod cursor;
 pub mod directory;
 #[cfg(target_arch = "wasm32")]
 pub mod edge;
@@ -30,6 +31,7 @@ pub mod headers;
 pub mod id;
 pub mod key;
 pub mod ledger;
+pub mod ledger_page;
 pub mod limits;
 pub mod object;
 pub mod path;

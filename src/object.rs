@@ -4,6 +4,7 @@
 //! Storage comes in as [`Store`], so that everything but the SQL itself runs and is tested
 //! natively. Nothing here waits: a message is carried out as a whole.
 
+mod ledger;
 mod opening;
 mod usage;
 
@@ -18,6 +19,8 @@ use crate::{
     call::{CallRow, Settle},
     credits::Credits,
     id::{CallNumber, KeyNumber},
+    ledger::Entry,
+    ledger_page::LedgerPage,
     limits::MinuteWindow,
     policy::Policy,
     problem::{Code, ViolatedPolicy, Violation},
@@ -27,6 +30,8 @@ use crate::{
 
 /// How long the answer to an operator's request is remembered, unless it made credits.
 pub const REMEMBERED: Span = Span::from_days(1);
+/// The most rows that one request reads.
+const ROWS_MAX: u64 = 5_000;
 /// How often one key may read about itself in any 60 seconds.
 const READS_PER_MINUTE: u32 = 60;
 
@@ -80,6 +85,12 @@ pub trait Store {
     /// # Errors
     /// Storage that cannot be read.
     fn opening(&self) -> Result<Option<Vec<u8>>, Self::Error>;
+
+    /// Entries with a number below `before`, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn entries_before(&self, before: u64, limit: u64) -> Result<Vec<Entry>, Self::Error>;
 
     /// The remembered answer under `id`.
     ///
@@ -338,6 +349,13 @@ impl<S: Store> Object<S> {
             Page::Me => to_json(&self.awake()?.me_view()),
             Page::Credits => to_json(&self.awake()?.credits_view()),
             Page::Quote => String::new(),
+            Page::Ledger(query) => {
+                let page = self.ledger(query.clone())?;
+                return Ok(Reply::Ledger(LedgerPage {
+                    standing: Some(standing),
+                    ..page
+                }));
+            }
             Page::Usage(query) => to_json(&self.usage(query)?),
         };
         Ok(Reply::Document(Document {
@@ -369,6 +387,9 @@ impl<S: Store> Object<S> {
         self.wake(clock)?;
         let changes = self.awake()?.tick(clock);
         self.commit(changes, None)?;
+        if let Command::Ledger(query) = manage.command {
+            return self.ledger(query).map(Reply::Ledger);
+        }
         if let Some(mut answer) = self.answer_again(manage.idempotency, clock)? {
             // The gateway asks once more where the first answer was lost on its way: then it still
             // has the secret, which nobody else will ever have.
@@ -483,6 +504,7 @@ impl<S: Store> Object<S> {
             Command::Show
             | Command::Open(_)
             | Command::Usage(_)
+            | Command::Ledger(_)
             | Command::ShowCall(_)
             | Command::EndCall { .. } => {
                 Ok((document(200, to_json(&account.view())), Changes::default()))

@@ -15,6 +15,7 @@ use crate::{
     headers::Standing,
     id::{CallNumber, KeyNumber},
     key::{SecretDigest, SecretId},
+    ledger_page::{LedgerPage, LedgerQuery},
     problem::{Code, Problem},
     time::Timestamp,
 };
@@ -69,6 +70,9 @@ pub enum Page {
     /// `GET /get-credits`.
     #[n(2)]
     Credits,
+    /// `GET /ledger`.
+    #[n(4)]
+    Ledger(#[n(0)] LedgerQuery),
     /// `GET /quote`: the Worker has what is told; whether the key may ask is the object's to say.
     #[n(3)]
     Quote,
@@ -178,6 +182,9 @@ pub enum Command {
         #[n(1)]
         word: Word,
     },
+    /// `GET /accounts/{id}/ledger`.
+    #[n(30)]
+    Ledger(#[n(0)] LedgerQuery),
 }
 
 /// What the object answers, and what it cost.
@@ -220,6 +227,9 @@ pub enum Reply {
         #[n(0)]
         detail: String,
     },
+    /// A page of the ledger, for the Worker to write down.
+    #[n(7)]
+    Ledger(#[n(0)] LedgerPage),
 }
 
 /// A JSON document.

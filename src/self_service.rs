@@ -1,10 +1,12 @@
 //! Self-service pages: from the query string to the page that is asked for.
 
 use crate::{
-    id::CallNumber,
+    id::{AccountId, CallNumber},
+    ledger_page::ledger_query,
     policy::router,
     problem::{Code, Problem},
     protocol::{Page, UsageFilter, UsageQuery},
+    secrets::Rolling,
     time::Timestamp,
     url::decode_form,
 };
@@ -17,22 +19,26 @@ const LIMIT_MAX: u32 = 500;
 /// `offset + limit` at most: what one request may make the object read.
 const REACH_MAX: u32 = 4_000;
 
-/// Reads what `GET` of a page asks for; `query` is the query string without `?`.
+/// Reads what `GET` of a page of `account` asks for; `query` is the query string without `?`.
 ///
 /// # Errors
 ///
 /// 400 with the name of a parameter that is unknown, repeated or out of range; 404 for a page
 /// that this release does not have.
-pub fn read(page: router::Page, query: Option<&str>) -> Result<Page, Problem> {
+pub fn read(
+    page: router::Page,
+    query: Option<&str>,
+    account: &AccountId,
+    key_secret: &Rolling,
+) -> Result<Page, Problem> {
     match page {
         router::Page::Me => no_parameters(query).map(|()| Page::Me),
         router::Page::Usage => usage_query(query).map(Page::Usage),
         router::Page::GetCredits => no_parameters(query).map(|()| Page::Credits),
         // Its parameters are read where it is told: see `quote_page.rs`.
         router::Page::Quote => Ok(Page::Quote),
-        router::Page::UsageSummary | router::Page::Ledger => {
-            Err(Problem::new(Code::NotFound, "there is no such page"))
-        }
+        router::Page::Ledger => ledger_query(query, key_secret, account).map(Page::Ledger),
+        router::Page::UsageSummary => Err(Problem::new(Code::NotFound, "there is no such page")),
     }
 }
 
@@ -176,9 +182,17 @@ impl<'a> Parameters<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secrets::Secrets;
+
+    fn asked_for(page: router::Page, query: Option<&str>) -> Result<Page, Problem> {
+        let lookup = |name: &str| (!name.ends_with("_PREVIOUS")).then(|| format!("{name:-<40}"));
+        let secrets = Secrets::read(lookup, false).unwrap();
+        let account = AccountId::parse("acme").unwrap();
+        read(page, query, &account, &secrets.key_secret)
+    }
 
     fn usage(query: &str) -> Result<Page, Problem> {
-        read(router::Page::Usage, Some(query))
+        asked_for(router::Page::Usage, Some(query))
     }
 
     const fn asked(limit: u32, offset: u32) -> Page {
@@ -307,10 +321,10 @@ mod tests {
             (router::Page::Me, Page::Me),
             (router::Page::GetCredits, Page::Credits),
         ] {
-            assert_eq!(read(page, None), Ok(expected.clone()));
-            assert_eq!(read(page, Some("")), Ok(expected));
+            assert_eq!(asked_for(page, None), Ok(expected.clone()));
+            assert_eq!(asked_for(page, Some("")), Ok(expected));
             assert_eq!(
-                read(page, Some("limit=5")),
+                asked_for(page, Some("limit=5")),
                 Err(Problem::bad_field(
                     "limit",
                     "limit: unknown parameter, expected none"

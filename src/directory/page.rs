@@ -4,11 +4,9 @@
 //! page costs what it shows, also among many accounts; only a rare pair of common filters has to
 //! look further, and stops at the bound with what it has.
 
-use serde::Serialize;
-
 use super::{
-    Directory, Failure, Filter, Found, Kind, NameRange, Position, Record, Search, Standing, Store,
-    failed, names, read,
+    Directory, Failure, Filter, Found, Kind, NameRange, Page, Position, Record, Search, Standing,
+    Store, failed, names, read,
 };
 use crate::account::Listed;
 
@@ -20,30 +18,20 @@ pub const EXAMINED_MAX: u32 = 2_400;
 /// What is read at once where most of it may not be shown.
 const CHUNK: u32 = 200;
 
-#[derive(Serialize)]
-struct PageView<'a> {
-    data: &'a [Listed],
-    next: Option<String>,
-}
-
 impl<S: Store> Directory<S> {
-    /// A page, as JSON.
-    pub(super) fn list(&self, search: &Search) -> Result<String, Failure> {
-        let mut page = Page {
+    pub(super) fn list(&self, search: &Search) -> Result<Page, Failure> {
+        let mut walk = Walk {
             search,
             way: Way::of(search),
-            data: Vec::new(),
+            accounts: Vec::new(),
             position: search.after.clone().unwrap_or_default(),
             examined: 0,
         };
-        let more = page.fill(&self.store)?;
-        let next = more.then(|| page.position.cursor(&search.filter));
-        let view = PageView {
-            data: &page.data,
-            next,
-        };
-        // Texts and numbers alone: writing them cannot fail.
-        Ok(serde_json::to_string(&view).unwrap_or_default())
+        let more = walk.fill(&self.store)?;
+        Ok(Page {
+            accounts: walk.accounts,
+            next: more.then_some(walk.position),
+        })
     }
 }
 
@@ -137,16 +125,17 @@ impl Way {
     }
 }
 
-struct Page<'a> {
+/// A page in the making.
+struct Walk<'a> {
     search: &'a Search,
     way: Way,
-    data: Vec<Listed>,
+    accounts: Vec<Listed>,
     /// The last account looked at.
     position: Position,
     examined: u32,
 }
 
-impl Page<'_> {
+impl Walk<'_> {
     /// Looks for accounts until the page is full, there are no more or the bound is met; whether
     /// there may be more.
     fn fill<S: Store>(&mut self, store: &S) -> Result<bool, Failure> {
@@ -159,10 +148,10 @@ impl Page<'_> {
             for found in found {
                 let record = read(&found)?;
                 if let Some(account) = self.shown(record, &found.text) {
-                    if self.data.len() >= usize::try_from(self.search.limit).unwrap_or(0) {
+                    if self.accounts.len() >= usize::try_from(self.search.limit).unwrap_or(0) {
                         return Ok(true);
                     }
-                    self.data.push(account);
+                    self.accounts.push(account);
                 }
                 self.position = Position {
                     text: found.text,

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 
 use minicbor::{Decode, Encode};
 
-use super::Position;
 use crate::{
     account::{Fingerprint, Listed},
     id::{AccountId, ExternalId},
@@ -108,6 +107,30 @@ pub struct Filter {
     pub previous_keys: bool,
 }
 
+/// Where a page ended: the last account looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[cbor(array)]
+pub struct Position {
+    /// The name that it was found by; empty where accounts are not found by name.
+    #[n(0)]
+    pub text: String,
+    /// Its number.
+    #[n(1)]
+    pub number: u64,
+}
+
+/// A page of accounts.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Page {
+    /// The accounts.
+    #[n(0)]
+    pub accounts: Vec<Listed>,
+    /// Where it ended, if there may be more.
+    #[n(1)]
+    pub next: Option<Position>,
+}
+
 /// The directory's reply, and what it cost.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
@@ -136,9 +159,9 @@ pub enum Reply {
         #[n(1)]
         taken: Taken,
     },
-    /// A page of accounts, as JSON.
+    /// A page of accounts.
     #[n(2)]
-    Page(#[n(0)] String),
+    Page(#[n(0)] Page),
     /// The plans that were ever in force, by name.
     #[n(3)]
     Plans(#[n(0)] Vec<PlanInForce>),

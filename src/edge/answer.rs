@@ -70,6 +70,23 @@ pub fn document(
     respond(status, &headers, Some(json.as_bytes()))
 }
 
+/// CSV, and where there is more of it, a link to that.
+pub fn csv(
+    visit: &Visit,
+    csv: &str,
+    link: Option<&str>,
+    about: &About<'_>,
+) -> Result<web_sys::Response, JsValue> {
+    let headers = own_headers(visit, about)?;
+    headers.set("Cache-Control", "no-store")?;
+    headers.set("Content-Type", "text/csv; charset=utf-8; header=present")?;
+    headers.set("Vary", "Accept")?;
+    if let Some(link) = link {
+        headers.set("Link", link)?;
+    }
+    respond(200, &headers, Some(csv.as_bytes()))
+}
+
 /// The answer to a preflight: whoever asks may send `methods`, and read the answer if `origin`.
 pub fn preflight(
     visit: &Visit,

@@ -14,7 +14,7 @@ use crate::{
     key::SecretDigest,
     path::CanonicalPath,
     problem::{Code, Problem},
-    protocol::{Command, Document, Manage, Reply, Request},
+    protocol::{Command, Manage, Reply, Request},
 };
 
 const HEALTHY: &str = r#"{"status":"ok"}"#;
@@ -44,12 +44,13 @@ impl Gateway {
             visit.header("Idempotency-Key"),
             visit.header("Content-Type"),
         );
-        let request = endpoint.read(&Sent {
+        let sent = Sent {
             query: visit.url().query,
             idempotency_key: idempotency_key.as_deref(),
             content_type: content_type.as_deref(),
             body: &body,
-        })?;
+        };
+        let request = endpoint.read(&sent, &self.deployment.secrets)?;
         match request {
             AdminRequest::Healthz => self.tell(visit, 200, HEALTHY),
             AdminRequest::Plans => {
@@ -59,10 +60,11 @@ impl Gateway {
                 account,
                 manage,
                 region,
-            } => {
-                let document = self.manage(&account, *manage, region, line).await?;
-                self.tell(visit, document.status, &document.json)
-            }
+            } => match self.manage(&account, *manage, region, line).await? {
+                Reply::Document(document) => self.tell(visit, document.status, &document.json),
+                Reply::Ledger(page) => Ok(self.show_ledger(visit, &account, &page)?),
+                other => Err(unexpected(&other).into()),
+            },
             AdminRequest::CreateKey {
                 account,
                 new,
@@ -73,17 +75,14 @@ impl Gateway {
                     new,
                     digest: SecretDigest::of(&secret),
                 };
-                let document = self
-                    .manage(
-                        &account,
-                        Manage {
-                            command,
-                            idempotency,
-                        },
-                        None,
-                        line,
-                    )
-                    .await?;
+                let manage = Manage {
+                    command,
+                    idempotency,
+                };
+                let document = match self.manage(&account, manage, None, line).await? {
+                    Reply::Document(document) => document,
+                    other => return Err(unexpected(&other).into()),
+                };
                 // The secret is known here alone, and only to the request that made it.
                 let prefix = self.deployment.policy.gateway.key_prefix();
                 let issued = document.created_key.map(|number| {
@@ -107,7 +106,7 @@ impl Gateway {
         manage: Manage,
         region: Option<&str>,
         line: &mut Line,
-    ) -> Result<Document, Interruption> {
+    ) -> Result<Reply, Interruption> {
         line.account = Some(account.to_string());
         let opens = matches!(manage.command, Command::Open(_));
         // Only what is safe to repeat is asked again by itself: everything but what has no key to
@@ -128,9 +127,8 @@ impl Gateway {
         })?;
         line.rows = line.rows.saturating_add(answer.rows_written);
         match answer.reply {
-            Reply::Document(document) => Ok(document),
             Reply::Problem(complaint) => Err(Problem::from(complaint).into()),
-            other => Err(unexpected(&other).into()),
+            reply => Ok(reply),
         }
     }
 

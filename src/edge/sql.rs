@@ -14,7 +14,7 @@ use crate::{
     call::{Call, CallRow, CallState, Hold, Outcome},
     credits::Credits,
     id::{CallNumber, KeyNumber},
-    ledger::Entry,
+    ledger::{Entry, EntryKind, LotNumber},
     object::{Loaded, Remembered, Store, Write},
     price::Mark,
     time::{MonthNumber, Timestamp},
@@ -41,6 +41,9 @@ const SNAPSHOT_ROW: u32 = 3;
 /// The columns of a call, in the order in which [`read_call`] reads them.
 const CALL_COLUMNS: &str = "number, at, key, method, endpoint, hold, state, status, charged, response_time_ms, \
     ended_at, mark, nth_end, first_charged";
+/// The columns of an entry, in the order in which [`read_entry`] reads them.
+const ENTRY_COLUMNS: &str =
+    "number, at, kind, pool, lot, credits, balance, calls_before, call, reference";
 
 #[wasm_bindgen]
 extern "C" {
@@ -202,6 +205,13 @@ impl SqlStore {
         self.rows(query, bindings)?
             .iter()
             .map(|row| read_call(&row.unchecked_into()))
+            .collect()
+    }
+
+    fn entries(&self, query: &str, bindings: &[JsValue]) -> Result<Vec<Entry>, StorageError> {
+        self.rows(query, bindings)?
+            .iter()
+            .map(|row| read_entry(&row.unchecked_into()))
             .collect()
     }
 
@@ -456,6 +466,13 @@ impl Store for SqlStore {
         self.calls(&query, &[to_number(before).into(), to_number(limit).into()])
     }
 
+    fn entries_before(&self, before: u64, limit: u64) -> Result<Vec<Entry>, StorageError> {
+        let query = format!(
+            "SELECT {ENTRY_COLUMNS} FROM entries WHERE number < ? ORDER BY number DESC LIMIT ?"
+        );
+        self.entries(&query, &[to_number(before).into(), to_number(limit).into()])
+    }
+
     fn remembered(&self, id: u64) -> Result<Option<Remembered>, StorageError> {
         let query = "SELECT key, request, status, json, until FROM answers WHERE id = ?";
         let Some(row) = self.rows(query, &[to_number(id).into()])?.iter().next() else {
@@ -537,6 +554,28 @@ fn read_call(row: &Array) -> Result<CallRow, StorageError> {
         first_charged: unsigned(13).and_then(Credits::new),
     });
     Ok(CallRow { call, outcome })
+}
+
+fn read_entry(row: &Array) -> Result<Entry, StorageError> {
+    let unreadable = || StorageError::unreadable("entry");
+    let signed = |index| integer(&row.get(index)).ok_or_else(unreadable);
+    let unsigned = |index| u64::try_from(signed(index)?).map_err(|_| unreadable());
+    let small = |index| u32::try_from(signed(index)?).map_err(|_| unreadable());
+    Ok(Entry {
+        number: unsigned(0)?,
+        at: Timestamp::from_millis(signed(1)?),
+        kind: u8::try_from(small(2)?)
+            .ok()
+            .and_then(EntryKind::from_number)
+            .ok_or_else(unreadable)?,
+        pool: row.get(3).as_string().unwrap_or_default(),
+        lot: LotNumber::new(small(4)?),
+        credits: signed(5)?,
+        balance: signed(6)?,
+        calls_before: unsigned(7)?,
+        call: unsigned(8).ok().and_then(CallNumber::new),
+        reference: row.get(9).as_string(),
+    })
 }
 
 fn integer(value: &JsValue) -> Option<i64> {

@@ -1,6 +1,6 @@
 //! `/usage`: a page of the call log, read within a bound however long the log is.
 
-use super::{Failure, Object, Store, storage};
+use super::{Failure, Object, ROWS_MAX, Store, storage};
 use crate::{
     account::{Account, LogMonth, UsageLine, UsageView},
     call::{CallRow, CallState},
@@ -8,8 +8,6 @@ use crate::{
     protocol::{UsageFilter, UsageQuery},
 };
 
-/// The most rows that one request reads.
-const ROWS_MAX: u64 = 5_000;
 /// How many rows are read at a time where a filter looks for matches.
 const ROWS_AT_A_TIME: u64 = 500;
 

@@ -8,6 +8,7 @@ use tollgate::{
     account::Account,
     call::{CallRow, CallState},
     ledger::{EntryKind, LotNumber, Part},
+    ledger_page::LedgerLine,
 };
 
 use crate::memory_store::MemoryStore;
@@ -113,6 +114,28 @@ pub fn audit_calls(store: &MemoryStore) -> Result<(), String> {
         };
         if is_free && charged > 0 {
             return Err(format!("call {number} was charged: {outcome:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// The ledger's lines add up, line by line, from nothing to the balance.
+pub fn audit_ledger(lines: &[LedgerLine], account: &Account) -> Result<(), String> {
+    let mut balances: BTreeMap<&str, i64> = BTreeMap::new();
+    for line in lines.iter().rev() {
+        let balance = balances.entry(&line.pool).or_default();
+        *balance += line.credits;
+        if *balance != line.balance {
+            return Err(format!("the ledger comes to {balance} at {line:?}"));
+        }
+    }
+    for (pool, book) in &account.ledger().books {
+        let told = balances.get(pool.as_str()).copied().unwrap_or_default();
+        if told != book.balance() {
+            return Err(format!(
+                "{pool}: the ledger comes to {told}, the balance is {}",
+                book.balance()
+            ));
         }
     }
     Ok(())

@@ -12,6 +12,7 @@ use tollgate::{
     directory,
     id::{AccountId, CallNumber, KeyNumber},
     key::SecretDigest,
+    ledger_page::{LedgerCursor, LedgerLine, LedgerPage, LedgerQuery},
     object::{Object, Opened},
     policy::{Policy, Source},
     price::{Quantity, Reported, Terms},
@@ -20,7 +21,7 @@ use tollgate::{
 };
 
 use crate::{
-    auditor::{audit, audit_calls},
+    auditor::{audit, audit_calls, audit_ledger},
     memory_store::MemoryStore,
     sold,
 };
@@ -247,6 +248,29 @@ impl Branch {
         self.send(Request::Read(read))
     }
 
+    /// The whole ledger, newest first, read in pages of `limit` lines.
+    pub fn ledger(&mut self, limit: u32) -> Vec<LedgerLine> {
+        let mut lines = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self.ledger_page(limit, after);
+            assert!(page.lines.len() <= limit as usize);
+            lines.extend(page.lines);
+            after = page.next;
+            if after.is_none() {
+                return lines;
+            }
+        }
+    }
+
+    pub fn ledger_page(&mut self, limit: u32, after: Option<LedgerCursor>) -> LedgerPage {
+        let query = LedgerQuery { limit, after };
+        let Reply::Ledger(page) = self.manage(Command::Ledger(query), None) else {
+            panic!("no ledger");
+        };
+        page
+    }
+
     pub fn row(&self, call: u64) -> &CallRow {
         self.store()
             .calls()
@@ -287,6 +311,9 @@ impl Branch {
         };
         audit(self.store(), account)?;
         audit_calls(self.store())?;
+        let lines = self.ledger(3);
+        let account = self.object.account().ok_or("no account")?;
+        audit_ledger(&lines, account)?;
         self.check_waking()
     }
 

@@ -15,6 +15,7 @@ mod auditor;
 mod branch;
 mod calls;
 mod jobs;
+mod ledger;
 mod memory_store;
 mod properties;
 mod renewals;

@@ -124,6 +124,19 @@ impl Store for MemoryStore {
         Ok(rows)
     }
 
+    fn entries_before(&self, before: u64, limit: u64) -> Result<Vec<Entry>, DiskFull> {
+        let entries: Vec<Entry> = self
+            .entries
+            .iter()
+            .rev()
+            .filter(|entry| entry.number < before)
+            .take(limit as usize)
+            .cloned()
+            .collect();
+        self.read(entries.len());
+        Ok(entries)
+    }
+
     fn newest_calls(
         &self,
         month: MonthNumber,

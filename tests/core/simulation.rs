@@ -25,7 +25,7 @@ use tollgate::{
 };
 
 use crate::{
-    auditor::{audit, audit_calls},
+    auditor::{audit, audit_calls, audit_ledger},
     branch::{Branch, digest_of, fingerprint},
     sold,
     statement::moment,
@@ -945,6 +945,9 @@ impl World {
         let account = self.branch.object.account().ok_or("no account")?;
         audit(self.branch.store(), account)?;
         audit_calls(self.branch.store())?;
+        let lines = self.branch.ledger(500);
+        let account = self.branch.object.account().ok_or("no account")?;
+        audit_ledger(&lines, account)?;
         self.inspect_grants()?;
         self.branch.check_waking()
     }

@@ -6,7 +6,6 @@
 use tollgate::{
     account::{Adjustment, Fingerprint, Refusal, Status, StatusChange, Told, Word},
     call::CallState,
-    ledger::EntryKind,
     policy::Source,
     price::{ChargeOn, Job, Meter, OnUnknown, Quantity, Terms},
     problem::ViolatedPolicy,
@@ -200,15 +199,7 @@ impl Teller {
                 let told = store.entries()[self.entries_told..]
                     .iter()
                     .map(|entry| {
-                        let kind = match entry.kind {
-                            EntryKind::Granted => "granted",
-                            EntryKind::Renewed => "renewed",
-                            EntryKind::RolledOver => "rolled over",
-                            EntryKind::Expired => "expired",
-                            EntryKind::Adjusted => "adjusted",
-                            EntryKind::Corrected => "corrected",
-                            EntryKind::Refunded => "refunded",
-                        };
+                        let kind = entry.kind.as_str().replace('_', " ");
                         format!(
                             "{} {kind} {} {:+} = {}",
                             short(entry.at),
@@ -221,6 +212,10 @@ impl Teller {
                     .join("; ");
                 self.entries_told = store.entries().len();
                 told
+            }
+            ["ledger", limit] => {
+                let page = branch.ledger_page(limit.parse().unwrap(), None);
+                told(&Reply::Ledger(page))
             }
             ["standing"] => {
                 let account = branch.object.account().expect("awake");
@@ -322,6 +317,24 @@ fn told(reply: &Reply) -> String {
         Reply::Cancelled => "cancelled".into(),
         Reply::Document(document) => document.status.to_string(),
         Reply::Problem(problem) => format!("{:?}", problem.code),
+        Reply::Ledger(page) => page
+            .lines
+            .iter()
+            .map(|line| {
+                let about = line
+                    .request_id
+                    .as_ref()
+                    .map_or_else(String::new, |call| format!(" {call}"));
+                format!(
+                    "{}{about} {} {:+} = {}",
+                    line.kind.as_str().replace('_', " "),
+                    line.pool,
+                    line.credits,
+                    line.balance
+                )
+            })
+            .collect::<Vec<_>>()
+            .join("; "),
         Reply::Unavailable { detail } => format!("unavailable: {detail}"),
     }
 }
