@@ -17,7 +17,7 @@
 
 mod presented;
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::Mac;
@@ -65,10 +65,13 @@ impl Keyring {
         SecretId::of(&self.current)
     }
 
-    /// Those that keys still verify under and that no key is signed under any more.
+    /// Those that keys still verify under and that no key is signed under any more. What is not
+    /// known may be one of them.
     #[must_use]
-    pub fn previous_secrets(&self) -> Vec<SecretId> {
-        self.previous.iter().map(SecretId::of).collect()
+    pub fn previous_secrets(&self) -> BTreeSet<SecretId> {
+        let unknown = (!self.previous.is_empty()).then_some(SecretId::UNKNOWN);
+        let previous = self.previous.iter().map(SecretId::of);
+        previous.chain(unknown).collect()
     }
 
     /// Makes the key with this number of this account. `random` comes from a generator fit for
@@ -387,7 +390,11 @@ mod tests {
     #[test]
     fn a_secret_has_the_same_id_whether_it_is_the_current_one_or_was() {
         let (old, rolling) = (keyring(OLD, ""), keyring(NEW, OLD));
-        assert_eq!(rolling.previous_secrets(), [old.secret()]);
+        assert_eq!(
+            rolling.previous_secrets(),
+            BTreeSet::from([old.secret(), SecretId::UNKNOWN])
+        );
+        assert!(old.previous_secrets().is_empty());
         assert_ne!(rolling.secret(), old.secret());
         assert_ne!(old.secret(), SecretId::UNKNOWN);
         // Stored for good: what a key was signed under must be known by every later release.

@@ -89,7 +89,7 @@ impl Way {
             if wanted == 0 || position.text >= *to {
                 continue;
             }
-            let (from, number) = if position.text > *from || position.text == *from {
+            let (from, number) = if position.text >= *from {
                 (position.text.as_str(), position.number)
             } else {
                 (from.as_str(), 0)

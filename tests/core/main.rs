@@ -14,9 +14,12 @@
 mod auditor;
 mod branch;
 mod calls;
+mod directory;
 mod jobs;
 mod ledger;
+mod memory_directory;
 mod memory_store;
+mod openings;
 mod properties;
 mod renewals;
 mod rows;
