@@ -38,17 +38,6 @@ pub enum Request {
     Plans,
 }
 
-impl Request {
-    /// The version of the account that it tells of.
-    #[must_use]
-    pub const fn version(&self) -> Option<u64> {
-        match self {
-            Self::Claim { report, .. } | Self::Tell(report) => Some(report.version),
-            Self::List(_) | Self::Plans => None,
-        }
-    }
-}
-
 /// What an account's object tells of the account.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]

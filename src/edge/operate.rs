@@ -3,7 +3,7 @@
 use super::{
     answer::{self, About},
     deployment::Deployment,
-    directory as edge_directory,
+    directory::ask as ask_directory,
     gateway::{Gateway, Interruption, unavailable, unexpected},
     log::Line,
     platform::random,
@@ -127,8 +127,8 @@ impl Gateway {
         request: &directory::Request,
         line: &mut Line,
     ) -> Result<directory::Reply, Interruption> {
-        let asked = match edge_directory::ask(&self.env, request).await {
-            Err(_) => edge_directory::ask(&self.env, request).await,
+        let asked = match ask_directory(&self.env, request).await {
+            Err(_) => ask_directory(&self.env, request).await,
             answered => answered,
         };
         let answer = asked.map_err(|detail| {

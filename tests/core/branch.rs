@@ -121,8 +121,11 @@ impl Branch {
             opened = match opened {
                 Opened::Answered(reply) => return reply,
                 Opened::Claim(claim) => {
-                    let known = directory::Reply::Known(claim.version().expect("a claim"));
-                    self.object.claimed(new, &known, self.clock)
+                    let directory::Request::Claim { report, .. } = *claim else {
+                        panic!("no claim: {claim:?}");
+                    };
+                    let granted = directory::Reply::Known(report.version);
+                    self.object.claimed(new, &granted, self.clock)
                 }
             };
         }

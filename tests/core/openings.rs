@@ -14,7 +14,7 @@ use tollgate::{
     directory::{self, Directory, Filter, Search},
     id::{AccountId, ExternalId, KeyNumber},
     key::{SecretDigest, SecretId},
-    object::{Object, Opened},
+    object::{Object, Opened, Store},
     policy::Policy,
     problem::Code,
     protocol::{Command, Manage, Reply, Request, decode, encode},
@@ -322,9 +322,7 @@ impl World {
     /// The network works again, and every alarm goes off.
     fn settle_down(&mut self) -> Result<(), TestCaseError> {
         self.directory.store_mut().commits_to_fail = 0;
-        while !self.in_flight.is_empty() {
-            self.arrive(0, false)?;
-        }
+        self.arrive_all()?;
         for account in 0..ACCOUNTS {
             self.objects[account].store_mut().commits_to_fail = 0;
             for round in 0.. {
@@ -333,10 +331,19 @@ impl World {
                 if !self.tell(account) {
                     break;
                 }
-                while !self.in_flight.is_empty() {
-                    self.arrive(0, false)?;
-                }
+                self.arrive_all()?;
             }
+        }
+        Ok(())
+    }
+
+    fn arrive_all(&mut self) -> Result<(), TestCaseError> {
+        for arrived in 0.. {
+            prop_assert!(arrived < 1_000, "messages go on for ever");
+            if self.in_flight.is_empty() {
+                break;
+            }
+            self.arrive(0, false)?;
         }
         Ok(())
     }
@@ -359,6 +366,14 @@ impl World {
             .iter()
             .filter_map(|object| object.account().map(|account| account.view()))
             .collect();
+        for object in self
+            .objects
+            .iter()
+            .filter(|object| object.account().is_some())
+        {
+            let intent = object.store().opening().expect("a store that works");
+            prop_assert_eq!(intent, None, "an account that is open is wanted no more");
+        }
         let by_id = |mut accounts: Vec<Listed>| {
             accounts.sort_by(|one, other| one.id.cmp(&other.id));
             accounts
