@@ -35,7 +35,7 @@ const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 const IDEMPOTENCY_KEY_MAX: usize = 255;
 
 /// Every endpoint. `{id}`, `{key}` and `{call}` stand for one segment each; HEAD is answered as GET.
-const ENDPOINTS: [(&str, &str, Access, Action); 17] = [
+const ENDPOINTS: [(&str, &str, Access, Action); 18] = [
     ("GET", "/healthz", Access::Anyone, Action::Healthz),
     ("GET", "/plans", Access::Read, Action::Plans),
     ("GET", "/accounts", Access::Read, Action::List),
@@ -69,6 +69,7 @@ const ENDPOINTS: [(&str, &str, Access, Action); 17] = [
     ),
     ("GET", "/accounts/{id}/usage", Access::Read, Action::Usage),
     ("GET", "/accounts/{id}/ledger", Access::Read, Action::Ledger),
+    ("GET", "/accounts/{id}/audit", Access::Read, Action::Audit),
     (
         "POST",
         "/accounts/{id}/adjustments",
@@ -178,6 +179,7 @@ enum Action {
     Balance,
     Usage,
     Ledger,
+    Audit,
     Adjust,
     ShowCall,
     Settle,
@@ -306,6 +308,7 @@ impl<'a> Endpoint<'a> {
             | Action::Balance
             | Action::Usage
             | Action::Ledger
+            | Action::Audit
             | Action::ShowCall => false,
         }
     }
@@ -374,6 +377,7 @@ impl<'a> Endpoint<'a> {
                 let query = ledger_query(sent.query, &secrets.key_secret, &self.account()?)?;
                 self.manage(Command::Ledger(query), None)
             }
+            Action::Audit => self.manage(Command::Audit, None),
         }
     }
 

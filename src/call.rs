@@ -209,4 +209,25 @@ pub struct Settle {
     /// What the answer said about the quantity, where the price asks for it.
     #[n(5)]
     pub reported: Option<crate::price::Reported>,
+    /// How the answer's body ended, where the call ends with it; absent where it ended before.
+    #[n(6)]
+    pub body: Option<BodyEnd>,
+}
+
+/// How the body of an answer ended, where its route says `whole_body`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum BodyEnd {
+    /// All of it was handed on.
+    #[n(0)]
+    Whole,
+    /// The client left before its end.
+    #[n(1)]
+    Left,
+    /// The origin broke it off.
+    #[n(2)]
+    BrokenOff {
+        /// After its first byte: by reading slowly, a client can bring this about.
+        #[n(0)]
+        begun: bool,
+    },
 }

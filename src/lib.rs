@@ -20,6 +20,7 @@
 
 pub mod account;
 pub mod admin;
+pub mod audit;
 pub mod call;
 pub mod caseless;
 pub mod credits;

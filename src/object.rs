@@ -4,14 +4,15 @@
 //! Storage comes in as [`Store`], so that everything but the SQL itself runs and is tested
 //! natively. Nothing here waits: a message is carried out as a whole.
 
+mod audit;
 mod ledger;
 mod opening;
 mod usage;
 
 use std::sync::Arc;
 
-use self::opening::Opening;
 pub use self::opening::{Intent, Opened};
+use self::{audit::RunningAudit, opening::Opening};
 use crate::{
     account::{
         Account, Admit, Broken, Changes, Fingerprint, LogMonth, Refusal, Rejected, Stored, Word,
@@ -52,11 +53,16 @@ pub trait Store {
     /// Storage that cannot be read.
     fn call(&self, month: MonthNumber, call: CallNumber) -> Result<Option<CallRow>, Self::Error>;
 
-    /// The rows after the call numbered `last`, in the table of `month`.
+    /// Calls of `month` with a number above `last`, oldest first, at most `limit`.
     ///
     /// # Errors
     /// Storage that cannot be read.
-    fn calls_after(&self, month: MonthNumber, last: u64) -> Result<Vec<CallRow>, Self::Error>;
+    fn calls_after(
+        &self,
+        month: MonthNumber,
+        last: u64,
+        limit: u64,
+    ) -> Result<Vec<CallRow>, Self::Error>;
 
     /// Calls of `month`, newest first, undone ones left out: `limit` of them after `offset`.
     ///
@@ -91,6 +97,12 @@ pub trait Store {
     /// # Errors
     /// Storage that cannot be read.
     fn entries_before(&self, before: u64, limit: u64) -> Result<Vec<Entry>, Self::Error>;
+
+    /// Entries with a number above `last`, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn entries_after(&self, last: u64, limit: u64) -> Result<Vec<Entry>, Self::Error>;
 
     /// The remembered answer under `id`.
     ///
@@ -195,6 +207,7 @@ pub struct Object<S> {
     /// What keys read about themselves lately. Not stored: it guards the object, not credits.
     reads: std::collections::BTreeMap<KeyNumber, MinuteWindow>,
     reads_counted: u64,
+    audit: Option<RunningAudit>,
 }
 
 /// Why a message could not be carried out.
@@ -232,6 +245,7 @@ impl<S: Store> Object<S> {
             opening: None,
             reads: std::collections::BTreeMap::new(),
             reads_counted: 0,
+            audit: None,
         }
     }
 
@@ -387,8 +401,10 @@ impl<S: Store> Object<S> {
         self.wake(clock)?;
         let changes = self.awake()?.tick(clock);
         self.commit(changes, None)?;
-        if let Command::Ledger(query) = manage.command {
-            return self.ledger(query).map(Reply::Ledger);
+        match manage.command {
+            Command::Ledger(query) => return self.ledger(query).map(Reply::Ledger),
+            Command::Audit => return self.audit(clock).map(Reply::Audit),
+            _ => {}
         }
         if let Some(mut answer) = self.answer_again(manage.idempotency, clock)? {
             // The gateway asks once more where the first answer was lost on its way: then it still
@@ -505,6 +521,7 @@ impl<S: Store> Object<S> {
             | Command::Open(_)
             | Command::Usage(_)
             | Command::Ledger(_)
+            | Command::Audit
             | Command::ShowCall(_)
             | Command::EndCall { .. } => {
                 Ok((document(200, to_json(&account.view())), Changes::default()))
@@ -576,7 +593,7 @@ impl<S: Store> Object<S> {
         if let Some(last) = stored.log().last() {
             rows.extend(
                 self.store
-                    .calls_after(last.month, stored.last_call())
+                    .calls_after(last.month, stored.last_call(), u64::from(u32::MAX))
                     .map_err(storage)?,
             );
         }
@@ -612,9 +629,13 @@ impl<S: Store> Object<S> {
             opening: self.opening.take().map(|_| Intent::Forget),
             changes,
         };
-        let committed = self.store.commit(&write).map_err(storage);
+        let committed = self
+            .book_out(&write.changes)
+            .and_then(|()| self.store.commit(&write).map_err(storage))
+            .and_then(|()| self.book_in(&write.changes));
         if committed.is_err() {
             self.account = None;
+            self.audit = None;
         }
         committed
     }

@@ -294,7 +294,7 @@ pub struct Route {
     pub when: Vec<When>,
     /// Who may pass, and for how much.
     pub access: Access,
-    /// `whole_body`: the call ends when the answer's body does. Read and checked; not acted on yet.
+    /// `whole_body`: a call that is charged by its status ends only when the answer's body does.
     pub whole_body: bool,
     /// `idempotency = "origin"`: the origin deduplicates retried calls. Read and checked; not acted
     /// on yet.

@@ -185,6 +185,9 @@ pub enum Command {
     /// `GET /accounts/{id}/ledger`.
     #[n(30)]
     Ledger(#[n(0)] LedgerQuery),
+    /// `GET /accounts/{id}/audit`: the next slice of it.
+    #[n(31)]
+    Audit,
 }
 
 /// What the object answers, and what it cost.
@@ -230,6 +233,27 @@ pub enum Reply {
     /// A page of the ledger, for the Worker to write down.
     #[n(7)]
     Ledger(#[n(0)] LedgerPage),
+    /// How far an audit has come.
+    #[n(8)]
+    Audit(#[n(0)] AuditStep),
+}
+
+/// How far an audit has come.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum AuditStep {
+    /// There is more to read: ask again.
+    #[n(0)]
+    Unfinished,
+    /// It is done.
+    #[n(1)]
+    Finished {
+        /// Whether the books are what history tells.
+        #[n(0)]
+        ok: bool,
+        /// What was found, as JSON.
+        #[n(1)]
+        json: String,
+    },
 }
 
 /// A JSON document.

@@ -4,7 +4,7 @@ use super::{Account, CallEnd, Changes, Cycle, SubscriptionStatus};
 use crate::{
     call::{Call, CallState, Outcome},
     credits::Credits,
-    id::CallNumber,
+    id::{CallNumber, KeyNumber},
     ledger::{EntryKind, LotNumber, NewLot, Part, Spending},
     policy::{Grant, Mode, Renews, Source},
     price::{Mark, OnUnknown},
@@ -353,7 +353,8 @@ impl Account {
             OnUnknown::Charge => (CallState::UnknownCharged, None),
             OnUnknown::Release if call.held().is_zero() => (CallState::UnknownReleased, None),
             OnUnknown::Release => {
-                if self.forgive(call, at) {
+                if self.can_forgive(call.key, at) {
+                    self.count_forgiven(call.key, at);
                     (CallState::UnknownReleased, None)
                 } else {
                     (CallState::UnknownCharged, Some(Mark::Unforgiven))
@@ -362,16 +363,22 @@ impl Account {
         }
     }
 
-    /// Takes one of the key's forgiven outcomes of the day, if one is left.
-    fn forgive(&mut self, call: &Call, at: Timestamp) -> bool {
+    /// Whether one of the key's forgiven outcomes of the day is left.
+    pub(super) fn can_forgive(&self, key: KeyNumber, at: Timestamp) -> bool {
         let day = self.policy.gateway.calendar.day_of(at);
         let per_day = self.policy.gateway.forgive_per_day;
-        let usage = self.state.usage.entry(call.key).or_default();
-        let share = usage.days.of(day).checked_div(FORGIVEN_ONE_IN).unwrap_or(0);
-        let is_left = usage.forgiven.of(day) < per_day.max(share);
-        if is_left {
-            usage.forgiven.count(day);
-        }
-        is_left
+        let (calls, forgiven) = self
+            .state
+            .usage
+            .get(&key)
+            .map_or((0, 0), |usage| (usage.days.of(day), usage.forgiven.of(day)));
+        let share = calls.checked_div(FORGIVEN_ONE_IN).unwrap_or(0);
+        forgiven < per_day.max(share)
+    }
+
+    /// Takes one of them. No row tells this: it needs a snapshot.
+    pub(super) fn count_forgiven(&mut self, key: KeyNumber, at: Timestamp) {
+        let day = self.policy.gateway.calendar.day_of(at);
+        self.state.usage.entry(key).or_default().forgiven.count(day);
     }
 }

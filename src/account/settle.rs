@@ -4,11 +4,11 @@ use minicbor::{Decode, Encode};
 
 use super::{Account, CallEnd, Changes, conclude::OPEN_TO_CHANGE};
 use crate::{
-    call::{Call, CallRow, CallState, Hold, Outcome, Settle},
+    call::{BodyEnd, Call, CallRow, CallState, Hold, Outcome, Settle},
     credits::Credits,
     ledger::{Correction, EntryKind, Part, split, sum_of},
     policy::Mode,
-    price::{Mark, Reported, Terms},
+    price::{Mark, Reported},
     time::Timestamp,
 };
 
@@ -50,6 +50,8 @@ struct Verdict {
     state: CallState,
     charged: Credits,
     mark: Option<Mark>,
+    /// It uses up one of the key's forgiven outcomes of the day.
+    takes_forgiveness: bool,
 }
 
 impl Account {
@@ -75,10 +77,14 @@ impl Account {
                 changes,
             );
         }
-        let verdict = self.judge(&call.hold.terms, call.held(), call.hold.observed, &settle);
+        let verdict = self.judge(call, &settle, CallState::Open, clock);
         let Some(call) = self.take_open(settle.call) else {
             return (None, changes);
         };
+        if verdict.takes_forgiveness {
+            self.count_forgiven(call.key, clock);
+            changes.snapshot = true;
+        }
         let outcome = Outcome {
             state: verdict.state,
             status: Some(settle.status),
@@ -141,11 +147,14 @@ impl Account {
         }
     }
 
-    fn judge(&self, terms: &Terms, held: Credits, observed: bool, settle: &Settle) -> Verdict {
+    /// What `settle` makes of a call that stands as `state`: open, or provisionally ended.
+    fn judge(&self, call: &Call, settle: &Settle, state: CallState, clock: Timestamp) -> Verdict {
+        let terms = &call.hold.terms;
         let released = Verdict {
             state: CallState::Released,
             charged: Credits::ZERO,
             mark: None,
+            takes_forgiveness: false,
         };
         if !settle.answered || !terms.charge_on.holds(settle.status) {
             return released;
@@ -156,14 +165,36 @@ impl Account {
                 ..released
             };
         }
-        if observed || self.policy.gateway.mode == Mode::Observe {
+        if call.hold.observed || self.policy.gateway.mode == Mode::Observe {
             return released;
         }
-        let charge = terms.charge(held, settle.reported.unwrap_or(Reported::Unreadable));
-        Verdict {
+        let reported = settle.reported.unwrap_or(Reported::Unreadable);
+        let charge = terms.charge(call.held(), reported);
+        let charged = Verdict {
             state: CallState::Settled,
             charged: charge.credits,
             mark: charge.mark,
+            takes_forgiveness: false,
+        };
+        match settle.body {
+            None | Some(BodyEnd::Whole | BodyEnd::Left) => charged,
+            Some(BodyEnd::BrokenOff { begun }) => {
+                // A call that was given back as unknown has been forgiven already.
+                let was_forgiven = state == CallState::UnknownReleased;
+                if !begun || charge.credits.is_zero() || was_forgiven {
+                    released
+                } else if self.can_forgive(call.key, clock) {
+                    Verdict {
+                        takes_forgiveness: true,
+                        ..released
+                    }
+                } else {
+                    Verdict {
+                        mark: Some(Mark::Unforgiven),
+                        ..charged
+                    }
+                }
+            }
         }
     }
 
@@ -198,11 +229,13 @@ impl Account {
         if !is_provisional {
             return (as_it_stands, changes);
         }
-        let terms = &row.call.hold.terms;
-        let verdict = self.judge(terms, row.call.held(), row.call.hold.observed, &settle);
+        let verdict = self.judge(&row.call, &settle, outcome.state, clock);
         if verdict.state == CallState::Job {
             // The hold is gone, and this tells no end: the origin's word on the job will.
             return (as_it_stands, changes);
+        }
+        if verdict.takes_forgiveness {
+            self.count_forgiven(row.call.key, clock);
         }
         let settled = self.replace_end(
             row,

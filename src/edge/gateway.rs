@@ -149,6 +149,7 @@ impl Gateway {
             identity: None,
             cache: false,
             upgrade: false,
+            whole_body: false,
             timeout: gateway.origin_timeout,
         };
         let from_origin = forward
@@ -165,6 +166,7 @@ impl Gateway {
             visit,
             &forward.origin_url(),
             &from_origin,
+            from_origin.body().as_ref(),
             &about,
         )?)
     }

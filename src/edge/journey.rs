@@ -8,6 +8,7 @@ use wasm_bindgen_futures::future_to_promise;
 
 use super::{
     answer::{self, About, Refused},
+    carriage::Carriage,
     forward::{Forward, Identity, OriginFailure},
     gateway::{Gateway, Interruption, Served, refuse, refused, unavailable, unexpected},
     log::Line,
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     account::{Admission, Admit, Refusal},
-    call::Settle,
+    call::{BodyEnd, Settle},
     credits::Credits,
     headers::Standing,
     id::CallId,
@@ -191,20 +192,22 @@ impl Journey {
         // An answer that cannot be handed on is none: a status outside 200 to 599, for one.
         let handed_on = forwarded.and_then(|from_origin| self.hand_on(&from_origin, reported));
         let answered = handed_on.is_ok();
-        let status = match &handed_on {
-            Ok(answer) => answer.status(),
-            Err(failure) => failure.problem().status(),
-        };
-        let answer = match handed_on {
-            Ok(answer) => Ok(answer),
-            Err(failure) => self.apologise(&failure),
+        let (status, answer, carriage) = match handed_on {
+            Ok((answer, carriage)) => (answer.status(), Ok(answer), carriage),
+            Err(failure) => (failure.problem().status(), self.apologise(&failure), None),
         };
         self.line.answered(status, self.visit.started);
         if let Ok(answer) = answer {
             // The client may be gone: the call is settled all the same.
             drop(to_client.send(answer));
         }
-        self.settle(status, answered, reported).await;
+        let mut body = None;
+        if let Some(carriage) = carriage {
+            let carried = carriage.carry().await;
+            body = Some(carried.end);
+            self.line.detail = carried.detail;
+        }
+        self.settle(status, answered, reported, body).await;
         self.line.write();
     }
 
@@ -240,6 +243,7 @@ impl Journey {
             identity: identity.as_ref(),
             cache: route.is_some_and(|route| route.cache),
             upgrade: route.is_some_and(|route| route.upgrade),
+            whole_body: self.whole_body_ride().is_some(),
             timeout: route.map_or(gateway.origin_timeout, |route| route.timeout),
         };
         let forwarded = forward
@@ -261,24 +265,57 @@ impl Journey {
         )
     }
 
-    /// The origin's answer, for the client.
+    /// The call, if it may end only with its answer's body.
+    fn whole_body_ride(&self) -> Option<&Ride> {
+        self.ride
+            .as_ref()
+            .filter(|_| self.passage.route.is_some_and(|route| route.whole_body))
+    }
+
+    /// What carries the body of an answer that is charged if all of it arrives, and what the
+    /// client reads then. An answer that is free by its status is not waited for.
+    fn carriage(
+        &self,
+        from_origin: &web_sys::Response,
+    ) -> Result<Option<(Carriage, web_sys::ReadableStream)>, JsValue> {
+        let status = from_origin.status();
+        let is_charged = |ride: &Ride| ride.fare.terms.charge_on.holds(status);
+        if !self.whole_body_ride().is_some_and(is_charged) {
+            return Ok(None);
+        }
+        let Some(body) = from_origin.body() else {
+            return Ok(None);
+        };
+        let length = from_origin.headers().get("Content-Length")?;
+        let length = length.and_then(|length| length.parse().ok());
+        Carriage::of(&body, length).map(Some)
+    }
+
+    /// The origin's answer, for the client, and what carries its body if the call waits for that.
     fn hand_on(
         &self,
         from_origin: &web_sys::Response,
         reported: Option<Reported>,
-    ) -> Result<web_sys::Response, OriginFailure> {
+    ) -> Result<(web_sys::Response, Option<Carriage>), OriginFailure> {
+        let failed = |thrown: JsValue| OriginFailure::unreachable(&thrown);
+        let (carriage, body) = self.carriage(from_origin).map_err(failed)?.map_or_else(
+            || (None, from_origin.body()),
+            |(carriage, body)| (Some(carriage), Some(body)),
+        );
         let (standing, charged) = self.standing_after(from_origin.status(), true, reported);
         let about = About {
             request_id: &self.line.request_id,
             standing: standing.as_ref(),
-            charged,
+            // What costs nothing costs nothing however its body ends.
+            charged: charged.filter(|charged| carriage.is_none() || charged.is_zero()),
         };
         let origin_url = match self.gateway.origin(&self.visit) {
             Origin::Url(url) => url.clone(),
             Origin::Service(_) | Origin::Zone => self.visit.url().origin(),
         };
-        answer::hand_on(&self.visit, &origin_url, from_origin, &about)
-            .map_err(|thrown| OriginFailure::unreachable(&thrown))
+        answer::hand_on(&self.visit, &origin_url, from_origin, body.as_ref(), &about)
+            .map(|answer| (answer, carriage))
+            .map_err(failed)
     }
 
     /// The answer where the origin has none.
@@ -329,7 +366,13 @@ impl Journey {
     }
 
     /// Tells the account's object how the call ended. Where that fails twice, its alarm ends it.
-    async fn settle(&mut self, status: u16, answered: bool, reported: Option<Reported>) {
+    async fn settle(
+        &mut self,
+        status: u16,
+        answered: bool,
+        reported: Option<Reported>,
+        body: Option<BodyEnd>,
+    ) {
         let Some(ride) = &self.ride else {
             return;
         };
@@ -340,6 +383,7 @@ impl Journey {
             response_time_ms: u32::try_from(self.line.ms).unwrap_or(u32::MAX),
             answered,
             reported,
+            body,
         });
         match self
             .gateway

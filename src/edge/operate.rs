@@ -6,7 +6,7 @@ use super::{
     directory::ask as ask_directory,
     gateway::{Gateway, Interruption, unavailable, unexpected},
     log::Line,
-    platform::random,
+    platform::{console_error, random},
     visit::Visit,
 };
 use crate::{
@@ -16,9 +16,13 @@ use crate::{
     key::SecretDigest,
     path::CanonicalPath,
     problem::{Code, Problem},
-    protocol::{Command, Manage, Reply, Request},
+    protocol::{AuditStep, Command, Manage, Reply, Request},
 };
 
+/// A Worker may ask objects at most 1,000 times for one request.
+const AUDIT_SLICES_MAX: usize = 900;
+const AUDIT_UNFINISHED: &str =
+    r#"{"ok":null,"detail":"there is more to read; ask again within a minute to go on"}"#;
 const HEALTHY: &str = r#"{"status":"ok"}"#;
 
 impl Gateway {
@@ -83,6 +87,7 @@ impl Gateway {
             } => match self.manage(&account, *manage, region, line).await? {
                 Reply::Document(document) => self.tell(visit, document.status, &document.json),
                 Reply::Ledger(page) => Ok(self.show_ledger(visit, &account, &page)?),
+                Reply::Audit(step) => self.audit(visit, &account, step, line).await,
                 other => Err(unexpected(&other).into()),
             },
             AdminRequest::CreateKey {
@@ -137,6 +142,36 @@ impl Gateway {
         })?;
         line.rows = line.rows.saturating_add(answer.rows_written);
         Ok(answer.reply)
+    }
+
+    /// Has the object read slice after slice, until it is done or this request has asked often
+    /// enough: then whoever asked may ask again, and the audit goes on where it is.
+    async fn audit(
+        &self,
+        visit: &Visit,
+        account: &AccountId,
+        mut step: AuditStep,
+        line: &mut Line,
+    ) -> Result<web_sys::Response, Interruption> {
+        for _ in 0..AUDIT_SLICES_MAX {
+            if let AuditStep::Finished { ok, json } = &step {
+                if !ok {
+                    let event = serde_json::json!({ "event": "audit_failed", "account": account });
+                    console_error(&event.to_string());
+                }
+                return self.tell(visit, 200, json);
+            }
+            let next = Manage {
+                command: Command::Audit,
+                idempotency: None,
+                signs_under: None,
+            };
+            step = match self.manage(account, next, None, line).await? {
+                Reply::Audit(step) => step,
+                other => return Err(unexpected(&other).into()),
+            };
+        }
+        self.tell(visit, 200, AUDIT_UNFINISHED)
     }
 
     async fn manage(

@@ -519,12 +519,17 @@ impl Store for SqlStore {
         Ok(self.calls(&query, &[to_number(call.get()).into()])?.pop())
     }
 
-    fn calls_after(&self, month: MonthNumber, last: u64) -> Result<Vec<CallRow>, StorageError> {
+    fn calls_after(
+        &self,
+        month: MonthNumber,
+        last: u64,
+        limit: u64,
+    ) -> Result<Vec<CallRow>, StorageError> {
         let query = format!(
-            "SELECT {CALL_COLUMNS} FROM {} WHERE number > ? ORDER BY number",
+            "SELECT {CALL_COLUMNS} FROM {} WHERE number > ? ORDER BY number LIMIT ?",
             table_of(month)
         );
-        self.calls(&query, &[to_number(last).into()])
+        self.calls(&query, &[to_number(last).into(), to_number(limit).into()])
     }
 
     fn newest_calls(
@@ -568,6 +573,12 @@ impl Store for SqlStore {
         let rows = self.rows("SELECT body FROM opening", &[])?;
         let row = rows.iter().next();
         Ok(row.map(|row| bytes(&row.unchecked_into::<Array>().get(0))))
+    }
+
+    fn entries_after(&self, last: u64, limit: u64) -> Result<Vec<Entry>, StorageError> {
+        let query =
+            format!("SELECT {ENTRY_COLUMNS} FROM entries WHERE number > ? ORDER BY number LIMIT ?");
+        self.entries(&query, &[to_number(last).into(), to_number(limit).into()])
     }
 
     fn remembered(&self, id: u64) -> Result<Option<Remembered>, StorageError> {

@@ -8,7 +8,7 @@ use tollgate::{
         Admit, Cancel, Fingerprint, NewAccount, NewGrant, NewKey, PatchAccount, Status,
         StatusChange, Word,
     },
-    call::{CallRow, Settle},
+    call::{BodyEnd, CallRow, Settle},
     directory,
     id::{AccountId, CallNumber, KeyNumber},
     key::SecretDigest,
@@ -16,7 +16,7 @@ use tollgate::{
     object::{Object, Opened},
     policy::{Policy, Source},
     price::{Quantity, Reported, Terms},
-    protocol::{Command, Manage, Page, Read, Reply, Request, decode, encode},
+    protocol::{AuditStep, Command, Manage, Page, Read, Reply, Request, decode, encode},
     time::Timestamp,
 };
 
@@ -47,6 +47,19 @@ pub fn fingerprint(key: u8, request: u8) -> Fingerprint {
     Fingerprint {
         key: [key; 32],
         request: [request; 32],
+    }
+}
+
+/// What a gateway tells of a call that was answered.
+pub fn answered(operation: u64, call: u64, status: u16) -> Settle {
+    Settle {
+        call: CallNumber::new(call).expect("a call's number"),
+        operation,
+        status,
+        response_time_ms: 7,
+        answered: true,
+        reported: None,
+        body: None,
     }
 }
 
@@ -207,29 +220,18 @@ impl Branch {
         self.admit_as(operation, 1, terms)
     }
 
-    pub fn settle_as(
-        &mut self,
-        operation: u64,
-        call: u64,
-        status: u16,
-        reported: Option<Reported>,
-        answered: bool,
-    ) -> Reply {
-        let settle = Settle {
-            call: CallNumber::new(call).expect("a call's number"),
-            operation,
-            status,
-            response_time_ms: 7,
-            answered,
-            reported,
-        };
-        self.send(Request::Settle(settle))
-    }
-
     /// Settles a call under the operation id that its row names.
     pub fn settle(&mut self, call: u64, status: u16) -> Reply {
+        self.settle_body(call, status, None)
+    }
+
+    /// Settles a call whose answer's body ended so.
+    pub fn settle_body(&mut self, call: u64, status: u16, body: Option<BodyEnd>) -> Reply {
         let operation = self.row(call).call.hold.operation;
-        self.settle_as(operation, call, status, None, true)
+        self.send(Request::Settle(Settle {
+            body,
+            ..answered(operation, call, status)
+        }))
     }
 
     /// The origin's word on how a call ended.
@@ -249,6 +251,17 @@ impl Branch {
             page,
         };
         self.send(Request::Read(read))
+    }
+
+    /// The account's own audit finds nothing.
+    pub fn audit_itself(&mut self) -> Result<(), String> {
+        loop {
+            match self.manage(Command::Audit, None) {
+                Reply::Audit(AuditStep::Unfinished) => {}
+                Reply::Audit(AuditStep::Finished { ok: true, .. }) => return Ok(()),
+                other => return Err(format!("the audit found {other:?}")),
+            }
+        }
     }
 
     /// The whole ledger, newest first, read in pages of `limit` lines.
@@ -275,10 +288,7 @@ impl Branch {
     }
 
     pub fn row(&self, call: u64) -> &CallRow {
-        self.store()
-            .calls()
-            .find(|row| row.call.number.get() == call)
-            .expect("the call's row")
+        self.store().row(call).expect("the call's row")
     }
 
     /// The object is thrown out of memory; what is stored stays.
@@ -317,6 +327,7 @@ impl Branch {
         let lines = self.ledger(3);
         let account = self.object.account().ok_or("no account")?;
         audit_ledger(&lines, account)?;
+        self.audit_itself()?;
         self.check_waking()
     }
 

@@ -11,6 +11,7 @@
     clippy::unwrap_used
 )]
 
+mod audit;
 mod auditor;
 mod branch;
 mod calls;

@@ -48,6 +48,25 @@ impl MemoryStore {
         self.months.values().flat_map(BTreeMap::values)
     }
 
+    /// The row of a call.
+    pub fn row(&self, call: u64) -> Option<&CallRow> {
+        self.months.values().find_map(|calls| calls.get(&call))
+    }
+
+    /// Something changes a row behind the account's back.
+    pub fn tamper_with_row(&mut self, call: u64, change: impl FnOnce(&mut CallRow)) {
+        let row = self
+            .months
+            .values_mut()
+            .find_map(|calls| calls.get_mut(&call));
+        change(row.expect("the row of a call"));
+    }
+
+    /// Something changes an entry behind the account's back.
+    pub fn tamper_with_entries(&mut self, change: impl FnOnce(&mut Vec<Entry>)) {
+        change(&mut self.entries);
+    }
+
     /// The ledger's entries, oldest first.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
@@ -98,9 +117,15 @@ impl Store for MemoryStore {
             .cloned())
     }
 
-    fn calls_after(&self, month: MonthNumber, last: u64) -> Result<Vec<CallRow>, DiskFull> {
+    fn calls_after(
+        &self,
+        month: MonthNumber,
+        last: u64,
+        limit: u64,
+    ) -> Result<Vec<CallRow>, DiskFull> {
         let rows: Vec<CallRow> = self.months[&month]
             .range(last + 1..)
+            .take(limit as usize)
             .map(|(_, row)| row.clone())
             .collect();
         self.read(rows.len());
@@ -114,11 +139,10 @@ impl Store for MemoryStore {
         limit: u64,
     ) -> Result<Vec<CallRow>, DiskFull> {
         let rows: Vec<CallRow> = self.months[&month]
-            .values()
+            .range(..before)
             .rev()
-            .filter(|row| row.call.number.get() < before)
             .take(limit as usize)
-            .cloned()
+            .map(|(_, row)| row.clone())
             .collect();
         self.read(rows.len());
         Ok(rows)
@@ -130,6 +154,18 @@ impl Store for MemoryStore {
             .iter()
             .rev()
             .filter(|entry| entry.number < before)
+            .take(limit as usize)
+            .cloned()
+            .collect();
+        self.read(entries.len());
+        Ok(entries)
+    }
+
+    fn entries_after(&self, last: u64, limit: u64) -> Result<Vec<Entry>, DiskFull> {
+        let entries: Vec<Entry> = self
+            .entries
+            .iter()
+            .filter(|entry| entry.number > last)
             .take(limit as usize)
             .cloned()
             .collect();

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use tollgate::{
     account::{Adjustment, Refusal, Status, StatusChange, Told, Word},
-    call::CallState,
+    call::{BodyEnd, CallState},
     object::Object,
     policy::Source,
     price::{Job, OnUnknown, Terms},
@@ -28,6 +28,7 @@ enum Step {
     Settle {
         back: u64,
         status: u16,
+        body: Option<BodyEnd>,
     },
     Cancel {
         back: u64,
@@ -93,6 +94,14 @@ fn terms() -> impl Strategy<Value = Terms> {
         })
 }
 
+fn body() -> impl Strategy<Value = Option<BodyEnd>> {
+    prop_oneof![
+        4 => Just(None),
+        1 => Just(Some(BodyEnd::Left)),
+        2 => any::<bool>().prop_map(|begun| Some(BodyEnd::BrokenOff { begun })),
+    ]
+}
+
 fn wait() -> impl Strategy<Value = i64> {
     prop_oneof![
         6 => 0_i64..2_000,
@@ -118,7 +127,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         10 => wait().prop_map(Step::Wait),
         16 => (1_u32..3, terms()).prop_map(|(key, terms)| Step::Call { key, terms }),
-        12 => (0_u64..6, status).prop_map(|(back, status)| Step::Settle { back, status }),
+        12 => (0_u64..6, status, body())
+            .prop_map(|(back, status, body)| Step::Settle { back, status, body }),
         2 => (0_u64..6).prop_map(|back| Step::Cancel { back }),
         4 => (0_u64..9, told()).prop_map(|(back, told)| Step::Word { back, told }),
         1 => (0_usize..3, 1_u64..200, any::<bool>())
@@ -154,7 +164,9 @@ impl Step {
                 let operation = branch.operation();
                 branch.admit_as(operation, *key, terms.clone())
             }
-            Self::Settle { back, status } => branch.settle(nth_latest(branch, *back)?, *status),
+            Self::Settle { back, status, body } => {
+                branch.settle_body(nth_latest(branch, *back)?, *status, *body)
+            }
             Self::Cancel { back } => {
                 let call = nth_latest(branch, *back)?;
                 let operation = branch.row(call).call.hold.operation;
@@ -356,7 +368,7 @@ proptest! {
             prop_oneof![
                 6 => (0_i64..25_000).prop_map(Step::Wait),
                 12 => (1_u32..3, 0_u64..2).prop_map(|(key, amount)| Step::Call { key, terms: cost(amount) }),
-                6 => (0_u64..4).prop_map(|back| Step::Settle { back, status: 200 }),
+                6 => (0_u64..4).prop_map(|back| Step::Settle { back, status: 200, body: None }),
                 1 => (0_u64..4).prop_map(|back| Step::Cancel { back }),
                 1 => Just(Step::Evict),
                 1 => Just(Step::FailNext),

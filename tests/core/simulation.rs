@@ -14,11 +14,11 @@ use tollgate::{
     account::{
         Adjustment, Admit, Cancel, Fingerprint, NewGrant, NewKey, Status, StatusChange, Told, Word,
     },
-    call::{CallRow, CallState, Settle},
+    call::{BodyEnd, CallRow, CallState, Settle},
     id::{CallNumber, KeyNumber},
     ledger::EntryKind,
     policy::Source,
-    price::{ChargeOn, Job, Meter, OnUnknown, Quantity, Reported, Terms},
+    price::{ChargeOn, Job, Mark, Meter, OnUnknown, Quantity, Reported, Terms},
     problem::Code,
     protocol::{Command, Manage, Reply, Request},
     time::{Calendar, Span, Timestamp},
@@ -250,6 +250,8 @@ struct Journey {
     progress: Progress,
     /// What the origin answered: whether at all, the status, seconds of audio.
     answer: Option<(bool, u16, u64)>,
+    /// How the answer's body ended, where the call waits for that.
+    body: Option<BodyEnd>,
     /// The object has taken the settlement, first at this time of its clock.
     told_at: Option<Timestamp>,
     /// The object has taken the cancel.
@@ -356,6 +358,7 @@ impl World {
                 attempts: 0,
                 progress: Progress::Asking,
                 answer: None,
+                body: None,
                 told_at: None,
                 cancelled: false,
                 concluded: false,
@@ -606,9 +609,18 @@ impl World {
             502
         };
         let seconds = self.chance.below(450);
+        let body = match self.chance.below(12) {
+            0 => Some(BodyEnd::Whole),
+            1 => Some(BodyEnd::Left),
+            2 => Some(BodyEnd::BrokenOff { begun: false }),
+            3 | 4 => Some(BodyEnd::BrokenOff { begun: true }),
+            _ => None,
+        };
         let journey = &mut self.journeys[index];
+        let body = body.filter(|_| answered && journey.terms.job.is_none());
         journey.progress = Progress::Done;
         journey.answer = Some((answered, status, seconds));
+        journey.body = body;
         let settle = Settle {
             call,
             operation: journey.operation,
@@ -616,6 +628,7 @@ impl World {
             response_time_ms: 1,
             answered,
             reported: Quantity::parse(&seconds.to_string()).map(Reported::Value),
+            body,
         };
         self.note(&format!("the origin answers call {call} with {status}"));
         let is_job = self.journeys[index].terms.job.is_some() && status < 400;
@@ -948,6 +961,7 @@ impl World {
         let lines = self.branch.ledger(500);
         let account = self.branch.object.account().ok_or("no account")?;
         audit_ledger(&lines, account)?;
+        self.branch.audit_itself()?;
         self.inspect_grants()?;
         self.branch.check_waking()
     }
@@ -1067,11 +1081,17 @@ impl World {
             inspect_end(row, journey, was_outrun)?;
             let hold = &row.call.hold;
             let outcome = row.outcome.as_ref().ok_or("an open call")?;
-            let is_forgiven = outcome.state == CallState::UnknownReleased
+            // One that had ended before it was told of may have been forgiven on another day.
+            let is_broken_off = outcome.state == CallState::Released
+                && journey.body == Some(BodyEnd::BrokenOff { begun: true })
+                && is_charged(hold.terms.charge_on, outcome.status)
+                && journey.told_at.is_some()
+                && !journey.concluded
+                && !was_outrun;
+            let is_unknown = outcome.state == CallState::UnknownReleased
                 && hold.terms.on_unknown == OnUnknown::Release
-                && row.call.held().get() > 0
                 && (hold.terms.job.is_none() || journey.told_at.is_none());
-            if is_forgiven {
+            if row.call.held().get() > 0 && (is_unknown || is_broken_off) {
                 let day = calendar.day_of(outcome.at);
                 let count = forgiven.entry((row.call.key, day)).or_default();
                 *count += 1;
@@ -1114,11 +1134,14 @@ fn inspect_end(row: &CallRow, journey: &Journey, was_outrun: bool) -> Result<(),
         // Each word was looked at when it came.
         return Ok(());
     }
-    let succeeded = answered
-        && match row.call.hold.terms.charge_on {
-            ChargeOn::BelowFourHundred => status < 400,
-            ChargeOn::TwoHundreds => (200..300).contains(&status),
-        };
+    let is_broken_off = match journey.body {
+        Some(BodyEnd::BrokenOff { begun: false }) => true,
+        // The charge of one beyond the forgiveness is looked at below.
+        Some(BodyEnd::BrokenOff { begun: true }) => outcome.mark != Some(Mark::Unforgiven),
+        None | Some(BodyEnd::Whole | BodyEnd::Left) => false,
+    };
+    let succeeded =
+        answered && is_charged(row.call.hold.terms.charge_on, Some(status)) && !is_broken_off;
     if !succeeded {
         return if outcome.state == CallState::Released && charged == 0 {
             Ok(())
@@ -1146,6 +1169,13 @@ fn inspect_end(row: &CallRow, journey: &Journey, was_outrun: bool) -> Result<(),
         return wrong("a success is not charged what it cost");
     }
     Ok(())
+}
+
+fn is_charged(charge_on: ChargeOn, status: Option<u16>) -> bool {
+    status.is_some_and(|status| match charge_on {
+        ChargeOn::BelowFourHundred => status < 400,
+        ChargeOn::TwoHundreds => (200..300).contains(&status),
+    })
 }
 
 /// What a word makes of a call: its state and charge, or what it is answered.

@@ -5,16 +5,16 @@
 
 use tollgate::{
     account::{Adjustment, Fingerprint, Refusal, Status, StatusChange, Told, Word},
-    call::CallState,
+    call::{BodyEnd, CallState, Settle},
     policy::Source,
     price::{ChargeOn, Job, Meter, OnUnknown, Quantity, Terms},
     problem::ViolatedPolicy,
-    protocol::{Command, Page, Reply},
+    protocol::{AuditStep, Command, Page, Reply, Request},
     time::{Span, Timestamp},
 };
 
 use crate::{
-    branch::{Branch, fingerprint, reported},
+    branch::{Branch, answered, fingerprint, reported},
     sold,
 };
 
@@ -142,9 +142,12 @@ impl Teller {
                     || branch.row(call).call.hold.operation,
                     |operation| operation.parse().unwrap(),
                 );
-                let value = after(options, "reported").map(reported);
-                let answered = !options.contains(&"unreachable");
-                told(&branch.settle_as(operation, call, status.parse().unwrap(), value, answered))
+                told(&branch.send(Request::Settle(Settle {
+                    answered: !options.contains(&"unreachable"),
+                    reported: after(options, "reported").map(reported),
+                    body: after(options, "body").map(body_end),
+                    ..answered(operation, call, status.parse().unwrap())
+                })))
             }
             ["cancel", operation] => told(&branch.cancel(operation.parse().unwrap())),
             ["tick"] => branch.tick().map_or_else(|error| error, |()| "ok".into()),
@@ -335,6 +338,9 @@ fn told(reply: &Reply) -> String {
             })
             .collect::<Vec<_>>()
             .join("; "),
+        Reply::Audit(AuditStep::Unfinished) => "more to read".into(),
+        Reply::Audit(AuditStep::Finished { ok: true, .. }) => "ok".into(),
+        Reply::Audit(AuditStep::Finished { json, .. }) => json.clone(),
         Reply::Unavailable { detail } => format!("unavailable: {detail}"),
     }
 }
@@ -418,6 +424,16 @@ fn terms(words: &[&str]) -> Terms {
             OnUnknown::Release
         },
         ..Terms::fixed(pool.into(), least)
+    }
+}
+
+fn body_end(told: &str) -> BodyEnd {
+    match told {
+        "whole" => BodyEnd::Whole,
+        "left" => BodyEnd::Left,
+        "never_begun" => BodyEnd::BrokenOff { begun: false },
+        "broken_off" => BodyEnd::BrokenOff { begun: true },
+        other => panic!("no end of a body: {other}"),
     }
 }
 
