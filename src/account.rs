@@ -11,10 +11,12 @@
 mod admit;
 mod conclude;
 mod due;
+mod hourly;
 mod listed;
 mod manage;
 mod outbox;
 mod refusal;
+mod rolled;
 mod settle;
 mod stored;
 mod view;
@@ -36,6 +38,7 @@ pub use self::{
         StatusChange, find_plan,
     },
     refusal::Refusal,
+    rolled::{ROWS_PER_SLICE, Rolled, Rolling},
     settle::{Cancel, Settled},
     stored::{Broken, Stored},
     view::{UsageLine, UsageView},
@@ -48,15 +51,16 @@ use crate::{
     limits::{DayCounts, MinuteWindow},
     policy::{Plan, Policy, Renews},
     time::{MonthNumber, Timestamp},
+    totals::Totals,
 };
 
 /// At most so many holds are open per account: what a wake-up may have to read.
 pub const OPEN_CALLS_MAX: usize = 10_000;
 /// At most so many keys stand in one account, whatever its plan says.
 pub const KEYS_MAX: u32 = 1_000;
-/// A snapshot is written with every so-manyth call: one row more in 128, and at most as many
-/// calls to replay at wake-up.
-const CALLS_PER_SNAPSHOT: u32 = 128;
+/// A snapshot is written with every so-manyth call, now and then with a row of totals; and at most
+/// so many calls are to be replayed at wake-up.
+const CALLS_PER_SNAPSHOT: u32 = 256;
 /// So many of the latest admissions are known by their operation also after their calls ended:
 /// what a copy may be late by.
 const OPERATIONS_KNOWN: usize = 256;
@@ -75,6 +79,8 @@ pub struct Account {
     deadlines: BTreeSet<(Timestamp, CallNumber)>,
     in_flight: BTreeMap<KeyNumber, InFlight>,
     calls_since_snapshot: u32,
+    /// While the oldest month of the log is being rolled up. Not stored.
+    gathering: Option<rolled::Gathering>,
 }
 
 /// What an account is, apart from its credits and counts. Stored whole.
@@ -224,6 +230,9 @@ struct State {
     /// deadline, and whether it is that of a job.
     #[cbor(n(10), default)]
     brought_forward: BTreeMap<CallNumber, (Timestamp, bool)>,
+    /// Hourly totals that are in no table yet.
+    #[cbor(n(11), default)]
+    unwritten: hourly::Unwritten,
     /// What the directory has to be told.
     #[cbor(n(12), default)]
     outbox: Outbox,
@@ -275,6 +284,9 @@ pub struct LogMonth {
     /// How many of its rows are of undone admissions.
     #[n(2)]
     pub cancelled: u64,
+    /// How far its roll-up has been stored, where it is a huge one.
+    #[n(3)]
+    pub rolling: Option<Rolling>,
 }
 
 /// Calls of one key that are open.
@@ -295,6 +307,12 @@ pub struct Changes {
     pub ended: Vec<CallEnd>,
     /// New entries.
     pub entries: Vec<Entry>,
+    /// What is left of a month, or of a part of it.
+    pub rolled: Option<Rolled>,
+    /// A month's tables that nothing needs any more.
+    pub dropped_month: Option<MonthNumber>,
+    /// Hourly totals, by the month whose table they go to.
+    pub totals: BTreeMap<MonthNumber, Totals>,
     /// Keys to be written anew.
     pub keys: BTreeSet<KeyNumber>,
     /// The profile is to be written anew.
@@ -382,10 +400,13 @@ impl Account {
     }
 
     /// When [`Account::tick`] should be called, if nothing comes before: the end of the first
-    /// hold that nobody may have ended by then. By the clock, not the latest time seen.
+    /// hold that nobody may have ended by then, by the clock and not the latest time seen; at once,
+    /// while a month is to be rolled up.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Timestamp> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
+        let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
+        let roll_up = self.next_roll_up().filter(|due| *due <= self.state.latest);
+        deadline.into_iter().chain(roll_up).min()
     }
 
     /// Books what has fallen due. Spurious calls are harmless.

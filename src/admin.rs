@@ -24,7 +24,7 @@ use crate::{
     problem::{Code, Problem},
     protocol::{Command, Manage},
     secrets::Secrets,
-    self_service::{no_parameters, usage_query},
+    self_service::{no_parameters, summary_query, usage_query},
 };
 
 /// The longest body that is read, in bytes.
@@ -35,7 +35,7 @@ const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 const IDEMPOTENCY_KEY_MAX: usize = 255;
 
 /// Every endpoint. `{id}`, `{key}` and `{call}` stand for one segment each; HEAD is answered as GET.
-const ENDPOINTS: [(&str, &str, Access, Action); 18] = [
+const ENDPOINTS: [(&str, &str, Access, Action); 19] = [
     ("GET", "/healthz", Access::Anyone, Action::Healthz),
     ("GET", "/plans", Access::Read, Action::Plans),
     ("GET", "/accounts", Access::Read, Action::List),
@@ -70,6 +70,12 @@ const ENDPOINTS: [(&str, &str, Access, Action); 18] = [
     ("GET", "/accounts/{id}/usage", Access::Read, Action::Usage),
     ("GET", "/accounts/{id}/ledger", Access::Read, Action::Ledger),
     ("GET", "/accounts/{id}/audit", Access::Read, Action::Audit),
+    (
+        "GET",
+        "/accounts/{id}/usage/summary",
+        Access::Read,
+        Action::UsageSummary,
+    ),
     (
         "POST",
         "/accounts/{id}/adjustments",
@@ -178,6 +184,7 @@ enum Action {
     Grant,
     Balance,
     Usage,
+    UsageSummary,
     Ledger,
     Audit,
     Adjust,
@@ -307,6 +314,7 @@ impl<'a> Endpoint<'a> {
             | Action::RevokeKey
             | Action::Balance
             | Action::Usage
+            | Action::UsageSummary
             | Action::Ledger
             | Action::Audit
             | Action::ShowCall => false,
@@ -323,7 +331,7 @@ impl<'a> Endpoint<'a> {
         // Whoever watches may put something into the query to get past caches.
         if !matches!(
             self.action,
-            Action::Healthz | Action::Usage | Action::Ledger | Action::List
+            Action::Healthz | Action::Usage | Action::UsageSummary | Action::Ledger | Action::List
         ) {
             no_parameters(sent.query)?;
         }
@@ -373,6 +381,10 @@ impl<'a> Endpoint<'a> {
             Action::Release => self.end_call(commands::release(sent.body)?, sent),
             Action::Balance => self.manage(Command::Balance, None),
             Action::Usage => self.manage(Command::Usage(usage_query(sent.query)?), None),
+            Action::UsageSummary => {
+                let query = summary_query(sent.query)?;
+                self.manage(Command::UsageSummary(query), None)
+            }
             Action::Ledger => {
                 let query = ledger_query(sent.query, &secrets.key_secret, &self.account()?)?;
                 self.manage(Command::Ledger(query), None)

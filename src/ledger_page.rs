@@ -2,7 +2,7 @@
 //!
 //! Each line has the balance after it, and the lines of a pool add up to its balance from nothing.
 //! A charge stands where its call was admitted, an entry after the calls that were admitted before
-//! it. The pages that belong together show the account as of the first one: a call that ends
+//! it. Months that are no longer kept call by call have a line for each pool. The pages that belong together show the account as of the first one: a call that ends
 //! later has no line on them.
 
 use minicbor::{Decode, Encode};
@@ -50,6 +50,21 @@ pub struct LedgerCursor {
     /// Each pool's balance before the lines that were listed.
     #[n(3)]
     pub balances: Vec<(String, i64)>,
+    /// Where it ended among the months that were rolled up.
+    #[n(4)]
+    pub months: Option<MonthsCursor>,
+}
+
+/// Where a page ended among the months that were rolled up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct MonthsCursor {
+    /// Only rows of them before this one come.
+    #[n(0)]
+    pub below: u64,
+    /// So many pools of the latest of these were listed.
+    #[n(1)]
+    pub pools: u32,
 }
 
 /// A page of the ledger.

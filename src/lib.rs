@@ -46,4 +46,5 @@ pub mod secrets;
 pub mod self_service;
 pub mod signature;
 pub mod time;
+pub mod totals;
 pub mod url;

@@ -7,6 +7,8 @@
 mod audit;
 mod ledger;
 mod opening;
+mod roll_up;
+mod summary;
 mod usage;
 
 use std::sync::Arc;
@@ -15,7 +17,8 @@ pub use self::opening::{Intent, Opened};
 use self::{audit::RunningAudit, opening::Opening};
 use crate::{
     account::{
-        Account, Admit, Broken, Changes, Fingerprint, LogMonth, Refusal, Rejected, Stored, Word,
+        Account, Admit, Broken, Changes, Fingerprint, LogMonth, Refusal, Rejected, Rolled, Stored,
+        Word,
     },
     call::{CallRow, Settle},
     credits::Credits,
@@ -23,18 +26,21 @@ use crate::{
     ledger::Entry,
     ledger_page::LedgerPage,
     limits::MinuteWindow,
-    policy::Policy,
+    policy::{DEFAULT_POOL, Policy},
     problem::{Code, ViolatedPolicy, Violation},
     protocol::{Command, Complaint, Document, Manage, Page, Read, Reply, Request},
     time::{MonthNumber, Span, Timestamp},
+    totals::Totals,
 };
 
 /// How long the answer to an operator's request is remembered, unless it made credits.
 pub const REMEMBERED: Span = Span::from_days(1);
-/// The most rows that one request reads.
-const ROWS_MAX: u64 = 5_000;
 /// How often one key may read about itself in any 60 seconds.
 const READS_PER_MINUTE: u32 = 60;
+/// How often what takes more reading than a page.
+const LONG_READS_PER_MINUTE: u32 = 10;
+/// The most rows that one request reads.
+const ROWS_MAX: u64 = 5_000;
 
 /// The durable storage of one account.
 pub trait Store {
@@ -91,6 +97,31 @@ pub trait Store {
     /// # Errors
     /// Storage that cannot be read.
     fn opening(&self) -> Result<Option<Vec<u8>>, Self::Error>;
+
+    /// What is left of months that were rolled up, oldest first: at most `limit` rows from the
+    /// row `from` on ([`Rolled::row`]).
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn rolled(&self, from: u64, limit: u64) -> Result<Vec<Rolled>, Self::Error>;
+
+    /// The latest of them that is in a row before `before`.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn rolled_before(&self, before: u64) -> Result<Option<Rolled>, Self::Error>;
+
+    /// Hourly totals of the calls of `month`: at most `limit` rows after the row numbered
+    /// `after`, with their numbers.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn totals(
+        &self,
+        month: MonthNumber,
+        after: u64,
+        limit: u64,
+    ) -> Result<Vec<(u64, Totals)>, Self::Error>;
 
     /// Entries with a number below `before`, newest first, at most `limit`.
     ///
@@ -204,8 +235,9 @@ pub struct Object<S> {
     account: Option<Account>,
     /// While there is no account: who wants to open one.
     opening: Option<Opening>,
-    /// What keys read about themselves lately. Not stored: it guards the object, not credits.
-    reads: std::collections::BTreeMap<KeyNumber, MinuteWindow>,
+    /// What keys read about themselves lately, by what guards it. Not stored: it guards the object,
+    /// not credits.
+    reads: std::collections::BTreeMap<(KeyNumber, u32), MinuteWindow>,
     reads_counted: u64,
     audit: Option<RunningAudit>,
 }
@@ -264,20 +296,30 @@ impl<S: Store> Object<S> {
         self.account.as_ref()
     }
 
-    /// When [`Object::tick`] should be called at the latest; `None` while nothing is open.
+    /// When [`Object::tick`] should be called at the latest; `None` while nothing is open and
+    /// nothing is left to do.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Timestamp> {
         self.account.as_ref().and_then(Account::next_wakeup)
     }
 
-    /// Books what has fallen due. Spurious calls are harmless.
+    /// When it should be called if no message comes before. Only an alarm that has gone off is set
+    /// to this: it may lie months ahead, and to set it at every wake-up would cost a row each.
+    #[must_use]
+    pub fn next_alarm(&self) -> Option<Timestamp> {
+        let roll_up = self.account.as_ref().and_then(Account::next_roll_up);
+        self.next_wakeup().into_iter().chain(roll_up).min()
+    }
+
+    /// Books what has fallen due, and does a slice of what takes longer. Spurious calls are harmless.
     ///
     /// # Errors
-    /// What went wrong, for the log; nothing was changed.
+    /// What went wrong, for the log; what was not committed was not changed.
     pub fn tick(&mut self, clock: Timestamp) -> Result<(), String> {
         let ticked = self.wake(clock).and_then(|()| {
             let changes = self.awake()?.tick(clock);
-            self.commit(changes, None)
+            self.commit(changes, None)?;
+            self.roll_up()
         });
         match ticked {
             Ok(()) | Err(Failure::NoAccount) => Ok(()),
@@ -323,7 +365,7 @@ impl<S: Store> Object<S> {
         }
         // Whoever does not know the operation is told nothing of the call.
         let row = self
-            .row_of(settle.call)?
+            .row_to_change(settle.call)?
             .filter(|row| row.call.hold.operation == settle.operation);
         let Some(row) = row else {
             return Ok(Reply::Settled(None));
@@ -347,11 +389,12 @@ impl<S: Store> Object<S> {
         if !stands {
             return Ok(Reply::Refused(Refusal::UnknownKey));
         }
-        let standing = account.standing(read.key, Some("credits"), clock);
-        if let Some(retry_at) = self.guard_reads(read.key, clock) {
+        let standing = account.standing(read.key, Some(DEFAULT_POOL), clock);
+        let limit = reads_per_minute(&read.page);
+        if let Some(retry_at) = self.guard_reads(read.key, limit, clock) {
             let violated = vec![Violation {
                 policy: ViolatedPolicy::Minute,
-                limit: READS_PER_MINUTE,
+                limit,
             }];
             return Ok(Reply::Refused(Refusal::RateLimited {
                 violated,
@@ -364,13 +407,20 @@ impl<S: Store> Object<S> {
             Page::Credits => to_json(&self.awake()?.credits_view()),
             Page::Quote => String::new(),
             Page::Ledger(query) => {
-                let page = self.ledger(query.clone())?;
+                let page = match self.ledger(query.clone())? {
+                    Ok(page) => page,
+                    Err(rejected) => return Ok(Reply::Problem(rejected.complaint())),
+                };
                 return Ok(Reply::Ledger(LedgerPage {
                     standing: Some(standing),
                     ..page
                 }));
             }
             Page::Usage(query) => to_json(&self.usage(query)?),
+            Page::UsageSummary(query) => match self.summary(query, clock)? {
+                Ok(view) => to_json(&view),
+                Err(rejected) => return Ok(Reply::Problem(rejected.complaint())),
+            },
         };
         Ok(Reply::Document(Document {
             standing: Some(standing),
@@ -378,14 +428,14 @@ impl<S: Store> Object<S> {
         }))
     }
 
-    fn guard_reads(&mut self, key: KeyNumber, clock: Timestamp) -> Option<Timestamp> {
-        let window = self.reads.entry(key).or_default();
+    fn guard_reads(&mut self, key: KeyNumber, limit: u32, clock: Timestamp) -> Option<Timestamp> {
+        let window = self.reads.entry((key, limit)).or_default();
         window.forget_stray(clock);
-        let frees_at = window.frees_at(READS_PER_MINUTE, clock);
+        let frees_at = window.frees_at(limit, clock);
         if frees_at.is_none() {
             self.reads_counted = self.reads_counted.saturating_add(1);
             let read = CallNumber::new(self.reads_counted).unwrap_or_default();
-            window.count(read, READS_PER_MINUTE, clock);
+            window.count(read, limit, clock);
         }
         frees_at
     }
@@ -402,7 +452,12 @@ impl<S: Store> Object<S> {
         let changes = self.awake()?.tick(clock);
         self.commit(changes, None)?;
         match manage.command {
-            Command::Ledger(query) => return self.ledger(query).map(Reply::Ledger),
+            Command::Ledger(query) => {
+                return Ok(match self.ledger(query)? {
+                    Ok(page) => Reply::Ledger(page),
+                    Err(rejected) => Reply::Problem(rejected.complaint()),
+                });
+            }
             Command::Audit => return self.audit(clock).map(Reply::Audit),
             _ => {}
         }
@@ -467,6 +522,9 @@ impl<S: Store> Object<S> {
                 let json = to_json(&self.usage(&query)?);
                 Ok(Ok((document(200, json), Changes::default())))
             }
+            Command::UsageSummary(query) => Ok(self
+                .summary(&query, clock)?
+                .map(|view| (document(200, to_json(&view)), Changes::default()))),
             Command::ShowCall(call) => Ok(match self.row_of(call)? {
                 Some(row) => Ok((document(200, self.call_json(row)?), Changes::default())),
                 None => Err(Rejected::UnknownCall),
@@ -483,7 +541,7 @@ impl<S: Store> Object<S> {
         word: Word,
         clock: Timestamp,
     ) -> Result<Result<(Document, Changes), Rejected>, Failure> {
-        let Some(mut row) = self.row_of(call)? else {
+        let Some(mut row) = self.row_to_change(call)? else {
             return Ok(Err(Rejected::UnknownCall));
         };
         let changes = match self.awake()?.conclude(&row, word, clock) {
@@ -500,6 +558,14 @@ impl<S: Store> Object<S> {
         match self.awake()?.month_of(call) {
             Some(month) => self.store.call(month, call).map_err(storage),
             None => Ok(None),
+        }
+    }
+
+    fn row_to_change(&mut self, call: CallNumber) -> Result<Option<CallRow>, Failure> {
+        if self.awake()?.is_open_to_change(call) {
+            self.row_of(call)
+        } else {
+            Ok(None)
         }
     }
 
@@ -520,6 +586,7 @@ impl<S: Store> Object<S> {
             Command::Show
             | Command::Open(_)
             | Command::Usage(_)
+            | Command::UsageSummary(_)
             | Command::Ledger(_)
             | Command::Audit
             | Command::ShowCall(_)
@@ -615,6 +682,9 @@ impl<S: Store> Object<S> {
         if changes.profile || !changes.keys.is_empty() {
             changes.snapshot |= account.note_listing();
         }
+        if changes.snapshot {
+            changes.totals = account.take_totals();
+        }
         let write = Write {
             month: account.log().last().map(|last| last.month),
             profile: changes.profile.then(|| account.profile_bytes()),
@@ -629,6 +699,10 @@ impl<S: Store> Object<S> {
             opening: self.opening.take().map(|_| Intent::Forget),
             changes,
         };
+        if write.changes.dropped_month.is_some() {
+            // Its calls come in another form from now on: an audit begins anew.
+            self.audit = None;
+        }
         let committed = self
             .book_out(&write.changes)
             .and_then(|()| self.store.commit(&write).map_err(storage))
@@ -638,6 +712,13 @@ impl<S: Store> Object<S> {
             self.audit = None;
         }
         committed
+    }
+}
+
+const fn reads_per_minute(page: &Page) -> u32 {
+    match page {
+        Page::Me | Page::Credits | Page::Quote | Page::Usage(_) => READS_PER_MINUTE,
+        Page::UsageSummary(_) | Page::Ledger(_) => LONG_READS_PER_MINUTE,
     }
 }
 
@@ -724,6 +805,11 @@ impl Rejected {
             Self::UnknownCall => complaint(
                 Code::NotFound,
                 "there is no such call, or it is no longer kept",
+            ),
+            Self::RolledUpSince => of_field(
+                "next",
+                "next: the month that it is in has been summed up by days since; ask again without next"
+                    .to_owned(),
             ),
             Self::TooManyKeys(most) => complaint(
                 Code::Conflict,

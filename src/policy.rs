@@ -20,6 +20,9 @@ pub mod template;
 
 pub use self::read::{Mistake, Mistakes};
 
+/// The pool that is meant where none is named.
+pub const DEFAULT_POOL: &str = "credits";
+
 /// A checked policy.
 #[derive(Debug)]
 pub struct Policy {

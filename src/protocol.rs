@@ -17,7 +17,8 @@ use crate::{
     key::{SecretDigest, SecretId},
     ledger_page::{LedgerPage, LedgerQuery},
     problem::{Code, Problem},
-    time::Timestamp,
+    time::{MonthNumber, Timestamp},
+    totals::summary::By,
 };
 
 /// The version that this crate writes.
@@ -76,6 +77,9 @@ pub enum Page {
     /// `GET /quote`: the Worker has what is told; whether the key may ask is the object's to say.
     #[n(3)]
     Quote,
+    /// `GET /usage/summary`.
+    #[n(5)]
+    UsageSummary(#[n(0)] SummaryQuery),
 }
 
 /// Which calls `/usage` lists: newest first.
@@ -112,6 +116,62 @@ pub struct UsageFilter {
     /// The status that the client saw.
     #[n(3)]
     pub status: Option<u16>,
+}
+
+/// What `/usage/summary` tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct SummaryQuery {
+    /// What its lines are about.
+    #[n(0)]
+    pub by: By,
+    /// From when on; `None`: 30 days.
+    #[n(1)]
+    pub from: Option<Timestamp>,
+    /// Until when; `None`: now.
+    #[n(2)]
+    pub to: Option<Timestamp>,
+    /// Where an earlier page stopped.
+    #[n(3)]
+    pub next: Option<SummaryPlace>,
+}
+
+/// Where a summary stopped that met the bound of what one request reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum SummaryPlace {
+    /// At this row of the months that were rolled up.
+    #[n(0)]
+    Days(#[n(0)] u64),
+    /// At this row of the hours of a month.
+    #[n(1)]
+    Hours(#[n(0)] MonthNumber, #[n(1)] u64),
+}
+
+impl SummaryPlace {
+    /// Reads what [`SummaryPlace`] is displayed as.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let row = |text: &str| {
+            let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+            // What is stored are numbers that JavaScript has.
+            text.parse().ok().filter(|row| is_plain && *row < 1 << 53)
+        };
+        if let Some(days) = text.strip_prefix('d') {
+            return row(days).map(Self::Days);
+        }
+        let (month, hours) = text.strip_prefix('h')?.split_once('-')?;
+        let month = row(month).and_then(|month| i64::try_from(month).ok())?;
+        Some(Self::Hours(MonthNumber::new(month), row(hours)?))
+    }
+}
+
+impl std::fmt::Display for SummaryPlace {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Days(row) => write!(formatter, "d{row}"),
+            Self::Hours(month, row) => write!(formatter, "h{}-{row}", month.get()),
+        }
+    }
 }
 
 /// A command of the operator's.
@@ -182,6 +242,9 @@ pub enum Command {
         #[n(1)]
         word: Word,
     },
+    /// `GET /accounts/{id}/usage/summary`.
+    #[n(12)]
+    UsageSummary(#[n(0)] SummaryQuery),
     /// `GET /accounts/{id}/ledger`.
     #[n(30)]
     Ledger(#[n(0)] LedgerQuery),

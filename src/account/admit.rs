@@ -348,6 +348,7 @@ impl Account {
                 month,
                 first,
                 cancelled: 0,
+                rolling: None,
             });
             changes.new_month = Some(month);
             changes.snapshot = true;

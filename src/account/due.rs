@@ -9,6 +9,7 @@ use crate::{
     policy::{Grant, Mode, Renews, Source},
     price::{Mark, OnUnknown},
     time::{Span, Timestamp},
+    totals::Tally,
 };
 
 /// The share of a key's calls in a day that may end unknown and be forgiven, if that is more
@@ -315,20 +316,22 @@ impl Account {
             .ledger
             .book_mut(&pool)
             .is_some_and(|book| book.end(&call.hold.parts, charged, at, booked));
+        let outcome = Outcome {
+            state,
+            status: None,
+            charged,
+            response_time_ms: 0,
+            at,
+            mark,
+            nth_end: self.next_end(),
+            first_charged: None,
+        };
+        self.add_total(&call, Tally::of(Some(&outcome)));
         if let Some(month) = self.month_of(number) {
             changes.ended.push(CallEnd {
                 call: number,
                 month,
-                outcome: Outcome {
-                    state,
-                    status: None,
-                    charged,
-                    response_time_ms: 0,
-                    at,
-                    mark,
-                    nth_end: self.next_end(),
-                    first_charged: None,
-                },
+                outcome,
                 hold: None,
             });
         }

@@ -175,6 +175,8 @@ pub enum Rejected {
     UnknownKey,
     /// No call of that number was admitted, or it is no longer kept.
     UnknownCall,
+    /// A summary cannot go on where an earlier page stopped.
+    RolledUpSince,
     /// The account has as many keys as it may.
     TooManyKeys(u32),
     /// The pool's sum would be no number that JSON carries.
@@ -236,6 +238,7 @@ impl Account {
             deadlines: BTreeSet::new(),
             in_flight: BTreeMap::new(),
             calls_since_snapshot: 0,
+            gathering: None,
         };
         let mut changes = Changes {
             profile: true,

@@ -10,6 +10,7 @@ use crate::{
     policy::Mode,
     price::{Mark, Reported},
     time::Timestamp,
+    totals::Tally,
 };
 
 /// Undoes an admission whose answer never reached the gateway.
@@ -133,6 +134,7 @@ impl Account {
             return;
         }
         self.state.brought_forward.remove(&call.number);
+        self.add_total(&call, Tally::of(Some(outcome)));
         self.state.ends = self.state.ends.max(outcome.nth_end);
         let now = self.state.latest;
         let pool = call.hold.terms.pool;
@@ -269,19 +271,22 @@ impl Account {
         let charged_before = split(&row.call.hold.parts, charged).0;
         let (charged, parts) = self.correct_charge(row, &charged_before, &end, changes);
         if let Some(month) = self.month_of(row.call.number) {
+            let outcome = Outcome {
+                state: end.state,
+                status: end.status,
+                charged,
+                response_time_ms: end.response_time_ms,
+                at: clock,
+                mark: end.mark,
+                nth_end: row.outcome.as_ref().map_or(0, |ended| ended.nth_end),
+                first_charged: row.outcome.as_ref().map(Outcome::first_charged),
+            };
+            let changed = Tally::of(Some(&outcome)).less(Tally::of(row.outcome.as_ref()));
+            self.add_total(&row.call, changed);
             changes.ended.push(CallEnd {
                 call: row.call.number,
                 month,
-                outcome: Outcome {
-                    state: end.state,
-                    status: end.status,
-                    charged,
-                    response_time_ms: end.response_time_ms,
-                    at: clock,
-                    mark: end.mark,
-                    nth_end: row.outcome.as_ref().map_or(0, |ended| ended.nth_end),
-                    first_charged: row.outcome.as_ref().map(Outcome::first_charged),
-                },
+                outcome,
                 hold: parts.map(|parts| Hold {
                     parts,
                     ..row.call.hold.clone()

@@ -130,6 +130,7 @@ impl Stored {
             deadlines: Default::default(),
             in_flight: BTreeMap::new(),
             calls_since_snapshot: 0,
+            gathering: None,
         };
         for row in rows {
             if row.call.number.get() > last {

@@ -10,13 +10,10 @@ use crate::{
     credits::Credits,
     id::{AccountId, CallId, CallNumber, KeyId, KeyNumber},
     ledger::{Lot, LotNumber},
-    policy::{Renews, Source},
+    policy::{DEFAULT_POOL, Renews, Source},
     price::Mark,
     time::Timestamp,
 };
-
-/// The pool that a route pays from unless it says otherwise.
-const DEFAULT_POOL: &str = "credits";
 
 /// A key as the admin API tells it.
 #[derive(Debug, Serialize)]

@@ -11,7 +11,7 @@ use crate::{
     id::{CallNumber, ExternalId},
     policy::Source,
     price::Quantity,
-    protocol::{self, UsageQuery},
+    protocol::{self, SummaryQuery, UsageQuery},
     time::Timestamp,
 };
 
@@ -127,6 +127,11 @@ fn every_endpoint_answers_to_its_method() {
                 offset: 0,
                 ..UsageQuery::default()
             }),
+        ),
+        (
+            "GET",
+            "/accounts/acme/usage/summary",
+            Command::UsageSummary(SummaryQuery::default()),
         ),
         (
             "DELETE",
@@ -303,6 +308,7 @@ fn each_token_opens_what_it_is_for() {
         ("GET", "/accounts/acme", true),
         ("HEAD", "/accounts/acme/balance", true),
         ("GET", "/accounts/acme/usage", true),
+        ("GET", "/accounts/acme/usage/summary", true),
         ("POST", "/accounts", false),
         ("PATCH", "/accounts/acme", false),
         ("DELETE", "/accounts/acme/keys/key_acme_1", false),
@@ -1177,6 +1183,7 @@ fn a_parameter_that_means_nothing_is_refused() {
         ("GET", "/accounts/acme", "verbose", "verbose"),
         ("GET", "/accounts/acme/usage", "limit=0", "limit"),
         ("GET", "/accounts/acme/usage", "from=x", "from"),
+        ("GET", "/accounts/acme/usage/summary", "by=year", "by"),
         (
             "DELETE",
             "/accounts/acme/keys/key_acme_1",

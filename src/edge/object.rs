@@ -130,7 +130,7 @@ impl Core {
             .map_err(|_| "the object is busy with itself")?;
         let now = clock();
         let done = work(&mut object, now);
-        self.arm(&object, now);
+        self.arm(&object, object.next_wakeup(), now);
         Ok(done)
     }
 
@@ -164,9 +164,12 @@ impl Core {
     fn sweep(&self) {
         self.alarm_at.set(None);
         let swept = self.with(|object, now| {
-            object.tick(now).inspect_err(|_| {
-                self.set_alarm(object.store().storage(), now.plus(SWEEP));
-            })
+            let ticked = object.tick(now);
+            match ticked {
+                Ok(()) => self.arm(object, object.next_alarm(), now),
+                Err(_) => self.set_alarm(object.store().storage(), now.plus(SWEEP)),
+            }
+            ticked
         });
         if let Ok(Err(detail)) = swept {
             console_error(
@@ -222,22 +225,17 @@ impl Core {
         }
     }
 
-    /// Sets the alarm, if it would come too late.
-    fn arm(&self, object: &Object<SqlStore>, now: Timestamp) {
+    /// Sets the alarm, if it would come too late for `wakeup` or for a report to the directory.
+    fn arm(&self, object: &Object<SqlStore>, wakeup: Option<Timestamp>, now: Timestamp) {
         let report_at = object.report_at(now);
         self.is_behind.set(report_at.is_some());
-        let due = [object.next_wakeup(), report_at];
-        let Some(wakeup) = due.into_iter().flatten().min() else {
+        let due = [wakeup, report_at].into_iter().flatten().min();
+        let Some(at) = due.map(|due| sweep_after(due).max(now)) else {
             return;
         };
-        if self
-            .alarm_at
-            .get()
-            .is_some_and(|alarm_at| alarm_at <= sweep_after(wakeup))
-        {
-            return;
+        if self.alarm_at.get().is_none_or(|alarm_at| alarm_at > at) {
+            self.set_alarm(object.store().storage(), at);
         }
-        self.set_alarm(object.store().storage(), sweep_after(wakeup).max(now));
     }
 
     fn set_alarm(&self, storage: &Storage, at: Timestamp) {

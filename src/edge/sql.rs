@@ -10,7 +10,7 @@ use wasm_bindgen::prelude::*;
 
 use super::platform::{message_of, to_number};
 use crate::{
-    account::CallEnd,
+    account::{CallEnd, Rolled},
     call::{Call, CallRow, CallState, Hold, Outcome},
     credits::Credits,
     id::{CallNumber, KeyNumber},
@@ -18,6 +18,7 @@ use crate::{
     object::{Intent, Loaded, Remembered, Store, Write},
     price::Mark,
     time::{MonthNumber, Timestamp},
+    totals::Totals,
 };
 
 /// The stored schema's version.
@@ -34,6 +35,9 @@ const SCHEMA: &str = "
         id INTEGER PRIMARY KEY, key BLOB NOT NULL, request BLOB NOT NULL, status INTEGER NOT NULL,
         json TEXT NOT NULL, until INTEGER
     );";
+/// Made when the first month is rolled up.
+const ROLLED: &str =
+    "CREATE TABLE IF NOT EXISTS rolled (number INTEGER PRIMARY KEY, body BLOB NOT NULL)";
 /// Rows of the table `account`.
 const VERSION_ROW: u32 = 1;
 const PROFILE_ROW: u32 = 2;
@@ -268,8 +272,8 @@ impl SqlStore {
         self.database.run(statement, bindings)
     }
 
-    fn has_schema(&self) -> Result<bool, StorageError> {
-        self.database.has_table("account")
+    fn has_table(&self, name: &str) -> Result<bool, StorageError> {
+        self.database.has_table(name)
     }
 
     fn calls(&self, query: &str, bindings: &[JsValue]) -> Result<Vec<CallRow>, StorageError> {
@@ -287,7 +291,7 @@ impl SqlStore {
     }
 
     fn write(&mut self, write: &Write) -> Result<(), StorageError> {
-        if write.profile.is_some() && !self.has_schema()? {
+        if write.profile.is_some() && !self.has_table("account")? {
             self.run(SCHEMA, &[])?;
             self.put(VERSION_ROW, &SCHEMA_VERSION.to_be_bytes())?;
         }
@@ -324,6 +328,21 @@ impl SqlStore {
         }
         for entry in &write.changes.entries {
             self.enter(entry)?;
+        }
+        if let Some(rolled) = &write.changes.rolled {
+            self.run(ROLLED, &[])?;
+            let body = minicbor::to_vec(rolled).map_err(|_| StorageError::unreadable("month"))?;
+            self.run(
+                "INSERT INTO rolled (number, body) VALUES (?, ?)",
+                &[to_number(rolled.row()).into(), blob(&body)],
+            )?;
+        }
+        for (month, totals) in &write.changes.totals {
+            self.write_totals(*month, totals)?;
+        }
+        if let Some(month) = write.changes.dropped_month {
+            self.run(&format!("DROP TABLE {}", table_of(month)), &[])?;
+            self.run(&format!("DROP TABLE IF EXISTS {}", totals_of(month)), &[])?;
         }
         for (number, body) in &write.keys {
             let bindings = [number.get().into(), blob(body)];
@@ -434,6 +453,22 @@ impl SqlStore {
         self.run(&statement, &bindings)
     }
 
+    /// A month's table is made with its first row; a release before this one has made none.
+    fn write_totals(&mut self, month: MonthNumber, totals: &Totals) -> Result<(), StorageError> {
+        let table = totals_of(month);
+        self.run(
+            &format!(
+                "CREATE TABLE IF NOT EXISTS {table} (number INTEGER PRIMARY KEY, body BLOB NOT NULL)"
+            ),
+            &[],
+        )?;
+        let body = minicbor::to_vec(totals).map_err(|_| StorageError::unreadable("totals"))?;
+        self.run(
+            &format!("INSERT INTO {table} (body) VALUES (?)"),
+            &[blob(&body)],
+        )
+    }
+
     fn enter(&mut self, entry: &Entry) -> Result<(), StorageError> {
         let signed = |value: i64| {
             // Sums of credits stay below 2^53.
@@ -486,7 +521,7 @@ impl Store for SqlStore {
     type Error = StorageError;
 
     fn load(&self) -> Result<Option<Loaded>, StorageError> {
-        if !self.has_schema()? {
+        if !self.has_table("account")? {
             return Ok(None);
         }
         let mut loaded = Loaded::default();
@@ -559,6 +594,54 @@ impl Store for SqlStore {
         self.calls(&query, &[to_number(before).into(), to_number(limit).into()])
     }
 
+    fn rolled(&self, from: u64, limit: u64) -> Result<Vec<Rolled>, StorageError> {
+        if !self.has_table("rolled")? {
+            return Ok(Vec::new());
+        }
+        let query = "SELECT body FROM rolled WHERE number >= ? ORDER BY number LIMIT ?";
+        let bindings = [to_number(from).into(), to_number(limit).into()];
+        let rows = self.rows(query, &bindings)?;
+        rows.iter()
+            .map(|row| read_rolled(&row.unchecked_into()))
+            .collect()
+    }
+
+    fn rolled_before(&self, before: u64) -> Result<Option<Rolled>, StorageError> {
+        if !self.has_table("rolled")? {
+            return Ok(None);
+        }
+        let query = "SELECT body FROM rolled WHERE number < ? ORDER BY number DESC LIMIT 1";
+        let rows = self.rows(query, &[to_number(before).into()])?;
+        let row = rows.iter().next();
+        row.map(|row| read_rolled(&row.unchecked_into()))
+            .transpose()
+    }
+
+    fn totals(
+        &self,
+        month: MonthNumber,
+        after: u64,
+        limit: u64,
+    ) -> Result<Vec<(u64, Totals)>, StorageError> {
+        let table = totals_of(month);
+        if !self.has_table(&table)? {
+            return Ok(Vec::new());
+        }
+        let query =
+            format!("SELECT number, body FROM {table} WHERE number > ? ORDER BY number LIMIT ?");
+        let bindings = [to_number(after).into(), to_number(limit).into()];
+        let rows = self.rows(&query, &bindings)?;
+        rows.iter()
+            .map(|row| {
+                let row: Array = row.unchecked_into();
+                let number = integer(&row.get(0)).and_then(|number| u64::try_from(number).ok());
+                number
+                    .zip(minicbor::decode(&bytes(&row.get(1))).ok())
+                    .ok_or_else(|| StorageError::unreadable("totals"))
+            })
+            .collect()
+    }
+
     fn entries_before(&self, before: u64, limit: u64) -> Result<Vec<Entry>, StorageError> {
         let query = format!(
             "SELECT {ENTRY_COLUMNS} FROM entries WHERE number < ? ORDER BY number DESC LIMIT ?"
@@ -567,7 +650,7 @@ impl Store for SqlStore {
     }
 
     fn opening(&self) -> Result<Option<Vec<u8>>, StorageError> {
-        if !self.database.has_table("opening")? {
+        if !self.has_table("opening")? {
             return Ok(None);
         }
         let rows = self.rows("SELECT body FROM opening", &[])?;
@@ -614,8 +697,20 @@ impl Store for SqlStore {
 }
 
 fn table_of(month: MonthNumber) -> String {
+    named_by("calls", month)
+}
+
+fn totals_of(month: MonthNumber) -> String {
+    named_by("totals", month)
+}
+
+fn named_by(what: &str, month: MonthNumber) -> String {
     let (year, month) = month.year_month();
-    format!("calls_{year:04}_{month:02}")
+    format!("{what}_{year:04}_{month:02}")
+}
+
+fn read_rolled(row: &Array) -> Result<Rolled, StorageError> {
+    minicbor::decode(&bytes(&row.get(0))).map_err(|_| StorageError::unreadable("month"))
 }
 
 fn read_call(row: &Array) -> Result<CallRow, StorageError> {

@@ -16,14 +16,18 @@ use tollgate::{
     object::{Object, Opened},
     policy::{Policy, Source},
     price::{Quantity, Reported, Terms},
-    protocol::{AuditStep, Command, Manage, Page, Read, Reply, Request, decode, encode},
+    protocol::{
+        AuditStep, Command, Manage, Page, Read, Reply, Request, SummaryQuery, decode, encode,
+    },
     time::Timestamp,
+    totals::summary::By,
 };
 
 use crate::{
-    auditor::{audit, audit_calls, audit_ledger},
+    auditor::{audit, audit_calls, audit_ledger, audit_rolled, audit_totals},
     memory_store::MemoryStore,
     sold,
+    statement::moment,
 };
 
 /// One account and all that moves it.
@@ -32,6 +36,8 @@ pub struct Branch {
     pub object: Object<MemoryStore>,
     pub policy: Arc<Policy>,
     pub clock: Timestamp,
+    /// The template of the route that is called.
+    pub endpoint: String,
     /// The clock has stepped back at least once.
     pub strayed: bool,
     operations: u64,
@@ -70,6 +76,7 @@ impl Branch {
             object: Object::new(MemoryStore::default(), Arc::clone(&policy)),
             policy,
             clock,
+            endpoint: "/search".into(),
             strayed: false,
             operations: 1_000_000,
         }
@@ -207,7 +214,7 @@ impl Branch {
             key: KeyNumber::new(key),
             digest: digest_of(key),
             method: "POST".into(),
-            endpoint: "/search".into(),
+            endpoint: self.endpoint.clone(),
             terms,
             repeated_refusals: 0,
         };
@@ -264,6 +271,20 @@ impl Branch {
         }
     }
 
+    /// All that ever was, summed up, as the operator reads it.
+    pub fn summary(&mut self, by: By) -> Value {
+        let query = SummaryQuery {
+            by,
+            from: Some(Timestamp::EPOCH),
+            to: Some(moment("2099-01-01")),
+            next: None,
+        };
+        let Reply::Document(document) = self.manage(Command::UsageSummary(query), None) else {
+            panic!("no summary");
+        };
+        serde_json::from_str(&document.json).expect("a summary is JSON")
+    }
+
     /// The whole ledger, newest first, read in pages of `limit` lines.
     pub fn ledger(&mut self, limit: u32) -> Vec<LedgerLine> {
         let mut lines = Vec::new();
@@ -307,6 +328,19 @@ impl Branch {
         self.object.tick(self.clock)
     }
 
+    /// The alarm, again and again until there is nothing left to do.
+    pub fn rest(&mut self) -> Result<(), String> {
+        self.tick()?;
+        while self
+            .object
+            .next_wakeup()
+            .is_some_and(|wakeup| wakeup <= self.clock)
+        {
+            self.tick()?;
+        }
+        Ok(())
+    }
+
     /// The balance of a pool, as the operator reads it.
     pub fn balance(&mut self, pool: &str) -> Value {
         let Reply::Document(document) = self.manage(Command::Balance, None) else {
@@ -318,12 +352,14 @@ impl Branch {
 
     /// What must hold between any two commands.
     pub fn check(&mut self) -> Result<(), String> {
-        self.tick()?;
+        self.rest()?;
         let Some(account) = self.object.account() else {
             return Ok(());
         };
         audit(self.store(), account)?;
         audit_calls(self.store())?;
+        audit_rolled(self.store(), account)?;
+        audit_totals(self.store(), account)?;
         let lines = self.ledger(3);
         let account = self.object.account().ok_or("no account")?;
         audit_ledger(&lines, account)?;
@@ -343,7 +379,7 @@ impl Branch {
         );
         let open = before.open_calls() as u64;
         let keys = u64::from(before.next_key().get());
-        if rows_read > 2 + keys + open + 128 {
+        if rows_read > 2 + keys + open + 256 {
             return Err(format!("waking read {rows_read} rows"));
         }
         let seen = |account: &tollgate::account::Account| {

@@ -62,8 +62,10 @@ const PLANS: [&str; 8] = [
     "free", "starter", "pro", "saver", "calendar", "prepaid", "tight", "strict",
 ];
 const POOLS: [&str; 3] = ["credits", "lyrics", "strict"];
-const POLICIES: [&str; 6] = [
+const POLICIES: [&str; 8] = [
     "standard",
+    "usage_1",
+    "usage_20",
     "starter_2_per_minute starter_500",
     "without_starter",
     "without_lyrics",
@@ -272,10 +274,10 @@ proptest! {
         }
         branch.object.store_mut().commits_to_fail = 0;
         // Down to the bytes: both write a snapshot now.
-        branch.tick().map_err(TestCaseError::fail)?;
+        branch.rest().map_err(TestCaseError::fail)?;
         let mut woken = Branch::new(branch.policy.clone(), branch.clock);
         woken.object = Object::new(branch.store().clone(), branch.policy.clone());
-        woken.tick().map_err(TestCaseError::fail)?;
+        woken.rest().map_err(TestCaseError::fail)?;
         branch.cancel(1);
         woken.cancel(1);
         prop_assert!(branch.store().holds_the_same_as(woken.store()));

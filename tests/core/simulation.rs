@@ -17,15 +17,16 @@ use tollgate::{
     call::{BodyEnd, CallRow, CallState, Settle},
     id::{CallNumber, KeyNumber},
     ledger::EntryKind,
-    policy::Source,
+    policy::{Mode, Source},
     price::{ChargeOn, Job, Mark, Meter, OnUnknown, Quantity, Reported, Terms},
     problem::Code,
     protocol::{Command, Manage, Reply, Request},
     time::{Calendar, Span, Timestamp},
+    totals::summary::By,
 };
 
 use crate::{
-    auditor::{audit, audit_calls, audit_ledger},
+    auditor::{audit, audit_calls, audit_ledger, audit_rolled, audit_summary, audit_totals},
     branch::{Branch, digest_of, fingerprint},
     sold,
     statement::moment,
@@ -299,6 +300,11 @@ struct World {
     /// Calls whose time was up at some time of the object's clock, or brought forward by it: they
     /// may have ended before they were told of.
     outrun: BTreeSet<CallNumber>,
+    /// How long calls are kept, and whether the gateway only observes: edits of the policy.
+    usage: &'static str,
+    mode: &'static str,
+    /// Calls that were open while the gateway only observed.
+    observed: BTreeSet<CallNumber>,
     history: String,
     steps: u64,
 }
@@ -308,7 +314,9 @@ impl World {
         let mut chance = Chance(seed.wrapping_mul(0xD134_2543_DE82_EF95) ^ 0xA5A5);
         let plan = chance.one_of(&["free", "starter", "tight", "saver", "calendar"]);
         let start = moment("2027-12-30T22:30:00");
-        let mut branch = Branch::with_account("standard", plan, start);
+        let usage = chance.one_of(&["usage_1", "usage_5", "usage_40", "usage_90", "usage_90"]);
+        let mode = chance.one_of(&["standard", "standard", "standard", "standard", "observe"]);
+        let mut branch = Branch::with_account(&format!("{usage} {mode}"), plan, start);
         branch.create_key();
         branch.grant("credits", 100 + chance.below(400), Source::Extra, None);
         let mut world = Self {
@@ -332,7 +340,10 @@ impl World {
             unlimited: (BTreeSet::new(), BTreeSet::new()),
             strayed: None,
             outrun: BTreeSet::new(),
-            history: format!("plan {plan}\n"),
+            usage,
+            mode,
+            observed: BTreeSet::new(),
+            history: format!("plan {plan} {usage} {mode}\n"),
             steps: 0,
         };
         world.invent();
@@ -473,7 +484,24 @@ impl World {
             self.ring()?;
         }
         self.inspect()?;
-        self.inspect_ends()
+        self.inspect_ends()?;
+        self.inspect_rest()
+    }
+
+    /// Nobody comes any more: the alarm alone rolls up every month.
+    fn inspect_rest(&mut self) -> Result<(), String> {
+        let lived = self.now;
+        for _ in 0..5 {
+            self.now += Span::from_days(30).as_millis();
+            self.ring()?;
+        }
+        let account = self.branch.object.account().ok_or("no account")?;
+        if !account.log().is_empty() || self.branch.object.next_alarm().is_some() {
+            return Err(format!("left to itself, it still has {:?}", account.log()));
+        }
+        self.inspect()?;
+        self.now = lived;
+        Ok(())
     }
 
     fn step(&mut self, event: Event) -> Result<(), String> {
@@ -529,22 +557,28 @@ impl World {
                 && (row.call.admitted_at > clock || row.call.hold.deadline <= clock)
         });
         self.outrun.extend(outrun.map(|row| row.call.number));
-        if self.alarm.is_none_or(|alarm| alarm > clock) {
-            return Ok(());
+        if self.branch.policy.gateway.mode == Mode::Observe {
+            let open = self.branch.store().kept();
+            let open = open.filter(|row| state(row) == CallState::Open);
+            self.observed.extend(open.map(|row| row.call.number));
         }
-        if self.branch.tick().is_ok() {
-            self.set_alarm();
-            if self.alarm.is_some_and(|alarm| alarm <= clock) {
-                return Err("the alarm left something due".into());
+        // Months that are due together are rolled up one after the other.
+        for _ in 0..20 {
+            if self.alarm.is_none_or(|alarm| alarm > clock) {
+                return Ok(());
             }
+            if self.branch.tick().is_err() {
+                return Ok(());
+            }
+            self.alarm = self.branch.object.next_alarm();
         }
-        Ok(())
+        Err("the alarm left something due".into())
     }
 
+    /// A message sets the alarm only if it would come too late.
     fn set_alarm(&mut self) {
-        if self.branch.object.account().is_some() {
-            self.alarm = self.branch.object.next_wakeup();
-        }
+        let wakeup = self.branch.object.next_wakeup();
+        self.alarm = self.alarm.into_iter().chain(wakeup).min();
     }
 
     // The Worker.
@@ -737,9 +771,11 @@ impl World {
                 {
                     return Err(format!("a late settle changed {row:?}"));
                 }
-                self.journeys[journey(settle.operation)]
-                    .told_at
-                    .get_or_insert(clock);
+                if reply != Reply::Settled(None) {
+                    self.journeys[journey(settle.operation)]
+                        .told_at
+                        .get_or_insert(clock);
+                }
             }
             Request::Manage(Manage {
                 command: Command::EndCall { call, word },
@@ -803,7 +839,11 @@ impl World {
                     "subscription_first",
                     "extra_needs_subscription",
                 ]);
-                self.branch.policy = sold::edited(edits);
+                if self.chance.percent(20) {
+                    self.mode = self.chance.one_of(&["standard", "observe"]);
+                }
+                let edits = format!("{edits} {} {}", self.usage, self.mode);
+                self.branch.policy = sold::edited(&edits);
                 self.branch.evict();
             }
             _ => {
@@ -931,9 +971,14 @@ impl World {
             let ended = before.outcome.as_ref().map_or(latest, |outcome| outcome.at);
             latest > ended.plus(Span::from_days(30))
         };
+        let is_gone = self.branch.store().is_dropped(call);
+        let is_observed =
+            before.call.hold.observed || self.branch.policy.gateway.mode == Mode::Observe;
         // Whether an object that was evicted still knows of a stray clock depends on its writes.
-        let expected = [late(clock), late(self.latest)]
-            .map(|is_late| expected_end(before, word, is_late, *available));
+        let expected = [late(clock), late(self.latest)].map(|is_late| match is_gone {
+            true => Err(Code::NotFound),
+            false => expected_end(before, word, is_late, is_observed, *available),
+        });
         if !expected.contains(&told) {
             return wrong(&format!("{told:?} and not {expected:?}"));
         }
@@ -953,11 +998,17 @@ impl World {
         self.branch.object.store_mut().commits_to_fail = 0;
         let clock = self.clock();
         self.branch.set_clock(clock);
-        self.branch.tick()?;
+        self.branch.rest()?;
         self.set_alarm();
         let account = self.branch.object.account().ok_or("no account")?;
         audit(self.branch.store(), account)?;
         audit_calls(self.branch.store())?;
+        audit_rolled(self.branch.store(), account)?;
+        audit_totals(self.branch.store(), account)?;
+        for by in [By::Day, By::Hour, By::Endpoint, By::Key] {
+            let told = self.branch.summary(by);
+            audit_summary(self.branch.store(), by, &told)?;
+        }
         let lines = self.branch.ledger(500);
         let account = self.branch.object.account().ok_or("no account")?;
         audit_ledger(&lines, account)?;
@@ -1012,6 +1063,9 @@ impl World {
         }
         if limits.account_requests_per_minute.is_none() {
             self.unlimited.1.insert(newest.call.number);
+        }
+        if newest.call.hold.observed {
+            return Ok(());
         }
         let calendar = Calendar::default();
         let today = calendar.day_of(newest.call.admitted_at);
@@ -1077,6 +1131,10 @@ impl World {
             if !seen.insert(operation) {
                 return Err(format!("operation {operation} became two calls"));
             }
+            if self.observed.contains(&row.call.number) || row.call.hold.observed {
+                inspect_observed(row)?;
+                continue;
+            }
             let was_outrun = self.outrun.contains(&row.call.number);
             inspect_end(row, journey, was_outrun)?;
             let hold = &row.call.hold;
@@ -1103,6 +1161,15 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// What was admitted while the gateway only observes is never charged.
+fn inspect_observed(row: &CallRow) -> Result<(), String> {
+    let charged = row.outcome.as_ref().ok_or("an open call")?.charged;
+    if row.call.hold.observed && charged.get() > 0 {
+        return Err(format!("observed, and charged: {row:?}"));
+    }
+    Ok(())
 }
 
 fn inspect_end(row: &CallRow, journey: &Journey, was_outrun: bool) -> Result<(), String> {
@@ -1183,6 +1250,7 @@ fn expected_end(
     before: &CallRow,
     word: &Word,
     is_late: bool,
+    is_observed: bool,
     available: u64,
 ) -> Result<(CallState, u64), Code> {
     use CallState::{
@@ -1201,7 +1269,10 @@ fn expected_end(
     };
     let price = || {
         price().and_then(|price| {
-            if price > held {
+            let is_value = matches!(word, Word::Settle(Told::Value(_)));
+            if is_observed && !(is_value && price > terms.most.get()) {
+                Ok(0)
+            } else if price > held {
                 Err(Code::AboveHold)
             } else {
                 Ok(price)

@@ -107,6 +107,9 @@ pub fn edited(edits: &str) -> Arc<Policy> {
             "local_days" => {
                 policy.gateway.calendar = Calendar::parse("00:00+02:00").unwrap();
             }
+            usage if usage.starts_with("usage_") => {
+                policy.gateway.usage_days = usage["usage_".len()..].parse().unwrap();
+            }
             other => panic!("no such edit: {other}"),
         }
     }
