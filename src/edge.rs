@@ -8,6 +8,7 @@ mod answer;
 mod carriage;
 mod crossing;
 mod deployment;
+mod directory;
 mod forward;
 mod gateway;
 mod journey;
@@ -27,12 +28,12 @@ use wasm_bindgen_futures::future_to_promise;
 // Linked for what worker-build's shim calls in it.
 use worker as _;
 
-pub use self::object::AccountCore;
 use self::{
     deployment::Deployment,
     gateway::Gateway,
     platform::{Context, Env},
 };
+pub use self::{directory::DirectoryCore, object::AccountCore};
 
 /// Runs once in each isolate, before anything else.
 #[wasm_bindgen(start)]

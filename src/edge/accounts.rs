@@ -2,11 +2,11 @@
 
 use std::cell::RefCell;
 
-use js_sys::{Object, Reflect, Uint8Array};
+use js_sys::Uint8Array;
 use wasm_bindgen::prelude::*;
 
 use super::{
-    platform::{AccountStub, Accounts, Env, has_flag, message_of},
+    platform::{Env, Namespace, ObjectStub, has_flag, message_of},
     promise::settled,
 };
 use crate::{
@@ -25,9 +25,9 @@ pub struct Unavailable {
 
 /// The account objects of the deployment.
 pub struct Objects {
-    accounts: Accounts,
+    accounts: Namespace,
     /// The object that was asked last: a call asks the same one twice.
-    asked: RefCell<Option<(AccountId, AccountStub)>>,
+    asked: RefCell<Option<(AccountId, ObjectStub)>>,
 }
 
 impl Objects {
@@ -109,14 +109,9 @@ impl Objects {
     ) -> Result<Answer, Unavailable> {
         // One that failed may be broken for good: it is put back only when it has answered.
         let known = self.asked.take().filter(|(asked, _)| asked == account);
-        let stub = match (known, region) {
-            (Some((_, stub)), _) => stub,
-            (None, None) => self.accounts.get_by_name(account.as_str())?,
-            (None, Some(region)) => {
-                let options = Object::new();
-                Reflect::set(&options, &"locationHint".into(), &region.into())?;
-                self.accounts.get_by_name_near(account.as_str(), &options)?
-            }
+        let stub = match known {
+            Some((_, stub)) => stub,
+            None => self.accounts.object(account.as_str(), region)?,
         };
         let message = Uint8Array::from(protocol::encode(request).as_slice());
         let bytes: Uint8Array = settled(&stub.tell(message)?).await?.unchecked_into();
