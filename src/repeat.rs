@@ -163,7 +163,10 @@ impl Told {
                 affordable_then: *affordable_then && least == *required,
                 standing: self.standing(*standing, pool, elapsed),
             }),
-            Refusal::InsufficientCredits { .. } | Refusal::Cancelled => None,
+            Refusal::FirstRuns { .. }
+            | Refusal::OtherContent { .. }
+            | Refusal::InsufficientCredits { .. }
+            | Refusal::Cancelled => None,
         }
     }
 

@@ -30,6 +30,20 @@ pub enum Refusal {
         #[n(1)]
         standing: Standing,
     },
+    /// 409: the first call of this `Idempotency-Key` has not been answered.
+    #[n(10)]
+    FirstRuns {
+        /// Limits as they stand.
+        #[n(0)]
+        standing: Standing,
+    },
+    /// 422: this `Idempotency-Key` came with other content before.
+    #[n(11)]
+    OtherContent {
+        /// Limits as they stand.
+        #[n(0)]
+        standing: Standing,
+    },
     /// 429.
     #[n(2)]
     RateLimited {
@@ -90,6 +104,14 @@ impl Refusal {
                 Code::AccountSuspended,
                 format!("this account is suspended: {reason}"),
             ),
+            Self::FirstRuns { .. } => Problem::new(
+                Code::Conflict,
+                "the first call with this Idempotency-Key is still running; repeat it when that is answered",
+            ),
+            Self::OtherContent { .. } => Problem::new(
+                Code::IdempotencyMismatch,
+                "this Idempotency-Key came with another request before; a new request needs a new key",
+            ),
             Self::RateLimited {
                 violated, retry_at, ..
             } => Problem::rate_limited(violated, retry_at.since(clock)),
@@ -121,6 +143,8 @@ impl Refusal {
     pub const fn standing(&self) -> Option<&Standing> {
         match self {
             Self::Suspended { standing, .. }
+            | Self::FirstRuns { standing }
+            | Self::OtherContent { standing }
             | Self::RateLimited { standing, .. }
             | Self::InsufficientCredits { standing, .. } => Some(standing),
             Self::UnknownKey | Self::Cancelled => None,
@@ -151,7 +175,7 @@ impl Refusal {
                 let until = clock.plus(SHORTAGE_REPEATABLE);
                 Some(renews_at.map_or(until, |renews_at| until.min(renews_at)))
             }
-            Self::Cancelled => None,
+            Self::FirstRuns { .. } | Self::OtherContent { .. } | Self::Cancelled => None,
         }
     }
 }

@@ -183,6 +183,17 @@ impl Branch {
     }
 
     pub fn admit_as(&mut self, operation: u64, key: u32, terms: Terms) -> Reply {
+        self.ask(operation, key, terms, None)
+    }
+
+    /// A request that may be the repeat of an earlier one.
+    pub fn ask(
+        &mut self,
+        operation: u64,
+        key: u32,
+        terms: Terms,
+        retried: Option<Fingerprint>,
+    ) -> Reply {
         let admit = Admit {
             operation,
             key: KeyNumber::new(key),
@@ -191,6 +202,7 @@ impl Branch {
             endpoint: "/search".into(),
             terms,
             repeated_refusals: 0,
+            retried,
         };
         self.send(Request::Admit(admit))
     }

@@ -20,6 +20,7 @@ mod ledger;
 mod memory_store;
 mod properties;
 mod renewals;
+mod retried;
 mod rows;
 mod simulation;
 mod sold;

@@ -3,11 +3,12 @@
 use std::{cell::Cell, collections::BTreeMap};
 
 use tollgate::{
+    account::First,
     call::{CallRow, CallState, Hold},
     id::{CallNumber, KeyNumber},
     ledger::{Entry, EntryKind, LotNumber, split},
     object::{Loaded, Remembered, Store, Write},
-    time::MonthNumber,
+    time::{Day, MonthNumber},
 };
 
 /// One account's tables.
@@ -19,6 +20,7 @@ pub struct MemoryStore {
     months: BTreeMap<MonthNumber, BTreeMap<u64, CallRow>>,
     entries: Vec<Entry>,
     remembered: BTreeMap<u64, Remembered>,
+    firsts: BTreeMap<Day, BTreeMap<[u8; 32], First>>,
     /// What calls took from lots when they first ended: entries tell every change since.
     pub first_charges: BTreeMap<LotNumber, i64>,
     /// Rows that SQLite would have counted as written.
@@ -79,6 +81,13 @@ impl MemoryStore {
             && self.months == other.months
             && self.entries == other.entries
             && self.remembered == other.remembered
+            && self.firsts == other.firsts
+    }
+
+    /// How many tables of firsts there are, and how many rows in them.
+    pub fn firsts(&self) -> (usize, usize) {
+        let rows = self.firsts.values().map(BTreeMap::len).sum();
+        (self.firsts.len(), rows)
     }
 
     fn wrote(&mut self, rows: usize) {
@@ -199,6 +208,15 @@ impl Store for MemoryStore {
         Ok(self.remembered.get(&id).cloned())
     }
 
+    fn first(&self, days: &[Day], key: &[u8; 32]) -> Result<Option<First>, DiskFull> {
+        let found: Vec<&First> = days
+            .iter()
+            .filter_map(|day| self.firsts[day].get(key))
+            .collect();
+        self.read(found.len());
+        Ok(found.into_iter().max_by_key(|first| first.call).copied())
+    }
+
     fn commit(&mut self, write: &Write) -> Result<(), DiskFull> {
         if self.commits_to_fail > 0 {
             self.commits_to_fail -= 1;
@@ -209,6 +227,17 @@ impl Store for MemoryStore {
                 self.months.insert(month, BTreeMap::new()).is_none(),
                 "the table of {month:?} is there already"
             );
+        }
+        if let Some(day) = write.changes.new_first_day {
+            assert!(self.firsts.insert(day, BTreeMap::new()).is_none());
+        }
+        for day in &write.changes.past_first_days {
+            assert!(self.firsts.remove(day).is_some());
+        }
+        if let Some(first) = &write.changes.first {
+            let today = self.firsts.get_mut(&first.day()).expect("a table");
+            today.insert(first.fingerprint.key, *first);
+            self.wrote(1);
         }
         for row in &write.changes.admitted {
             let newest = write

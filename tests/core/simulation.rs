@@ -12,9 +12,10 @@ use std::{
 
 use tollgate::{
     account::{
-        Adjustment, Admit, Cancel, Fingerprint, NewGrant, NewKey, Status, StatusChange, Told, Word,
+        Adjustment, Admit, Cancel, Fingerprint, NewGrant, NewKey, Refusal, Status, StatusChange,
+        Told, Word,
     },
-    call::{BodyEnd, CallRow, CallState, Settle},
+    call::{BodyEnd, CallRow, CallState, Outcome, Settle},
     id::{CallNumber, KeyNumber},
     ledger::EntryKind,
     policy::Source,
@@ -25,7 +26,7 @@ use tollgate::{
 };
 
 use crate::{
-    auditor::{audit, audit_calls, audit_ledger},
+    auditor::{audit, audit_calls, audit_ledger, audit_retried},
     branch::{Branch, digest_of, fingerprint},
     sold,
     statement::moment,
@@ -246,6 +247,8 @@ struct Journey {
     operation: u64,
     key: u32,
     terms: Terms,
+    /// Its `Idempotency-Key` and content.
+    retried: Option<Fingerprint>,
     attempts: u32,
     progress: Progress,
     /// What the origin answered: whether at all, the status, seconds of audio.
@@ -350,11 +353,12 @@ impl World {
                 1..5 => self.chance.below(120_000),
                 _ => self.chance.below(4_000),
             } as i64;
-            let terms = self.terms();
+            let (key, terms, retried) = self.request(index);
             self.journeys.push(Journey {
                 operation: 1_000 + index as u64,
-                key: 1 + self.chance.below(2) as u32,
+                key,
                 terms,
+                retried,
                 attempts: 0,
                 progress: Progress::Asking,
                 answer: None,
@@ -378,6 +382,25 @@ impl World {
                 self.after(at + 3 + minutes, Event::ClockIsRight);
             }
         }
+    }
+
+    /// A new request, or an earlier one again, or something else under its `Idempotency-Key`.
+    fn request(&mut self, index: usize) -> (u32, Terms, Option<Fingerprint>) {
+        let earlier = index.checked_sub(1 + self.chance.below(8) as usize);
+        if self.chance.percent(40)
+            && let Some(earlier) = earlier.map(|earlier| self.journeys[earlier].clone())
+            && let Some(retried) = earlier.retried
+        {
+            return if self.chance.percent(90) {
+                (earlier.key, earlier.terms, Some(retried))
+            } else {
+                let other = fingerprint(retried.key[0], 1 + retried.request[0]);
+                (earlier.key, self.terms(), Some(other))
+            };
+        }
+        let is_retriable = self.chance.percent(50);
+        let retried = is_retriable.then(|| fingerprint(index as u8, 0));
+        (1 + self.chance.below(2) as u32, self.terms(), retried)
     }
 
     fn terms(&mut self) -> Terms {
@@ -562,6 +585,7 @@ impl World {
                 endpoint: "/dub".into(),
                 terms: journey.terms.clone(),
                 repeated_refusals: 0,
+                retried: journey.retried,
             },
         );
         self.travel(Request::Admit(admit), 20_000);
@@ -705,6 +729,7 @@ impl World {
 
     fn deliver(&mut self, request: Request) -> Result<(), String> {
         let calls_before = self.branch.store().calls().count();
+        let firsts = self.firsts_of(&request)?;
         let before = self.before(&request)?;
         let reply = self.branch.send(request.clone());
         self.set_alarm();
@@ -716,6 +741,12 @@ impl World {
             Request::Admit(admit) => {
                 if self.branch.store().calls().count() > calls_before {
                     self.inspect_admission()?;
+                    self.inspect_turn(&firsts, &reply)?;
+                } else if let Reply::Refused(
+                    Refusal::FirstRuns { .. } | Refusal::OtherContent { .. },
+                ) = reply
+                {
+                    self.inspect_turn(&firsts, &reply)?;
                 }
                 let index = journey(admit.operation);
                 if !self.chance.percent(5) {
@@ -865,6 +896,72 @@ impl World {
 
     // The auditor's own questions.
 
+    fn retried(&self, operation: u64) -> Option<Fingerprint> {
+        self.journeys.get(operation as usize - 1_000)?.retried
+    }
+
+    /// What a request may be a repeat of, as it stands with all that is due booked: every call of
+    /// the same key under the same `Idempotency-Key` in 24 hours, and whether it was for the same.
+    fn firsts_of(&mut self, request: &Request) -> Result<Vec<(CallRow, bool)>, String> {
+        let Request::Admit(Admit {
+            key,
+            retried: Some(retried),
+            ..
+        }) = request
+        else {
+            return Ok(Vec::new());
+        };
+        self.book_all()?;
+        let clock = self.clock();
+        let calls = self.branch.store().calls();
+        let of_request = calls.filter(|row| {
+            row.call.key == *key
+                && row.call.hold.repeats.is_none()
+                && row.call.admitted_at.plus(Span::from_days(1)) > clock
+        });
+        let firsts = of_request.filter_map(|row| {
+            let sent = self.retried(row.call.hold.operation)?;
+            (sent.key == retried.key).then(|| (row.clone(), sent == *retried))
+        });
+        Ok(firsts.collect())
+    }
+
+    /// A request was taken for a new call, for a repeat, for one that comes too early or for one
+    /// of other content, and it is that.
+    fn inspect_turn(&self, firsts: &[(CallRow, bool)], reply: &Reply) -> Result<(), String> {
+        use CallState::{Job, Open, Settled, UnknownCharged};
+        let last = firsts.last();
+        let is_right = match reply {
+            Reply::Admitted(admission) => match admission.repeats {
+                Some(repeats) => last.is_some_and(|(row, is_same)| {
+                    let is_paid = matches!(state(row), Job | Settled | UnknownCharged);
+                    row.call.number == repeats && is_paid && *is_same && admission.held.get() == 0
+                }),
+                None => last.is_none_or(|(row, is_same)| {
+                    let is_unpaid = !matches!(state(row), Open | Job | Settled | UnknownCharged);
+                    is_undone(row) || (*is_same && is_unpaid)
+                }),
+            },
+            Reply::Refused(Refusal::FirstRuns { .. }) => {
+                last.is_some_and(|(row, is_same)| *is_same && state(row) == Open)
+            }
+            _ => last.is_some_and(|(row, is_same)| !is_same && !is_undone(row)),
+        };
+        if is_right {
+            Ok(())
+        } else {
+            Err(format!("{reply:?} to a repeat of {last:?}"))
+        }
+    }
+
+    /// Books all that is due, whatever fails.
+    fn book_all(&mut self) -> Result<(), String> {
+        let failing = std::mem::take(&mut self.branch.object.store_mut().commits_to_fail);
+        let booked = self.branch.tick();
+        self.branch.object.store_mut().commits_to_fail = failing;
+        booked
+    }
+
     /// The row of the call that a message ends, with all that is due booked, and what its pool
     /// can spend.
     fn before(&mut self, request: &Request) -> Result<Option<(CallRow, u64)>, String> {
@@ -876,8 +973,8 @@ impl World {
             Request::Settle(settle) => settle.call,
             _ => return Ok(None),
         };
+        self.book_all()?;
         let failing = std::mem::take(&mut self.branch.object.store_mut().commits_to_fail);
-        self.branch.tick()?;
         let row = self.branch.row(call.get()).clone();
         let pool = row.call.hold.terms.pool.clone();
         let available = self.branch.balance(&pool)["available"].as_u64();
@@ -954,6 +1051,7 @@ impl World {
         let account = self.branch.object.account().ok_or("no account")?;
         audit(self.branch.store(), account)?;
         audit_calls(self.branch.store())?;
+        audit_retried(self.branch.store(), |operation| self.retried(operation))?;
         let lines = self.branch.ledger(500);
         let account = self.branch.object.account().ok_or("no account")?;
         audit_ledger(&lines, account)?;
@@ -1048,6 +1146,21 @@ impl World {
         Ok(())
     }
 
+    /// Whether the call was given back as unknown and a repeat has taken its place for good.
+    fn is_replaced(&self, row: &CallRow) -> bool {
+        let retried = self.retried(row.call.hold.operation);
+        let takes_place = |later: &CallRow| {
+            later.call.number > row.call.number
+                && later.call.key == row.call.key
+                && later.call.hold.repeats.is_none()
+                && self.retried(later.call.hold.operation) == retried
+        };
+        let is_released = |end: &Outcome| end.state == CallState::Released && end.status.is_none();
+        retried.is_some()
+            && row.outcome.as_ref().is_some_and(is_released)
+            && self.branch.store().calls().any(takes_place)
+    }
+
     /// Each call ended as the origin answered it, and as far as that was told.
     fn inspect_ends(&self) -> Result<(), String> {
         let mut forgiven: BTreeMap<_, usize> = BTreeMap::new();
@@ -1074,6 +1187,9 @@ impl World {
                 return Err(format!("operation {operation} became two calls"));
             }
             let was_outrun = self.outrun.contains(&row.call.number);
+            if self.is_replaced(row) {
+                continue;
+            }
             inspect_end(row, journey, was_outrun)?;
             let hold = &row.call.hold;
             let outcome = row.outcome.as_ref().ok_or("an open call")?;

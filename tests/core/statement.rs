@@ -92,7 +92,7 @@ impl Teller {
                     || branch.operation(),
                     |operation| operation.parse().unwrap(),
                 );
-                let reply = branch.admit_as(operation, key, terms);
+                let reply = branch.ask(operation, key, terms, id(price));
                 self.told_admission(&reply)
             }
             ["call_with_another_secret", cost] => {
@@ -104,6 +104,7 @@ impl Teller {
                     endpoint: "/".into(),
                     terms: terms(&[cost]),
                     repeated_refusals: 0,
+                    retried: None,
                 };
                 let reply = branch.send(tollgate::protocol::Request::Admit(admit));
                 self.told_admission(&reply)
@@ -248,6 +249,10 @@ impl Teller {
                     },
                 )
             }
+            ["firsts"] => {
+                let (tables, rows) = branch.store().firsts();
+                format!("{rows} in {tables}")
+            }
             ["wakeup"] => branch
                 .object
                 .next_wakeup()
@@ -272,7 +277,11 @@ impl Teller {
                                 self.told_admission(&Reply::Refused(refusal.clone()))
                             )
                         });
-                format!("call {} holds {}{observed}", admission.call, admission.held)
+                let holds = admission.repeats.map_or_else(
+                    || format!("holds {}", admission.held),
+                    |first| format!("repeats {first}"),
+                );
+                format!("call {} {holds}{observed}", admission.call)
             }
             Reply::Refused(Refusal::RateLimited {
                 violated, retry_at, ..
@@ -313,6 +322,8 @@ fn told(reply: &Reply) -> String {
         Reply::Refused(Refusal::Suspended { reason, .. }) => {
             format!("403 {}", reason.as_deref().unwrap_or_default())
         }
+        Reply::Refused(Refusal::FirstRuns { .. }) => "409".into(),
+        Reply::Refused(Refusal::OtherContent { .. }) => "422".into(),
         Reply::Refused(Refusal::Cancelled) => "refused: cancelled".into(),
         Reply::Refused(refusal) => format!("{refusal:?}"),
         Reply::Settled(None) => "no such call".into(),
