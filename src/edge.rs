@@ -15,6 +15,7 @@ mod object;
 mod operate;
 mod passage;
 mod platform;
+mod retried;
 mod sql;
 mod visit;
 

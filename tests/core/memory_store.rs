@@ -222,6 +222,7 @@ impl Store for MemoryStore {
             self.commits_to_fail -= 1;
             return Err(DiskFull);
         }
+        let rows_written = self.rows_written;
         if let Some(month) = write.changes.new_month {
             assert!(
                 self.months.insert(month, BTreeMap::new()).is_none(),
@@ -302,6 +303,8 @@ impl Store for MemoryStore {
                 .insert(remembered.request.row(), remembered.clone());
             self.wrote(1);
         }
+        let rows = self.rows_written - rows_written;
+        assert!(rows == 1 || !write.is_one_row(), "{rows} rows in one");
         Ok(())
     }
 }
