@@ -278,6 +278,9 @@ mod tests {
             limited(ViolatedPolicy::InFlight),
             limited(ViolatedPolicy::Jobs),
             limited(ViolatedPolicy::Account),
+            Refusal::FirstRuns {
+                standing: standing(),
+            },
             Refusal::Cancelled,
         ] {
             let (mut memory, caller) = told(&refusal);

@@ -104,10 +104,7 @@ impl Refusal {
                 Code::AccountSuspended,
                 format!("this account is suspended: {reason}"),
             ),
-            Self::FirstRuns { .. } => Problem::new(
-                Code::Conflict,
-                "the first call with this Idempotency-Key is still running; repeat it when that is answered",
-            ),
+            Self::FirstRuns { .. } => Problem::still_running(),
             Self::OtherContent { .. } => Problem::new(
                 Code::IdempotencyMismatch,
                 "this Idempotency-Key came with another request before; a new request needs a new key",
@@ -236,6 +233,18 @@ mod tests {
         }
     }
 
+    const fn first_runs() -> Refusal {
+        Refusal::FirstRuns {
+            standing: standing(),
+        }
+    }
+
+    const fn other_content() -> Refusal {
+        Refusal::OtherContent {
+            standing: standing(),
+        }
+    }
+
     fn retry_after(refusal: &Refusal) -> Option<String> {
         let mut value = None;
         let written: Result<(), ()> = refusal.problem(NOW).write_headers(|name, text| {
@@ -254,6 +263,8 @@ mod tests {
         for (refusal, code, retry_after_seconds) in [
             (Refusal::UnknownKey, Code::InvalidKey, None),
             (suspended(None), Code::AccountSuspended, None),
+            (first_runs(), Code::Conflict, Some("1")),
+            (other_content(), Code::IdempotencyMismatch, None),
             (limited(&[Minute], 12), Code::RateLimited, Some("12")),
             (limited(&[InFlight], 1), Code::RateLimited, Some("1")),
             (short(None, false), Code::InsufficientCredits, None),
@@ -299,6 +310,8 @@ mod tests {
             (short(None, false), Some(after(1))),
             (short(Some(90), true), Some(after(1))),
             (short(Some(0), true), Some(after(0))),
+            (first_runs(), None),
+            (other_content(), None),
             (Refusal::Cancelled, None),
         ] {
             assert_eq!(refusal.repeatable_until(NOW), until, "{refusal:?}");

@@ -105,7 +105,7 @@ test("of many at once one is charged, and the others wait for its answer", async
   const atOrigin = await held.next();
   const waiting = await under(account, "at-once");
   assert.deepEqual(told(waiting), [409, "0", 0]);
-  assert.equal(waiting.json().code, "conflict");
+  assert.deepEqual([waiting.json().code, waiting.headers["retry-after"]], ["conflict", "1"]);
   assert.deepEqual(await statuses(9, () => under(account, "at-once")), Array(9).fill(409));
   atOrigin.begin(200);
   atOrigin.end();
