@@ -9,11 +9,20 @@
 //! committed, the account must be dropped and woken again from what is stored.
 
 mod admit;
+mod budget;
 mod conclude;
 mod due;
+mod hourly;
+mod key_view;
+mod keys;
+mod listed;
 mod manage;
+mod outbox;
 mod refusal;
+mod refusals;
 mod retried;
+mod rolled;
+mod scope;
 mod settle;
 mod stored;
 mod view;
@@ -25,15 +34,20 @@ use std::{
 
 use minicbor::{Decode, Encode};
 
+use self::outbox::Outbox;
 pub use self::{
     admit::{Admission, Admit},
+    budget::BUDGET_POOL,
     conclude::{Told, Word},
+    keys::{Key, KeyLimits, Limit, NewKey, OVERLAP_MAX, PatchKey, PreviousSecret, RotateKey},
+    listed::Listed,
     manage::{
-        Adjustment, Edit, KeyCreated, NewAccount, NewGrant, NewKey, PatchAccount, Rejected,
-        StatusChange,
+        Adjustment, Edit, NewAccount, NewGrant, PatchAccount, Rejected, StatusChange, find_plan,
     },
     refusal::Refusal,
     retried::{Earlier, First},
+    rolled::{ROWS_PER_SLICE, Rolled, Rolling},
+    scope::{SCOPE_MAX, Scope},
     settle::{Cancel, Settled},
     stored::{Broken, Stored},
     view::{UsageLine, UsageView},
@@ -41,20 +55,21 @@ pub use self::{
 use crate::{
     call::{Call, CallRow, Hold, Outcome},
     id::{AccountId, CallNumber, ExternalId, KeyNumber},
-    key::SecretDigest,
+    key::SecretId,
     ledger::{Entry, Ledger, LotNumber, Moment},
     limits::{DayCounts, MinuteWindow},
     policy::{Plan, Policy, Renews},
     time::{Day, MonthNumber, Timestamp},
+    totals::Totals,
 };
 
 /// At most so many holds are open per account: what a wake-up may have to read.
 pub const OPEN_CALLS_MAX: usize = 10_000;
 /// At most so many keys stand in one account, whatever its plan says.
 pub const KEYS_MAX: u32 = 1_000;
-/// A snapshot is written with every so-manyth call: one row more in 128, and at most as many
-/// calls to replay at wake-up.
-const CALLS_PER_SNAPSHOT: u32 = 128;
+/// A snapshot is written with every so-manyth call, now and then with a row of totals; and at most
+/// so many calls are to be replayed at wake-up.
+const CALLS_PER_SNAPSHOT: u32 = 256;
 /// So many of the latest admissions are known by their operation also after their calls ended:
 /// what a copy may be late by.
 const OPERATIONS_KNOWN: usize = 256;
@@ -72,7 +87,11 @@ pub struct Account {
     /// The open calls again, the one whose time is up first at the front.
     deadlines: BTreeSet<(Timestamp, CallNumber)>,
     in_flight: BTreeMap<KeyNumber, InFlight>,
+    /// Refusals that no snapshot counts yet.
+    refusals: BTreeMap<KeyNumber, DayCounts>,
     calls_since_snapshot: u32,
+    /// While the oldest month of the log is being rolled up. Not stored.
+    gathering: Option<rolled::Gathering>,
 }
 
 /// What an account is, apart from its credits and counts. Stored whole.
@@ -107,6 +126,9 @@ pub struct Profile {
     /// Keys ever issued.
     #[n(8)]
     pub keys_issued: u32,
+    /// Which KEY_SECRET each key was signed under, where that was kept.
+    #[cbor(n(9), default)]
+    pub signed_under: BTreeMap<KeyNumber, SecretId>,
 }
 
 /// A digest of an `Idempotency-Key` and one of what it was sent with.
@@ -162,24 +184,6 @@ pub enum SubscriptionStatus {
     Lapsed,
 }
 
-/// Permission to call. Its secret is not here: only its digest.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(array)]
-pub struct Key {
-    /// SHA-256 of the secret part.
-    #[n(0)]
-    pub digest: SecretDigest,
-    /// A name for people.
-    #[n(1)]
-    pub name: Option<String>,
-    /// When it was issued.
-    #[n(2)]
-    pub created_at: Timestamp,
-    /// When it was revoked.
-    #[n(3)]
-    pub revoked_at: Option<Timestamp>,
-}
-
 /// Everything that calls change; the snapshot is this, encoded. What is added later has a default,
 /// so that snapshots of the release before can be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -219,6 +223,12 @@ struct State {
     /// deadline, and whether it is that of a job.
     #[cbor(n(10), default)]
     brought_forward: BTreeMap<CallNumber, (Timestamp, bool)>,
+    /// Hourly totals that are in no table yet.
+    #[cbor(n(11), default)]
+    unwritten: hourly::Unwritten,
+    /// What the directory has to be told.
+    #[cbor(n(12), default)]
+    outbox: Outbox,
     /// Calls that have ended, undone ones left out: the last end's place.
     #[cbor(n(15), default)]
     ends: u64,
@@ -255,6 +265,11 @@ struct KeyUsage {
     forgiven: DayCounts,
     #[n(3)]
     last_used_at: Option<Timestamp>,
+    #[cbor(n(4), default)]
+    costs: budget::Costs,
+    /// Refusals, those that isolates repeated from memory included.
+    #[cbor(n(5), default)]
+    refused: DayCounts,
 }
 
 /// A month of the call log: its table and the calls in it.
@@ -270,6 +285,9 @@ pub struct LogMonth {
     /// How many of its rows are of undone admissions.
     #[n(2)]
     pub cancelled: u64,
+    /// How far its roll-up has been stored, where it is a huge one.
+    #[n(3)]
+    pub rolling: Option<Rolling>,
 }
 
 /// Calls of one key that are open.
@@ -296,6 +314,12 @@ pub struct Changes {
     pub first: Option<First>,
     /// New entries.
     pub entries: Vec<Entry>,
+    /// What is left of a month, or of a part of it.
+    pub rolled: Option<Rolled>,
+    /// A month's tables that nothing needs any more.
+    pub dropped_month: Option<MonthNumber>,
+    /// Hourly totals, by the month whose table they go to.
+    pub totals: BTreeMap<MonthNumber, Totals>,
     /// Keys to be written anew.
     pub keys: BTreeSet<KeyNumber>,
     /// The profile is to be written anew.
@@ -344,20 +368,6 @@ impl Account {
         &self.profile
     }
 
-    /// The key `number`, revoked or not.
-    #[must_use]
-    pub fn key(&self, number: KeyNumber) -> Option<&Key> {
-        self.keys.get(&number)
-    }
-
-    /// The key whose secret part has this digest.
-    #[must_use]
-    pub fn key_of(&self, digest: &SecretDigest) -> Option<KeyNumber> {
-        let mut keys = self.keys.iter();
-        keys.find(|(_, key)| key.digest == *digest)
-            .map(|(number, _)| *number)
-    }
-
     /// The months of the call log that are kept, oldest first.
     #[must_use]
     pub fn log(&self) -> &[LogMonth] {
@@ -383,10 +393,13 @@ impl Account {
     }
 
     /// When [`Account::tick`] should be called, if nothing comes before: the end of the first
-    /// hold that nobody may have ended by then. By the clock, not the latest time seen.
+    /// hold that nobody may have ended by then, by the clock and not the latest time seen; at once,
+    /// while a month is to be rolled up.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Timestamp> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
+        let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
+        let roll_up = self.next_roll_up().filter(|due| *due <= self.state.latest);
+        deadline.into_iter().chain(roll_up).min()
     }
 
     /// Books what has fallen due. Spurious calls are harmless.

@@ -10,8 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::{
+    account::Rolled,
     call::{CallRow, CallState},
     credits::Credits,
+    id::CallNumber,
     ledger::{Book, Entry, EntryKind, Ledger, Lot, LotNumber, Part, split},
 };
 
@@ -25,6 +27,8 @@ pub struct Audit {
     entries: u64,
     calls: u64,
     open_calls: u64,
+    /// The last call whose month was rolled up.
+    rolled_through: Option<CallNumber>,
     /// What is wrong with history itself.
     differences: Vec<Difference>,
 }
@@ -92,6 +96,18 @@ pub struct Books<'a> {
 }
 
 impl Audit {
+    /// Books what is left of a month. All of them come before the first entry.
+    pub fn book_rolled(&mut self, rolled: &Rolled) {
+        let calls = rolled.calls.saturating_add(rolled.cancelled);
+        self.calls = self.calls.saturating_add(calls);
+        self.rolled_through = Some(rolled.last);
+        for (number, credits) in rolled.charged.values().flatten() {
+            let lot = self.lots.entry(*number).or_default();
+            add(&mut lot.first_spent, signed(*credits));
+            add(&mut lot.spent, signed(*credits));
+        }
+    }
+
     /// Books an entry. They come in their order.
     pub fn book_entry(&mut self, entry: &Entry) {
         self.entries = self.entries.saturating_add(1);
@@ -110,7 +126,13 @@ impl Audit {
                 add(&mut lot.amount, entry.credits);
             }
             EntryKind::Expired => add(&mut lot.expired, entry.credits.saturating_neg()),
-            EntryKind::Corrected | EntryKind::Refunded => add(&mut lot.corrected, entry.credits),
+            EntryKind::Corrected | EntryKind::Refunded => {
+                add(&mut lot.corrected, entry.credits);
+                // Of a call that is no longer kept, only this tells what it is charged now.
+                if entry.call.is_some() && entry.call <= self.rolled_through {
+                    add(&mut lot.spent, entry.credits.saturating_neg());
+                }
+            }
         }
     }
 

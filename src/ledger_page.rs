@@ -2,7 +2,7 @@
 //!
 //! Each line has the balance after it, and the lines of a pool add up to its balance from nothing.
 //! A charge stands where its call was admitted, an entry after the calls that were admitted before
-//! it. The pages that belong together show the account as of the first one: a call that ends
+//! it. Months that are no longer kept call by call have a line for each pool. The pages that belong together show the account as of the first one: a call that ends
 //! later has no line on them.
 
 use minicbor::{Decode, Encode};
@@ -50,6 +50,21 @@ pub struct LedgerCursor {
     /// Each pool's balance before the lines that were listed.
     #[n(3)]
     pub balances: Vec<(String, i64)>,
+    /// Where it ended among the months that were rolled up.
+    #[n(4)]
+    pub months: Option<MonthsCursor>,
+}
+
+/// Where a page ended among the months that were rolled up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct MonthsCursor {
+    /// Only rows of them before this one come.
+    #[n(0)]
+    pub below: u64,
+    /// So many pools of the latest of these were listed.
+    #[n(1)]
+    pub pools: u32,
 }
 
 /// A page of the ledger.
@@ -131,7 +146,7 @@ pub fn ledger_query(
     let parameters = crate::self_service::Parameters::read(query, &PARAMETERS)?;
     let limit = parameters.whole("limit", 1, LIMIT_MAX)?;
     let after = parameters.read_as("next", "the `next` of an earlier page, unchanged", |text| {
-        minicbor::decode(&cursor::open(key_secret, account, text)?).ok()
+        minicbor::decode(&cursor::open(key_secret, account.as_str(), text)?).ok()
     })?;
     Ok(LedgerQuery {
         limit: limit.unwrap_or(LIMIT_DEFAULT),
@@ -178,7 +193,7 @@ impl LedgerPage {
     #[must_use]
     pub fn next(&self, key_secret: &Rolling, account: &AccountId) -> Option<String> {
         let bytes = minicbor::to_vec(self.next.as_ref()?).ok()?;
-        Some(cursor::seal(key_secret, account, &bytes))
+        Some(cursor::seal(key_secret, account.as_str(), &bytes))
     }
 
     /// `{"data":[…],"next":…}`.

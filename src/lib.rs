@@ -25,6 +25,7 @@ pub mod call;
 pub mod caseless;
 pub mod credits;
 pub mod cursor;
+pub mod directory;
 #[cfg(target_arch = "wasm32")]
 pub mod edge;
 pub mod headers;
@@ -46,4 +47,5 @@ pub mod secrets;
 pub mod self_service;
 pub mod signature;
 pub mod time;
+pub mod totals;
 pub mod url;

@@ -9,15 +9,16 @@ use minicbor::{Decode, Encode};
 use crate::{
     account::{
         Adjustment, Admission, Admit, Cancel, Fingerprint, NewAccount, NewGrant, NewKey,
-        PatchAccount, Refusal, Settled, Word,
+        PatchAccount, PatchKey, Refusal, RotateKey, Settled, Word,
     },
     call::Settle,
     headers::Standing,
     id::{CallNumber, KeyNumber},
-    key::SecretDigest,
+    key::{SecretDigest, SecretId},
     ledger_page::{LedgerPage, LedgerQuery},
     problem::{Code, Problem},
-    time::Timestamp,
+    time::{MonthNumber, Timestamp},
+    totals::summary::By,
 };
 
 /// The version that this crate writes.
@@ -76,6 +77,9 @@ pub enum Page {
     /// `GET /quote`: the Worker has what is told; whether the key may ask is the object's to say.
     #[n(3)]
     Quote,
+    /// `GET /usage/summary`.
+    #[n(5)]
+    UsageSummary(#[n(0)] SummaryQuery),
 }
 
 /// Which calls `/usage` lists: newest first.
@@ -114,6 +118,62 @@ pub struct UsageFilter {
     pub status: Option<u16>,
 }
 
+/// What `/usage/summary` tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct SummaryQuery {
+    /// What its lines are about.
+    #[n(0)]
+    pub by: By,
+    /// From when on; `None`: 30 days.
+    #[n(1)]
+    pub from: Option<Timestamp>,
+    /// Until when; `None`: now.
+    #[n(2)]
+    pub to: Option<Timestamp>,
+    /// Where an earlier page stopped.
+    #[n(3)]
+    pub next: Option<SummaryPlace>,
+}
+
+/// Where a summary stopped that met the bound of what one request reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum SummaryPlace {
+    /// At this row of the months that were rolled up.
+    #[n(0)]
+    Days(#[n(0)] u64),
+    /// At this row of the hours of a month.
+    #[n(1)]
+    Hours(#[n(0)] MonthNumber, #[n(1)] u64),
+}
+
+impl SummaryPlace {
+    /// Reads what [`SummaryPlace`] is displayed as.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let row = |text: &str| {
+            let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+            // What is stored are numbers that JavaScript has.
+            text.parse().ok().filter(|row| is_plain && *row < 1 << 53)
+        };
+        if let Some(days) = text.strip_prefix('d') {
+            return row(days).map(Self::Days);
+        }
+        let (month, hours) = text.strip_prefix('h')?.split_once('-')?;
+        let month = row(month).and_then(|month| i64::try_from(month).ok())?;
+        Some(Self::Hours(MonthNumber::new(month), row(hours)?))
+    }
+}
+
+impl std::fmt::Display for SummaryPlace {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Days(row) => write!(formatter, "d{row}"),
+            Self::Hours(month, row) => write!(formatter, "h{}-{row}", month.get()),
+        }
+    }
+}
+
 /// A command of the operator's.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
@@ -124,6 +184,9 @@ pub struct Manage {
     /// The `Idempotency-Key` and what came with it.
     #[n(1)]
     pub idempotency: Option<Fingerprint>,
+    /// What the Worker signs a key under that this command makes.
+    #[n(2)]
+    pub signs_under: Option<SecretId>,
 }
 
 /// What the operator can have done.
@@ -157,7 +220,7 @@ pub enum Command {
     /// `GET /accounts/{id}/balance`.
     #[n(6)]
     Balance,
-    /// `GET /accounts/{id}/keys`.
+    /// `GET /accounts/{id}/keys`, as releases before [`Command::Keys`] ask for it.
     #[n(7)]
     ListKeys,
     /// `GET /accounts/{id}/usage`.
@@ -179,12 +242,62 @@ pub enum Command {
         #[n(1)]
         word: Word,
     },
+    /// `GET /accounts/{id}/usage/summary`.
+    #[n(12)]
+    UsageSummary(#[n(0)] SummaryQuery),
+    /// `GET /accounts/{id}/keys`.
+    #[n(20)]
+    Keys(#[n(0)] KeysQuery),
+    /// `GET /accounts/{id}/keys/{key}`.
+    #[n(21)]
+    ShowKey(#[n(0)] KeyNumber),
+    /// `PATCH /accounts/{id}/keys/{key}`.
+    #[n(22)]
+    PatchKey {
+        /// The key.
+        #[n(0)]
+        key: KeyNumber,
+        /// What becomes of it.
+        #[n(1)]
+        patch: PatchKey,
+    },
+    /// `POST /accounts/{id}/keys/{key}/rotate`.
+    #[n(23)]
+    RotateKey {
+        /// The key, and the overlap.
+        #[n(0)]
+        rotate: RotateKey,
+        /// SHA-256 of the secret part that it will have.
+        #[n(1)]
+        digest: SecretDigest,
+    },
     /// `GET /accounts/{id}/ledger`.
     #[n(30)]
     Ledger(#[n(0)] LedgerQuery),
     /// `GET /accounts/{id}/audit`: the next slice of it.
     #[n(31)]
     Audit,
+}
+
+/// Which keys are listed: the oldest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct KeysQuery {
+    /// How many, 1 to 500.
+    #[n(0)]
+    pub limit: u32,
+    /// Only keys with a higher number: where an earlier page ended.
+    #[n(1)]
+    pub after: Option<KeyNumber>,
+}
+
+impl Default for KeysQuery {
+    fn default() -> Self {
+        Self {
+            limit: 50,
+            after: None,
+        }
+    }
 }
 
 /// What the object answers, and what it cost.
@@ -266,7 +379,7 @@ pub struct Document {
     /// Limits and credits of the key that asked, in self-service.
     #[n(2)]
     pub standing: Option<Standing>,
-    /// The key that was created just now, and not by an earlier request of the same
+    /// The key that was created or rotated just now, and not by an earlier request of the same
     /// `Idempotency-Key`: the Worker, which has its secret, signs it.
     #[n(3)]
     pub created_key: Option<KeyNumber>,
@@ -287,15 +400,49 @@ pub struct Complaint {
     pub field: Option<String>,
 }
 
+impl Complaint {
+    /// The `Idempotency-Key` came with another request before.
+    #[must_use]
+    pub fn mismatch() -> Self {
+        Self {
+            code: Code::IdempotencyMismatch,
+            detail:
+                "this Idempotency-Key was used for another request; a new request needs a new key"
+                    .to_owned(),
+            field: None,
+        }
+    }
+
+    /// As it is kept with an `Idempotency-Key`: code and detail, all that tells of how things
+    /// stood.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::json!({ "code": self.code.as_str(), "detail": self.detail }).to_string()
+    }
+
+    /// What was kept so; `None` where something else was.
+    #[must_use]
+    pub fn from_json(json: &str) -> Option<Self> {
+        let kept: serde_json::Value = serde_json::from_str(json).ok()?;
+        let name = kept.get("code")?.as_str()?;
+        Some(Self {
+            code: Code::ALL.into_iter().find(|code| code.as_str() == name)?,
+            detail: kept.get("detail")?.as_str()?.to_owned(),
+            field: None,
+        })
+    }
+}
+
 impl From<Complaint> for Problem {
     fn from(complaint: Complaint) -> Self {
-        match complaint {
-            Complaint {
-                code: Code::BadRequest,
-                detail,
-                field: Some(field),
-            } => Self::bad_field(field, detail),
-            Complaint { code, detail, .. } => Self::new(code, detail),
+        let Complaint {
+            code,
+            detail,
+            field,
+        } = complaint;
+        match field {
+            Some(field) => Self::of_field(code, field, detail),
+            None => Self::new(code, detail),
         }
     }
 }
@@ -357,6 +504,10 @@ mod tests {
             (
                 complaint(Code::NotFound, None),
                 Problem::new(Code::NotFound, "no"),
+            ),
+            (
+                complaint(Code::Conflict, Some("id")),
+                Problem::of_field(Code::Conflict, "id", "no"),
             ),
         ] {
             assert_eq!(Problem::from(complaint), problem);

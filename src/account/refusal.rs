@@ -78,11 +78,27 @@ pub enum Refusal {
         /// Limits as they stand.
         #[n(5)]
         standing: Standing,
+        /// The key's budget for a month, where it is that which is used up, and not the pool.
+        #[n(6)]
+        budget: Option<Credits>,
     },
     /// The gateway gave this admission up before it arrived, or it is a late copy of one whose
     /// call has ended: nobody waits for the answer.
     #[n(4)]
     Cancelled,
+    /// 403: the key may not call this route. It comes right after `Suspended`.
+    #[n(5)]
+    OutOfScope {
+        /// The method.
+        #[n(0)]
+        method: String,
+        /// The route's template.
+        #[n(1)]
+        endpoint: String,
+        /// Limits as they stand.
+        #[n(2)]
+        standing: Standing,
+    },
 }
 
 impl Refusal {
@@ -104,6 +120,12 @@ impl Refusal {
                 Code::AccountSuspended,
                 format!("this account is suspended: {reason}"),
             ),
+            Self::OutOfScope {
+                method, endpoint, ..
+            } => Problem::new(
+                Code::OutOfScope,
+                format!("this API key may not call {method} {endpoint}"),
+            ),
             Self::FirstRuns { .. } => Problem::still_running(),
             Self::OtherContent { .. } => Problem::new(
                 Code::IdempotencyMismatch,
@@ -118,11 +140,13 @@ impl Refusal {
                 available,
                 renews_at,
                 affordable_then,
+                budget,
                 ..
             } => Problem::insufficient_credits(Shortage {
                 pool: pool.clone(),
                 required: *required,
                 available: *available,
+                budget: *budget,
                 renews_at: *renews_at,
                 affordable_in: renews_at
                     .filter(|_| *affordable_then)
@@ -140,6 +164,7 @@ impl Refusal {
     pub const fn standing(&self) -> Option<&Standing> {
         match self {
             Self::Suspended { standing, .. }
+            | Self::OutOfScope { standing, .. }
             | Self::FirstRuns { standing }
             | Self::OtherContent { standing }
             | Self::RateLimited { standing, .. }
@@ -156,7 +181,9 @@ impl Refusal {
     #[must_use]
     pub fn repeatable_until(&self, clock: Timestamp) -> Option<Timestamp> {
         match self {
-            Self::UnknownKey | Self::Suspended { .. } => Some(clock.plus(REPEATABLE)),
+            Self::UnknownKey | Self::Suspended { .. } | Self::OutOfScope { .. } => {
+                Some(clock.plus(REPEATABLE))
+            }
             Self::RateLimited {
                 violated, retry_at, ..
             } => violated
@@ -223,6 +250,7 @@ mod tests {
             renews_at: renews_in_seconds.map(after),
             affordable_then,
             standing: standing(),
+            budget: None,
         }
     }
 
@@ -245,6 +273,14 @@ mod tests {
         }
     }
 
+    fn out_of_scope() -> Refusal {
+        Refusal::OutOfScope {
+            method: "POST".to_owned(),
+            endpoint: "/search".to_owned(),
+            standing: standing(),
+        }
+    }
+
     fn retry_after(refusal: &Refusal) -> Option<String> {
         let mut value = None;
         let written: Result<(), ()> = refusal.problem(NOW).write_headers(|name, text| {
@@ -263,6 +299,7 @@ mod tests {
         for (refusal, code, retry_after_seconds) in [
             (Refusal::UnknownKey, Code::InvalidKey, None),
             (suspended(None), Code::AccountSuspended, None),
+            (out_of_scope(), Code::OutOfScope, None),
             (first_runs(), Code::Conflict, Some("1")),
             (other_content(), Code::IdempotencyMismatch, None),
             (limited(&[Minute], 12), Code::RateLimited, Some("12")),
@@ -299,6 +336,7 @@ mod tests {
         for (refusal, until) in [
             (Refusal::UnknownKey, Some(after(5))),
             (suspended(None), Some(after(5))),
+            (out_of_scope(), Some(after(5))),
             (limited(&[Minute], 3), Some(after(3))),
             (limited(&[Minute], 12), Some(after(5))),
             (limited(&[Daily], 30_000), Some(after(5))),

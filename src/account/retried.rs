@@ -133,7 +133,7 @@ impl Account {
     /// settle that comes late must not charge for the same work again.
     fn final_end(&self, row: &CallRow) -> Option<CallEnd> {
         let outcome = row.outcome.clone()?;
-        if outcome.state != CallState::UnknownReleased {
+        if outcome.state != CallState::UnknownReleased || !self.is_open_to_change(row.call.number) {
             return None;
         }
         Some(CallEnd {

@@ -10,6 +10,7 @@ use crate::{
     policy::Mode,
     price::{Mark, Reported},
     time::Timestamp,
+    totals::Tally,
 };
 
 /// Undoes an admission whose answer never reached the gateway.
@@ -133,6 +134,8 @@ impl Account {
             return;
         }
         self.state.brought_forward.remove(&call.number);
+        self.add_total(&call, Tally::of(Some(outcome)));
+        self.recount_cost(&call, call.held(), outcome.charged);
         self.state.ends = self.state.ends.max(outcome.nth_end);
         let now = self.state.latest;
         let pool = call.hold.terms.pool;
@@ -268,20 +271,24 @@ impl Account {
             .map_or(Credits::ZERO, |outcome| outcome.charged);
         let charged_before = split(&row.call.hold.parts, charged).0;
         let (charged, parts) = self.correct_charge(row, &charged_before, &end, changes);
+        self.recount_cost(&row.call, sum_of(&charged_before), charged);
         if let Some(month) = self.month_of(row.call.number) {
+            let outcome = Outcome {
+                state: end.state,
+                status: end.status,
+                charged,
+                response_time_ms: end.response_time_ms,
+                at: clock,
+                mark: end.mark,
+                nth_end: row.outcome.as_ref().map_or(0, |ended| ended.nth_end),
+                first_charged: row.outcome.as_ref().map(Outcome::first_charged),
+            };
+            let changed = Tally::of(Some(&outcome)).less(Tally::of(row.outcome.as_ref()));
+            self.add_total(&row.call, changed);
             changes.ended.push(CallEnd {
                 call: row.call.number,
                 month,
-                outcome: Outcome {
-                    state: end.state,
-                    status: end.status,
-                    charged,
-                    response_time_ms: end.response_time_ms,
-                    at: clock,
-                    mark: end.mark,
-                    nth_end: row.outcome.as_ref().map_or(0, |ended| ended.nth_end),
-                    first_charged: row.outcome.as_ref().map(Outcome::first_charged),
-                },
+                outcome,
                 hold: parts.map(|parts| Hold {
                     parts,
                     ..row.call.hold.clone()
@@ -425,6 +432,7 @@ impl Account {
             usage.days.uncount(day);
         }
         self.state.account_minute.uncount(call.number);
+        self.recount_cost(call, call.held(), Credits::ZERO);
         let now = self.state.latest;
         let pool = &call.hold.terms.pool;
         let came_back_late = self

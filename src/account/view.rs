@@ -4,59 +4,16 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Account, Status, SubscriptionStatus};
+use super::{Account, key_view::OwnKeyView};
 use crate::{
     call::CallRow,
     credits::Credits,
-    id::{AccountId, CallId, CallNumber, ExternalId, KeyId, KeyNumber},
+    id::{AccountId, CallId, CallNumber, KeyId, KeyNumber},
     ledger::{Lot, LotNumber},
-    policy::{Renews, Source},
+    policy::{DEFAULT_POOL, Renews, Source},
     price::Mark,
     time::Timestamp,
 };
-
-/// The pool that a route pays from unless it says otherwise.
-const DEFAULT_POOL: &str = "credits";
-
-/// An account as the admin API tells it.
-#[derive(Debug, Serialize)]
-pub struct AccountView<'a> {
-    id: &'a AccountId,
-    external_id: Option<&'a ExternalId>,
-    name: Option<&'a str>,
-    email: Option<&'a str>,
-    plan: &'a str,
-    status: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
-    subscription: SubscriptionView,
-    created_at: Timestamp,
-}
-
-#[derive(Debug, Serialize)]
-struct SubscriptionView {
-    status: &'static str,
-    billing_day: u8,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ends_at: Option<Timestamp>,
-}
-
-/// A key as the admin API tells it.
-#[derive(Debug, Serialize)]
-pub struct KeyView<'a> {
-    id: KeyId,
-    name: Option<&'a str>,
-    status: &'static str,
-    created_at: Timestamp,
-    last_used_at: Option<Timestamp>,
-}
-
-/// `GET …/keys`: all of them on one page, as there are never more than a thousand.
-#[derive(Debug, Serialize)]
-pub struct KeysView<'a> {
-    data: Vec<KeyView<'a>>,
-    next: Option<&'a str>,
-}
 
 /// `GET …/balance`.
 #[derive(Debug, Serialize)]
@@ -106,6 +63,7 @@ pub struct MeView<'a> {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    key: Option<OwnKeyView<'a>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -204,82 +162,12 @@ pub struct UsageView {
 }
 
 impl Account {
-    /// The account as the admin API tells it.
-    #[must_use]
-    pub fn view(&self) -> AccountView<'_> {
-        let profile = &self.profile;
-        let (status, reason) = self.status_view();
-        let (subscription, ends_at) = match profile.subscription.status {
-            SubscriptionStatus::Active => ("active", None),
-            SubscriptionStatus::Cancelled(ends_at) => ("cancelled", Some(ends_at)),
-            SubscriptionStatus::Lapsed => ("lapsed", None),
-        };
-        AccountView {
-            id: &profile.id,
-            external_id: profile.external_id.as_ref(),
-            name: profile.name.as_deref(),
-            email: profile.email.as_deref(),
-            plan: &profile.plan.name,
-            status,
-            reason,
-            subscription: SubscriptionView {
-                status: subscription,
-                billing_day: profile.subscription.billing_day,
-                ends_at,
-            },
-            created_at: profile.created_at,
-        }
-    }
-
-    /// A key as the admin API tells it.
-    #[must_use]
-    pub fn key_view(&self, number: KeyNumber) -> Option<KeyView<'_>> {
-        let key = self.keys.get(&number)?;
-        Some(KeyView {
-            id: self.key_id(number),
-            name: key.name.as_deref(),
-            status: if key.revoked_at.is_some() {
-                "revoked"
-            } else {
-                "active"
-            },
-            created_at: key.created_at,
-            last_used_at: self
-                .state
-                .usage
-                .get(&number)
-                .and_then(|usage| usage.last_used_at),
-        })
-    }
-
-    /// Every key, the latest last.
-    #[must_use]
-    pub fn keys_view(&self) -> KeysView<'_> {
-        KeysView {
-            data: self
-                .keys
-                .keys()
-                .filter_map(|number| self.key_view(*number))
-                .collect(),
-            next: None,
-        }
-    }
-
     /// A lot as it stands.
     #[must_use]
     pub fn lot_view(&self, pool: &str, number: LotNumber) -> Option<LotView> {
         self.lots(pool)
             .find(|lot| lot.number == number)
             .map(LotView::of)
-    }
-
-    /// The id of the key `number`.
-    #[must_use]
-    pub fn key_id(&self, number: KeyNumber) -> KeyId {
-        KeyId {
-            account: self.profile.id.clone(),
-            number,
-        }
     }
 
     /// The id of `call`.
@@ -313,11 +201,10 @@ impl Account {
         }
     }
 
-    /// What customers read about themselves.
+    /// What customers read about themselves, with the key `key`.
     #[must_use]
-    pub fn me_view(&self) -> MeView<'_> {
-        let (status, reason) = self.status_view();
-        let limits = &self.profile.plan.limits;
+    pub fn me_view(&self, key: KeyNumber, clock: Timestamp) -> MeView<'_> {
+        let limits = self.limits_of(key);
         MeView {
             tier: &self.profile.plan.name,
             credits_remaining: self.available(DEFAULT_POOL),
@@ -340,8 +227,9 @@ impl Account {
                     (pool, view)
                 })
                 .collect(),
-            status,
-            reason,
+            status: self.profile.status.name(),
+            reason: self.profile.status.reason(),
+            key: self.own_key_view(key, clock),
         }
     }
 
@@ -385,13 +273,6 @@ impl Account {
                 .and_then(|outcome| outcome.status.map(|_| outcome.response_time_ms)),
             mark: outcome.and_then(|outcome| outcome.mark).map(Mark::as_str),
             repeats: row.call.hold.repeats.map(|call| self.call_id(call)),
-        }
-    }
-
-    fn status_view(&self) -> (&'static str, Option<&str>) {
-        match &self.profile.status {
-            Status::Active => ("active", None),
-            Status::Suspended { reason } => ("suspended", reason.as_deref()),
         }
     }
 

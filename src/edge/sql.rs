@@ -10,14 +10,15 @@ use wasm_bindgen::prelude::*;
 
 use super::platform::{message_of, to_number};
 use crate::{
-    account::{CallEnd, Fingerprint, First},
+    account::{CallEnd, Fingerprint, First, Rolled},
     call::{Call, CallRow, CallState, Hold, Outcome},
     credits::Credits,
     id::{CallNumber, KeyNumber},
     ledger::{Entry, EntryKind, LotNumber},
-    object::{Loaded, Remembered, Store, Write},
+    object::{Intent, Loaded, Remembered, Store, Write},
     price::Mark,
     time::{Calendar, Day, MonthNumber, Timestamp},
+    totals::Totals,
 };
 
 /// The stored schema's version.
@@ -34,6 +35,9 @@ const SCHEMA: &str = "
         id INTEGER PRIMARY KEY, key BLOB NOT NULL, request BLOB NOT NULL, status INTEGER NOT NULL,
         json TEXT NOT NULL, until INTEGER
     );";
+/// Made when the first month is rolled up.
+const ROLLED: &str =
+    "CREATE TABLE IF NOT EXISTS rolled (number INTEGER PRIMARY KEY, body BLOB NOT NULL)";
 /// Rows of the table `account`.
 const VERSION_ROW: u32 = 1;
 const PROFILE_ROW: u32 = 2;
@@ -118,18 +122,106 @@ impl From<JsValue> for StorageError {
 }
 
 impl StorageError {
-    fn unreadable(what: &str) -> Self {
+    pub fn unreadable(what: &str) -> Self {
         Self(format!("stored {what} cannot be read"))
     }
 }
 
 /// An account's storage.
 pub struct SqlStore {
-    storage: Storage,
-    sql: Sql,
+    database: Database,
     /// The statements of the month that calls are written to.
     month: Option<MonthStatements>,
+}
+
+/// An object's database, and what was written to it.
+pub struct Database {
+    storage: Storage,
+    sql: Sql,
     rows_written: f64,
+}
+
+impl Database {
+    /// That of the object with this storage.
+    pub fn new(storage: Storage) -> Self {
+        let sql = storage.sql();
+        Self {
+            storage,
+            sql,
+            rows_written: 0.0,
+        }
+    }
+
+    /// Rows written since this was last asked: what the operator pays for.
+    pub fn take_rows_written(&mut self) -> u32 {
+        // A message writes a handful of rows.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let rows = std::mem::take(&mut self.rows_written) as u32;
+        rows
+    }
+
+    /// What a query gives.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn rows(&self, statement: &str, bindings: &[JsValue]) -> Result<Array, StorageError> {
+        let cursor = self
+            .sql
+            .exec(&statement.into(), &bindings.iter().collect())?;
+        Ok(cursor.raw()?.to_array()?)
+    }
+
+    /// Carries out a statement that writes.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn run(&mut self, statement: &str, bindings: &[JsValue]) -> Result<(), StorageError> {
+        let cursor = self
+            .sql
+            .exec(&statement.into(), &bindings.iter().collect())?;
+        self.rows_written += cursor.rows_written();
+        Ok(())
+    }
+
+    /// Whether there is such a table.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn has_table(&self, name: &str) -> Result<bool, StorageError> {
+        let found = self.rows(
+            "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?",
+            &[name.into()],
+        )?;
+        Ok(found.length() > 0)
+    }
+
+    /// The storage again, for what borrows the database meanwhile.
+    pub fn handle(&self) -> Storage {
+        JsValue::from(&self.storage).unchecked_into()
+    }
+}
+
+/// Does all of `work`, or nothing where it fails.
+///
+/// # Errors
+/// The error of `work`, or that its writes could not be kept.
+pub fn in_transaction(
+    storage: &Storage,
+    work: &mut dyn FnMut() -> Result<(), StorageError>,
+) -> Result<(), StorageError> {
+    let mut failed = None;
+    let committed = storage.transaction_sync(&mut || {
+        work().map_err(|error| {
+            let thrown = JsValue::from_str(&error.0);
+            failed = Some(error);
+            thrown
+        })
+    });
+    match (failed, committed) {
+        (Some(error), _) => Err(error),
+        (None, Err(thrown)) => Err(thrown.into()),
+        (None, Ok(())) => Ok(()),
+    }
 }
 
 struct MonthStatements {
@@ -156,49 +248,32 @@ impl MonthStatements {
 impl SqlStore {
     /// The storage of the object it is opened in.
     pub fn new(storage: Storage) -> Self {
-        let sql = storage.sql();
         Self {
-            storage,
-            sql,
+            database: Database::new(storage),
             month: None,
-            rows_written: 0.0,
         }
     }
 
     /// The storage itself, for alarms.
     pub const fn storage(&self) -> &Storage {
-        &self.storage
+        &self.database.storage
     }
 
     /// Rows written since this was last asked: what the operator pays for.
     pub fn take_rows_written(&mut self) -> u32 {
-        // A message writes a handful of rows.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let rows = std::mem::take(&mut self.rows_written) as u32;
-        rows
+        self.database.take_rows_written()
     }
 
     fn rows(&self, statement: &str, bindings: &[JsValue]) -> Result<Array, StorageError> {
-        let cursor = self
-            .sql
-            .exec(&statement.into(), &bindings.iter().collect())?;
-        Ok(cursor.raw()?.to_array()?)
+        self.database.rows(statement, bindings)
     }
 
     fn run(&mut self, statement: &str, bindings: &[JsValue]) -> Result<(), StorageError> {
-        let cursor = self
-            .sql
-            .exec(&statement.into(), &bindings.iter().collect())?;
-        self.rows_written += cursor.rows_written();
-        Ok(())
+        self.database.run(statement, bindings)
     }
 
-    fn has_schema(&self) -> Result<bool, StorageError> {
-        let found = self.rows(
-            "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'account'",
-            &[],
-        )?;
-        Ok(found.length() > 0)
+    fn has_table(&self, name: &str) -> Result<bool, StorageError> {
+        self.database.has_table(name)
     }
 
     fn calls(&self, query: &str, bindings: &[JsValue]) -> Result<Vec<CallRow>, StorageError> {
@@ -216,7 +291,7 @@ impl SqlStore {
     }
 
     fn write(&mut self, write: &Write) -> Result<(), StorageError> {
-        if write.profile.is_some() && !self.has_schema()? {
+        if write.profile.is_some() && !self.has_table("account")? {
             self.run(SCHEMA, &[])?;
             self.put(VERSION_ROW, &SCHEMA_VERSION.to_be_bytes())?;
         }
@@ -272,6 +347,21 @@ impl SqlStore {
         for entry in &write.changes.entries {
             self.enter(entry)?;
         }
+        if let Some(rolled) = &write.changes.rolled {
+            self.run(ROLLED, &[])?;
+            let body = minicbor::to_vec(rolled).map_err(|_| StorageError::unreadable("month"))?;
+            self.run(
+                "INSERT INTO rolled (number, body) VALUES (?, ?)",
+                &[to_number(rolled.row()).into(), blob(&body)],
+            )?;
+        }
+        for (month, totals) in &write.changes.totals {
+            self.write_totals(*month, totals)?;
+        }
+        if let Some(month) = write.changes.dropped_month {
+            self.run(&format!("DROP TABLE {}", table_of(month)), &[])?;
+            self.run(&format!("DROP TABLE IF EXISTS {}", totals_of(month)), &[])?;
+        }
         for (number, body) in &write.keys {
             let bindings = [number.get().into(), blob(body)];
             self.run(
@@ -288,7 +378,24 @@ impl SqlStore {
         if let Some(answer) = &write.remember {
             self.remember(answer)?;
         }
-        Ok(())
+        match &write.opening {
+            Some(Intent::Keep(opening)) => self.keep_opening(opening),
+            // Its only row; dropping the table writes none.
+            Some(Intent::Forget) => self.run("DROP TABLE IF EXISTS opening", &[]),
+            None => Ok(()),
+        }
+    }
+
+    /// Beside the account's tables, which are made when there is an account.
+    fn keep_opening(&mut self, opening: &[u8]) -> Result<(), StorageError> {
+        self.run(
+            "CREATE TABLE IF NOT EXISTS opening (id INTEGER PRIMARY KEY, body BLOB NOT NULL)",
+            &[],
+        )?;
+        self.run(
+            "INSERT OR REPLACE INTO opening (id, body) VALUES (1, ?)",
+            &[blob(opening)],
+        )
     }
 
     fn put(&mut self, row: u32, body: &[u8]) -> Result<(), StorageError> {
@@ -305,7 +412,7 @@ impl SqlStore {
             .month
             .as_ref()
             .ok_or_else(|| StorageError("no month is open for calls".to_owned()))?;
-        let cursor = self.sql.exec_admit(
+        let cursor = self.database.sql.exec_admit(
             &statements.admit,
             to_number(call.number.get()),
             millis(call.admitted_at),
@@ -314,7 +421,7 @@ impl SqlStore {
             &call.endpoint,
             Uint8Array::from(hold.as_slice()),
         )?;
-        self.rows_written += cursor.rows_written();
+        self.database.rows_written += cursor.rows_written();
         Ok(())
     }
 
@@ -342,7 +449,7 @@ impl SqlStore {
             }
         };
         let outcome = &end.outcome;
-        let cursor = self.sql.exec_end(
+        let cursor = self.database.sql.exec_end(
             &statements.end,
             outcome.state.number(),
             outcome.status,
@@ -353,7 +460,7 @@ impl SqlStore {
             to_number(outcome.nth_end),
             to_number(end.call.get()),
         )?;
-        self.rows_written += cursor.rows_written();
+        self.database.rows_written += cursor.rows_written();
         outcome
             .first_charged
             .map_or(Ok(()), |first_charged| self.correct(end, first_charged))
@@ -376,6 +483,22 @@ impl SqlStore {
             to_number(end.call.get()).into(),
         ];
         self.run(&statement, &bindings)
+    }
+
+    /// A month's table is made with its first row; a release before this one has made none.
+    fn write_totals(&mut self, month: MonthNumber, totals: &Totals) -> Result<(), StorageError> {
+        let table = totals_of(month);
+        self.run(
+            &format!(
+                "CREATE TABLE IF NOT EXISTS {table} (number INTEGER PRIMARY KEY, body BLOB NOT NULL)"
+            ),
+            &[],
+        )?;
+        let body = minicbor::to_vec(totals).map_err(|_| StorageError::unreadable("totals"))?;
+        self.run(
+            &format!("INSERT INTO {table} (body) VALUES (?)"),
+            &[blob(&body)],
+        )
     }
 
     fn enter(&mut self, entry: &Entry) -> Result<(), StorageError> {
@@ -430,7 +553,7 @@ impl Store for SqlStore {
     type Error = StorageError;
 
     fn load(&self) -> Result<Option<Loaded>, StorageError> {
-        if !self.has_schema()? {
+        if !self.has_table("account")? {
             return Ok(None);
         }
         let mut loaded = Loaded::default();
@@ -503,11 +626,68 @@ impl Store for SqlStore {
         self.calls(&query, &[to_number(before).into(), to_number(limit).into()])
     }
 
+    fn rolled(&self, from: u64, limit: u64) -> Result<Vec<Rolled>, StorageError> {
+        if !self.has_table("rolled")? {
+            return Ok(Vec::new());
+        }
+        let query = "SELECT body FROM rolled WHERE number >= ? ORDER BY number LIMIT ?";
+        let bindings = [to_number(from).into(), to_number(limit).into()];
+        let rows = self.rows(query, &bindings)?;
+        rows.iter()
+            .map(|row| read_rolled(&row.unchecked_into()))
+            .collect()
+    }
+
+    fn rolled_before(&self, before: u64) -> Result<Option<Rolled>, StorageError> {
+        if !self.has_table("rolled")? {
+            return Ok(None);
+        }
+        let query = "SELECT body FROM rolled WHERE number < ? ORDER BY number DESC LIMIT 1";
+        let rows = self.rows(query, &[to_number(before).into()])?;
+        let row = rows.iter().next();
+        row.map(|row| read_rolled(&row.unchecked_into()))
+            .transpose()
+    }
+
+    fn totals(
+        &self,
+        month: MonthNumber,
+        after: u64,
+        limit: u64,
+    ) -> Result<Vec<(u64, Totals)>, StorageError> {
+        let table = totals_of(month);
+        if !self.has_table(&table)? {
+            return Ok(Vec::new());
+        }
+        let query =
+            format!("SELECT number, body FROM {table} WHERE number > ? ORDER BY number LIMIT ?");
+        let bindings = [to_number(after).into(), to_number(limit).into()];
+        let rows = self.rows(&query, &bindings)?;
+        rows.iter()
+            .map(|row| {
+                let row: Array = row.unchecked_into();
+                let number = integer(&row.get(0)).and_then(|number| u64::try_from(number).ok());
+                number
+                    .zip(minicbor::decode(&bytes(&row.get(1))).ok())
+                    .ok_or_else(|| StorageError::unreadable("totals"))
+            })
+            .collect()
+    }
+
     fn entries_before(&self, before: u64, limit: u64) -> Result<Vec<Entry>, StorageError> {
         let query = format!(
             "SELECT {ENTRY_COLUMNS} FROM entries WHERE number < ? ORDER BY number DESC LIMIT ?"
         );
         self.entries(&query, &[to_number(before).into(), to_number(limit).into()])
+    }
+
+    fn opening(&self) -> Result<Option<Vec<u8>>, StorageError> {
+        if !self.has_table("opening")? {
+            return Ok(None);
+        }
+        let rows = self.rows("SELECT body FROM opening", &[])?;
+        let row = rows.iter().next();
+        Ok(row.map(|row| bytes(&row.unchecked_into::<Array>().get(0))))
     }
 
     fn entries_after(&self, last: u64, limit: u64) -> Result<Vec<Entry>, StorageError> {
@@ -570,26 +750,25 @@ impl Store for SqlStore {
         if write.is_one_row() {
             return self.write(write);
         }
-        let storage: Storage = JsValue::from(&self.storage).unchecked_into();
-        let mut failed = None;
-        let committed = storage.transaction_sync(&mut || {
-            self.write(write).map_err(|error| {
-                let thrown = JsValue::from_str(&error.0);
-                failed = Some(error);
-                thrown
-            })
-        });
-        match (failed, committed) {
-            (Some(error), _) => Err(error),
-            (None, Err(thrown)) => Err(thrown.into()),
-            (None, Ok(())) => Ok(()),
-        }
+        in_transaction(&self.database.handle(), &mut || self.write(write))
     }
 }
 
 fn table_of(month: MonthNumber) -> String {
+    named_by("calls", month)
+}
+
+fn totals_of(month: MonthNumber) -> String {
+    named_by("totals", month)
+}
+
+fn named_by(what: &str, month: MonthNumber) -> String {
     let (year, month) = month.year_month();
-    format!("calls_{year:04}_{month:02}")
+    format!("{what}_{year:04}_{month:02}")
+}
+
+fn read_rolled(row: &Array) -> Result<Rolled, StorageError> {
+    minicbor::decode(&bytes(&row.get(0))).map_err(|_| StorageError::unreadable("month"))
 }
 
 /// `firsts_2026_11_02`, whatever days the policy has.
@@ -660,7 +839,7 @@ fn digest(value: &JsValue, of: &str) -> Result<[u8; 32], StorageError> {
     <[u8; 32]>::try_from(bytes(value)).map_err(|_| StorageError::unreadable(of))
 }
 
-fn integer(value: &JsValue) -> Option<i64> {
+pub fn integer(value: &JsValue) -> Option<i64> {
     // SQLite's integers come as numbers; all that were stored are below 2^53.
     #[allow(clippy::cast_possible_truncation)]
     value.as_f64().map(|number| number as i64)
@@ -670,11 +849,11 @@ fn millis(moment: Timestamp) -> f64 {
     to_number(u64::try_from(moment.as_millis()).unwrap_or(0))
 }
 
-fn bytes(value: &JsValue) -> Vec<u8> {
+pub fn bytes(value: &JsValue) -> Vec<u8> {
     // BLOBs come as ArrayBuffers.
     Uint8Array::new(value).to_vec()
 }
 
-fn blob(bytes: &[u8]) -> JsValue {
+pub fn blob(bytes: &[u8]) -> JsValue {
     Uint8Array::from(bytes).into()
 }

@@ -15,6 +15,8 @@ const PATIENCE: Span = Span::from_seconds(60);
 #[derive(Debug)]
 pub(super) struct RunningAudit {
     audit: Audit,
+    /// The row of the months that were rolled up that comes next.
+    rolled_from: u64,
     /// The last entry that is booked.
     entries_read: u64,
     /// The last call that is booked, or passed over as no longer kept.
@@ -32,6 +34,7 @@ impl<S: Store> Object<S> {
             .filter(|running| clock.since(running.last_asked_for) <= PATIENCE)
             .unwrap_or_else(|| RunningAudit {
                 audit: Audit::default(),
+                rolled_from: 0,
                 entries_read: 0,
                 calls_read: 0,
                 last_asked_for: clock,
@@ -43,7 +46,7 @@ impl<S: Store> Object<S> {
         }
         let findings = running.audit.conclude(Books {
             ledger: account.ledger(),
-            calls: kept_calls(account),
+            calls: account.calls_admitted(),
             open_calls: u64::try_from(account.open_calls()).unwrap_or(u64::MAX),
         });
         Ok(AuditStep::Finished {
@@ -87,6 +90,16 @@ impl RunningAudit {
     /// Books as much of history as one slice may read; whether that was all.
     fn read_slice<S: Store>(&mut self, store: &S, account: &Account) -> Result<bool, Failure> {
         let mut rows_left = ROWS_MAX;
+        while let Some(part) = store.rolled(self.rolled_from, 1).map_err(storage)?.first()
+            && account.is_rolled_up(part.month)
+        {
+            if rows_left == 0 {
+                return Ok(false);
+            }
+            self.rolled_from = part.row().saturating_add(1);
+            rows_left = rows_left.saturating_sub(1);
+            self.audit.book_rolled(part);
+        }
         while self.entries_read < account.ledger().entries_written() {
             if rows_left == 0 {
                 return Ok(false);
@@ -132,14 +145,6 @@ impl RunningAudit {
         }
         Ok(true)
     }
-}
-
-/// How many rows the call log must have.
-fn kept_calls(account: &Account) -> u64 {
-    account.log().first().map_or(0, |oldest| {
-        let before = oldest.first.get().saturating_sub(1);
-        account.calls_admitted().saturating_sub(before)
-    })
 }
 
 fn len(rows: usize) -> u64 {

@@ -1,28 +1,34 @@
 //! A branch of the bank: one account's object, a clock, and commands in few words.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
 use tollgate::{
     account::{
-        Admit, Cancel, Fingerprint, NewAccount, NewGrant, NewKey, PatchAccount, Status,
-        StatusChange, Word,
+        Admit, Cancel, Fingerprint, NewAccount, NewGrant, NewKey, PatchAccount, PatchKey,
+        RotateKey, Status, StatusChange, Word,
     },
     call::{BodyEnd, CallRow, Settle},
+    directory,
     id::{AccountId, CallNumber, KeyNumber},
     key::SecretDigest,
     ledger_page::{LedgerCursor, LedgerLine, LedgerPage, LedgerQuery},
-    object::Object,
+    object::{Object, Opened},
     policy::{Policy, Source},
     price::{Quantity, Reported, Terms},
-    protocol::{AuditStep, Command, Manage, Page, Read, Reply, Request, decode, encode},
-    time::Timestamp,
+    protocol::{
+        AuditStep, Command, KeysQuery, Manage, Page, Read, Reply, Request, SummaryQuery, decode,
+        encode,
+    },
+    time::{Span, Timestamp},
+    totals::summary::By,
 };
 
 use crate::{
-    auditor::{audit, audit_calls, audit_ledger},
+    auditor::{audit, audit_calls, audit_costs, audit_ledger, audit_rolled, audit_totals},
     memory_store::MemoryStore,
     sold,
+    statement::moment,
 };
 
 /// One account and all that moves it.
@@ -31,14 +37,23 @@ pub struct Branch {
     pub object: Object<MemoryStore>,
     pub policy: Arc<Policy>,
     pub clock: Timestamp,
+    /// The template of the route that is called.
+    pub endpoint: String,
     /// The clock has stepped back at least once.
     pub strayed: bool,
+    /// How often each key was rotated.
+    pub rotations: BTreeMap<u32, u32>,
     operations: u64,
 }
 
 /// The secret part of a key that the tests issue.
 pub fn digest_of(key: u32) -> SecretDigest {
-    SecretDigest::of(&key.to_be_bytes())
+    digest_after(key, 0)
+}
+
+/// The secret part that a key has after so many rotations.
+pub fn digest_after(key: u32, rotations: u32) -> SecretDigest {
+    SecretDigest::of(&(u64::from(rotations) << 32 | u64::from(key)).to_be_bytes())
 }
 
 /// The fingerprint of a request sent with an `Idempotency-Key`.
@@ -69,7 +84,9 @@ impl Branch {
             object: Object::new(MemoryStore::default(), Arc::clone(&policy)),
             policy,
             clock,
+            endpoint: "/search".into(),
             strayed: false,
+            rotations: BTreeMap::new(),
             operations: 1_000_000,
         }
     }
@@ -103,6 +120,7 @@ impl Branch {
         self.send(Request::Manage(Manage {
             command,
             idempotency,
+            signs_under: None,
         }))
     }
 
@@ -122,22 +140,71 @@ impl Branch {
             subscription,
             opened_by: fingerprint(0, 0),
         };
-        self.manage(Command::Open(new), None)
+        self.open_account(&new)
+    }
+
+    /// Opens an account where the directory grants what is asked for.
+    pub fn open_account(&mut self, new: &NewAccount) -> Reply {
+        let mut opened = self.object.open(new, self.clock);
+        loop {
+            opened = match opened {
+                Opened::Answered(reply) => return reply,
+                Opened::Claim(claim) => {
+                    let directory::Request::Claim { report, .. } = *claim else {
+                        panic!("no claim: {claim:?}");
+                    };
+                    let granted = directory::Reply::Known(report.version);
+                    self.object.claimed(new, &granted, self.clock)
+                }
+            };
+        }
     }
 
     pub fn create_key(&mut self) -> Reply {
+        self.create_key_as(NewKey::default())
+    }
+
+    pub fn create_key_as(&mut self, new: NewKey) -> Reply {
         let number = self
             .object
             .account()
             .map_or(1, |account| account.next_key().get());
         let digest = digest_of(number);
-        self.manage(
-            Command::CreateKey {
-                new: NewKey { name: None },
-                digest,
-            },
-            None,
-        )
+        self.manage(Command::CreateKey { new, digest }, None)
+    }
+
+    pub fn patch_key(&mut self, key: u32, patch: PatchKey) -> Reply {
+        let key = KeyNumber::new(key);
+        self.manage(Command::PatchKey { key, patch }, None)
+    }
+
+    /// Gives a key its next secret, which is the one that is called with from then on.
+    pub fn rotate_key(&mut self, key: u32, overlap: Span) -> Reply {
+        let rotations = self.rotations_of(key) + 1;
+        let rotate = RotateKey {
+            key: KeyNumber::new(key),
+            overlap,
+        };
+        let digest = digest_after(key, rotations);
+        let reply = self.manage(Command::RotateKey { rotate, digest }, None);
+        if matches!(reply, Reply::Document(_)) {
+            self.rotations.insert(key, rotations);
+        }
+        reply
+    }
+
+    pub fn rotations_of(&self, key: u32) -> u32 {
+        self.rotations.get(&key).copied().unwrap_or(0)
+    }
+
+    /// A key as the operator reads it.
+    pub fn show_key(&mut self, key: u32) -> Value {
+        match self.manage(Command::ShowKey(KeyNumber::new(key)), None) {
+            Reply::Document(document) => {
+                serde_json::from_str(&document.json).expect("a key is JSON")
+            }
+            reply => panic!("no key {key}: {reply:?}"),
+        }
     }
 
     pub fn grant(
@@ -197,9 +264,9 @@ impl Branch {
         let admit = Admit {
             operation,
             key: KeyNumber::new(key),
-            digest: digest_of(key),
+            digest: digest_after(key, self.rotations_of(key)),
             method: "POST".into(),
-            endpoint: "/search".into(),
+            endpoint: self.endpoint.clone(),
             terms,
             repeated_refusals: 0,
             retried,
@@ -240,7 +307,7 @@ impl Branch {
     pub fn read(&mut self, key: u32, page: Page) -> Reply {
         let read = Read {
             key: KeyNumber::new(key),
-            digest: digest_of(key),
+            digest: digest_after(key, self.rotations_of(key)),
             page,
         };
         self.send(Request::Read(read))
@@ -255,6 +322,20 @@ impl Branch {
                 other => return Err(format!("the audit found {other:?}")),
             }
         }
+    }
+
+    /// All that ever was, summed up, as the operator reads it.
+    pub fn summary(&mut self, by: By) -> Value {
+        let query = SummaryQuery {
+            by,
+            from: Some(Timestamp::EPOCH),
+            to: Some(moment("2099-01-01")),
+            next: None,
+        };
+        let Reply::Document(document) = self.manage(Command::UsageSummary(query), None) else {
+            panic!("no summary");
+        };
+        serde_json::from_str(&document.json).expect("a summary is JSON")
     }
 
     /// The whole ledger, newest first, read in pages of `limit` lines.
@@ -300,6 +381,19 @@ impl Branch {
         self.object.tick(self.clock)
     }
 
+    /// The alarm, again and again until there is nothing left to do.
+    pub fn rest(&mut self) -> Result<(), String> {
+        self.tick()?;
+        while self
+            .object
+            .next_wakeup()
+            .is_some_and(|wakeup| wakeup <= self.clock)
+        {
+            self.tick()?;
+        }
+        Ok(())
+    }
+
     /// The balance of a pool, as the operator reads it.
     pub fn balance(&mut self, pool: &str) -> Value {
         let Reply::Document(document) = self.manage(Command::Balance, None) else {
@@ -311,12 +405,20 @@ impl Branch {
 
     /// What must hold between any two commands.
     pub fn check(&mut self) -> Result<(), String> {
-        self.tick()?;
+        self.rest()?;
         let Some(account) = self.object.account() else {
             return Ok(());
         };
         audit(self.store(), account)?;
         audit_calls(self.store())?;
+        audit_rolled(self.store(), account)?;
+        audit_totals(self.store(), account)?;
+        audit_costs(
+            self.store(),
+            account,
+            self.policy.gateway.calendar,
+            self.clock,
+        )?;
         let lines = self.ledger(3);
         let account = self.object.account().ok_or("no account")?;
         audit_ledger(&lines, account)?;
@@ -336,7 +438,7 @@ impl Branch {
         );
         let open = before.open_calls() as u64;
         let keys = u64::from(before.next_key().get());
-        if rows_read > 2 + keys + open + 128 {
+        if rows_read > 2 + keys + open + 256 {
             return Err(format!("waking read {rows_read} rows"));
         }
         let seen = |account: &tollgate::account::Account| {
@@ -347,8 +449,10 @@ impl Branch {
                 "{}\n{}\n{}\n{}\n{standings:?}\n{:?}",
                 serde_json::to_string(&account.view()).expect("JSON"),
                 serde_json::to_string(&account.balance_view()).expect("JSON"),
-                serde_json::to_string(&account.me_view()).expect("JSON"),
-                serde_json::to_string(&account.keys_view()).expect("JSON"),
+                serde_json::to_string(&account.me_view(KeyNumber::new(1), self.clock))
+                    .expect("JSON"),
+                serde_json::to_string(&account.keys_view(&KeysQuery::default(), self.clock))
+                    .expect("JSON"),
                 account.next_wakeup(),
             )
         };

@@ -3,12 +3,13 @@
 use std::{cell::Cell, collections::BTreeMap};
 
 use tollgate::{
-    account::First,
+    account::{First, Rolled},
     call::{CallRow, CallState, Hold},
     id::{CallNumber, KeyNumber},
     ledger::{Entry, EntryKind, LotNumber, split},
-    object::{Loaded, Remembered, Store, Write},
+    object::{Intent, Loaded, Remembered, Store, Write},
     time::{Day, MonthNumber},
+    totals::Totals,
 };
 
 /// One account's tables.
@@ -18,9 +19,14 @@ pub struct MemoryStore {
     keys: BTreeMap<KeyNumber, Vec<u8>>,
     snapshot: Vec<u8>,
     months: BTreeMap<MonthNumber, BTreeMap<u64, CallRow>>,
+    /// Months whose tables were dropped, and what is left of them.
+    dropped: BTreeMap<MonthNumber, BTreeMap<u64, CallRow>>,
+    rolled: BTreeMap<u64, Vec<u8>>,
+    totals: BTreeMap<MonthNumber, Vec<Vec<u8>>>,
     entries: Vec<Entry>,
     remembered: BTreeMap<u64, Remembered>,
     firsts: BTreeMap<Day, BTreeMap<[u8; 32], First>>,
+    opening: Option<Vec<u8>>,
     /// What calls took from lots when they first ended: entries tell every change since.
     pub first_charges: BTreeMap<LotNumber, i64>,
     /// Rows that SQLite would have counted as written.
@@ -29,6 +35,8 @@ pub struct MemoryStore {
     pub rows_read: Cell<u64>,
     /// Snapshots written.
     pub snapshots_written: u64,
+    /// Rows of totals written.
+    pub totals_written: u64,
     /// So many commits from now on fail.
     pub commits_to_fail: u32,
 }
@@ -44,14 +52,33 @@ impl std::fmt::Display for DiskFull {
 }
 
 impl MemoryStore {
-    /// The whole call log, oldest first.
+    /// The whole call log, oldest first, with the months that were dropped since.
     pub fn calls(&self) -> impl Iterator<Item = &CallRow> {
+        let months = self.dropped.values().chain(self.months.values());
+        months.flat_map(BTreeMap::values)
+    }
+
+    /// Whether the month of `call` was dropped.
+    pub fn is_dropped(&self, call: CallNumber) -> bool {
+        let mut months = self.dropped.values();
+        months.any(|calls| calls.contains_key(&call.get()))
+    }
+
+    /// The calls in the months that are kept.
+    pub fn kept(&self) -> impl Iterator<Item = &CallRow> {
         self.months.values().flat_map(BTreeMap::values)
+    }
+
+    /// The calls of a month that was dropped: what only the tests still know.
+    pub fn dropped(&self) -> impl Iterator<Item = (MonthNumber, Vec<&CallRow>)> {
+        let months = self.dropped.iter();
+        months.map(|(month, calls)| (*month, calls.values().collect()))
     }
 
     /// The row of a call.
     pub fn row(&self, call: u64) -> Option<&CallRow> {
-        self.months.values().find_map(|calls| calls.get(&call))
+        let mut months = self.dropped.values().chain(self.months.values());
+        months.find_map(|calls| calls.get(&call))
     }
 
     /// Something changes a row behind the account's back.
@@ -73,15 +100,25 @@ impl MemoryStore {
         &self.entries
     }
 
+    /// As if what the first row of totals tells had come so many times more.
+    pub fn repeat_totals(&mut self, times: usize) {
+        let rows = self.totals.values_mut().next().expect("totals");
+        let row = rows[0].clone();
+        rows.extend(std::iter::repeat_n(row, times));
+    }
+
     /// The same tables with the same bytes in them.
     pub fn holds_the_same_as(&self, other: &Self) -> bool {
         self.profile == other.profile
             && self.keys == other.keys
             && self.snapshot == other.snapshot
             && self.months == other.months
+            && self.rolled == other.rolled
+            && self.totals == other.totals
             && self.entries == other.entries
             && self.remembered == other.remembered
             && self.firsts == other.firsts
+            && self.opening == other.opening
     }
 
     /// How many tables of firsts there are, and how many rows in them.
@@ -203,6 +240,43 @@ impl Store for MemoryStore {
         Ok(rows)
     }
 
+    fn opening(&self) -> Result<Option<Vec<u8>>, DiskFull> {
+        self.read(1);
+        Ok(self.opening.clone())
+    }
+
+    fn rolled(&self, from: u64, limit: u64) -> Result<Vec<Rolled>, DiskFull> {
+        let rows = self.rolled.range(from..).take(limit as usize);
+        let rows: Vec<Rolled> = rows
+            .map(|(_, bytes)| minicbor::decode(bytes).expect("decodes"))
+            .collect();
+        self.read(rows.len());
+        Ok(rows)
+    }
+
+    fn rolled_before(&self, before: u64) -> Result<Option<Rolled>, DiskFull> {
+        let row = self.rolled.range(..before).next_back();
+        self.read(row.iter().len());
+        Ok(row.map(|(_, bytes)| minicbor::decode(bytes).expect("decodes")))
+    }
+
+    fn totals(
+        &self,
+        month: MonthNumber,
+        after: u64,
+        limit: u64,
+    ) -> Result<Vec<(u64, Totals)>, DiskFull> {
+        let rows = self.totals.get(&month).into_iter().flatten();
+        let rows: Vec<_> = (1..)
+            .zip(rows)
+            .skip(after as usize)
+            .take(limit as usize)
+            .map(|(number, bytes)| (number, minicbor::decode(bytes).expect("decodes")))
+            .collect();
+        self.read(rows.len());
+        Ok(rows)
+    }
+
     fn remembered(&self, id: u64) -> Result<Option<Remembered>, DiskFull> {
         self.read(1);
         Ok(self.remembered.get(&id).cloned())
@@ -285,6 +359,24 @@ impl Store for MemoryStore {
             self.entries.push(entry.clone());
             self.wrote(1);
         }
+        if let Some(rolled) = &write.changes.rolled {
+            let bytes = minicbor::to_vec(rolled).expect("encodes");
+            assert!(self.rolled.insert(rolled.row(), bytes).is_none());
+            self.wrote(1);
+        }
+        for (month, totals) in &write.changes.totals {
+            assert!(write.snapshot.is_some(), "totals without a snapshot");
+            assert!(self.months.contains_key(month), "totals of no month");
+            let rows = self.totals.entry(*month).or_default();
+            rows.push(minicbor::to_vec(totals).expect("encodes"));
+            self.totals_written += 1;
+            self.wrote(1);
+        }
+        if let Some(month) = write.changes.dropped_month {
+            self.totals.remove(&month);
+            let calls = self.months.remove(&month).expect("the month's table");
+            self.dropped.insert(month, calls);
+        }
         if let Some(profile) = &write.profile {
             self.profile = Some(profile.clone());
             self.wrote(1);
@@ -296,6 +388,13 @@ impl Store for MemoryStore {
         if let Some(snapshot) = &write.snapshot {
             self.snapshot.clone_from(snapshot);
             self.snapshots_written += 1;
+            self.wrote(1);
+        }
+        if let Some(opening) = &write.opening {
+            self.opening = match opening {
+                Intent::Keep(bytes) => Some(bytes.clone()),
+                Intent::Forget => None,
+            };
             self.wrote(1);
         }
         if let Some(remembered) = &write.remember {

@@ -12,22 +12,26 @@ use std::{
 
 use tollgate::{
     account::{
-        Adjustment, Admit, Cancel, Fingerprint, NewGrant, NewKey, Refusal, Status, StatusChange,
-        Told, Word,
+        Adjustment, Admit, Cancel, Edit, Fingerprint, KeyLimits, Limit, NewGrant, NewKey, PatchKey,
+        Refusal, Scope, Status, StatusChange, Told, Word,
     },
     call::{BodyEnd, CallRow, CallState, Outcome, Settle},
     id::{CallNumber, KeyNumber},
     ledger::EntryKind,
-    policy::Source,
+    policy::{Mode, Source},
     price::{ChargeOn, Job, Mark, Meter, OnUnknown, Quantity, Reported, Terms},
     problem::Code,
     protocol::{Command, Manage, Reply, Request},
     time::{Calendar, Span, Timestamp},
+    totals::summary::By,
 };
 
 use crate::{
-    auditor::{audit, audit_calls, audit_ledger, audit_retried},
-    branch::{Branch, digest_of, fingerprint},
+    auditor::{
+        audit, audit_calls, audit_costs, audit_ledger, audit_retried, audit_rolled, audit_summary,
+        audit_totals, cost_of_month,
+    },
+    branch::{Branch, digest_after, digest_of, fingerprint},
     sold,
     statement::moment,
 };
@@ -241,11 +245,61 @@ enum Progress {
     Done,
 }
 
+/// What a key may do, as the operator has been answered.
+#[derive(Clone, Debug, Default)]
+struct KeyTerms {
+    /// From when on each secret but the latest is dead.
+    dead: Vec<Timestamp>,
+    budget: Option<u64>,
+    limits: KeyLimits,
+    scope: Option<&'static str>,
+    expires_at: Option<Timestamp>,
+}
+
+impl KeyTerms {
+    fn knows(&self, secret: u32, clock: Timestamp) -> bool {
+        let is_dead = self
+            .dead
+            .get(secret as usize)
+            .is_some_and(|dead| *dead <= clock);
+        !is_dead && self.expires_at.is_none_or(|expires_at| clock < expires_at)
+    }
+
+    fn allows(&self, (method, endpoint): (&str, &str)) -> bool {
+        match self.scope {
+            None => true,
+            Some("POST /search") => (method, endpoint) == ("POST", "/search"),
+            Some(_) => method != "POST" && endpoint.starts_with("/tracks/"),
+        }
+    }
+
+    /// The minute, day, in flight and jobs that hold for the key.
+    fn limits(&self, plan: tollgate::policy::Limits) -> [Option<u32>; 4] {
+        let over = |own: Option<Limit>, plan| match own {
+            None => plan,
+            Some(Limit::Of(limit)) => Some(limit),
+            Some(Limit::Unlimited) => None,
+        };
+        [
+            over(self.limits.requests_per_minute, plan.requests_per_minute),
+            over(self.limits.requests_per_day, plan.requests_per_day),
+            over(self.limits.requests_in_flight, plan.requests_in_flight),
+            over(self.limits.jobs_open, plan.jobs_open),
+        ]
+    }
+}
+
+/// A method and a template.
+type Route = (&'static str, &'static str);
+
 /// A request on its way through a Worker, and what really happened to it.
 #[derive(Clone, Debug)]
 struct Journey {
     operation: u64,
     key: u32,
+    /// How often the key had been rotated when it got this secret; told when it first asks.
+    secret: u32,
+    route: Route,
     terms: Terms,
     /// Its `Idempotency-Key` and content.
     retried: Option<Fingerprint>,
@@ -287,6 +341,7 @@ struct World {
     skew: i64,
     alarm: Option<Timestamp>,
     grants: BTreeMap<u8, bool>,
+    keys: BTreeMap<u32, KeyTerms>,
     /// What adjustments should have come to.
     adjustments: BTreeMap<u8, i64>,
     /// By the `Idempotency-Key` of the origin's words.
@@ -302,6 +357,11 @@ struct World {
     /// Calls whose time was up at some time of the object's clock, or brought forward by it: they
     /// may have ended before they were told of.
     outrun: BTreeSet<CallNumber>,
+    /// How long calls are kept, and whether the gateway only observes: edits of the policy.
+    usage: &'static str,
+    mode: &'static str,
+    /// Calls that were open while the gateway only observed.
+    observed: BTreeSet<CallNumber>,
     history: String,
     steps: u64,
 }
@@ -311,7 +371,9 @@ impl World {
         let mut chance = Chance(seed.wrapping_mul(0xD134_2543_DE82_EF95) ^ 0xA5A5);
         let plan = chance.one_of(&["free", "starter", "tight", "saver", "calendar"]);
         let start = moment("2027-12-30T22:30:00");
-        let mut branch = Branch::with_account("standard", plan, start);
+        let usage = chance.one_of(&["usage_1", "usage_5", "usage_40", "usage_90", "usage_90"]);
+        let mode = chance.one_of(&["standard", "standard", "standard", "standard", "observe"]);
+        let mut branch = Branch::with_account(&format!("{usage} {mode}"), plan, start);
         branch.create_key();
         branch.grant("credits", 100 + chance.below(400), Source::Extra, None);
         let mut world = Self {
@@ -329,13 +391,17 @@ impl World {
             skew: 0,
             alarm: None,
             grants: BTreeMap::new(),
+            keys: [1, 2].map(|key| (key, KeyTerms::default())).into(),
             adjustments: BTreeMap::new(),
             answered: BTreeMap::new(),
             latest: start,
             unlimited: (BTreeSet::new(), BTreeSet::new()),
             strayed: None,
             outrun: BTreeSet::new(),
-            history: format!("plan {plan}\n"),
+            usage,
+            mode,
+            observed: BTreeSet::new(),
+            history: format!("plan {plan} {usage} {mode}\n"),
             steps: 0,
         };
         world.invent();
@@ -353,10 +419,12 @@ impl World {
                 1..5 => self.chance.below(120_000),
                 _ => self.chance.below(4_000),
             } as i64;
-            let (key, terms, retried) = self.request(index);
+            let (key, route, terms, retried) = self.request(index);
             self.journeys.push(Journey {
                 operation: 1_000 + index as u64,
                 key,
+                secret: 0,
+                route,
                 terms,
                 retried,
                 attempts: 0,
@@ -385,22 +453,32 @@ impl World {
     }
 
     /// A new request, or an earlier one again, or something else under its `Idempotency-Key`.
-    fn request(&mut self, index: usize) -> (u32, Terms, Option<Fingerprint>) {
+    fn request(&mut self, index: usize) -> (u32, Route, Terms, Option<Fingerprint>) {
         let earlier = index.checked_sub(1 + self.chance.below(8) as usize);
         if self.chance.percent(40)
             && let Some(earlier) = earlier.map(|earlier| self.journeys[earlier].clone())
             && let Some(retried) = earlier.retried
         {
             return if self.chance.percent(90) {
-                (earlier.key, earlier.terms, Some(retried))
+                (earlier.key, earlier.route, earlier.terms, Some(retried))
             } else {
                 let other = fingerprint(retried.key[0], 1 + retried.request[0]);
-                (earlier.key, self.terms(), Some(other))
+                (earlier.key, self.route(), self.terms(), Some(other))
             };
         }
         let is_retriable = self.chance.percent(50);
         let retried = is_retriable.then(|| fingerprint(index as u8, 0));
-        (1 + self.chance.below(2) as u32, self.terms(), retried)
+        let key = 1 + self.chance.below(2) as u32;
+        (key, self.route(), self.terms(), retried)
+    }
+
+    fn route(&mut self) -> Route {
+        self.chance.one_of(&[
+            ("POST", "/search"),
+            ("POST", "/search"),
+            ("GET", "/tracks/{id}"),
+            ("HEAD", "/tracks/{id}"),
+        ])
     }
 
     fn terms(&mut self) -> Terms {
@@ -496,7 +574,24 @@ impl World {
             self.ring()?;
         }
         self.inspect()?;
-        self.inspect_ends()
+        self.inspect_ends()?;
+        self.inspect_rest()
+    }
+
+    /// Nobody comes any more: the alarm alone rolls up every month.
+    fn inspect_rest(&mut self) -> Result<(), String> {
+        let lived = self.now;
+        for _ in 0..5 {
+            self.now += Span::from_days(30).as_millis();
+            self.ring()?;
+        }
+        let account = self.branch.object.account().ok_or("no account")?;
+        if !account.log().is_empty() || self.branch.object.next_alarm().is_some() {
+            return Err(format!("left to itself, it still has {:?}", account.log()));
+        }
+        self.inspect()?;
+        self.now = lived;
+        Ok(())
     }
 
     fn step(&mut self, event: Event) -> Result<(), String> {
@@ -552,27 +647,39 @@ impl World {
                 && (row.call.admitted_at > clock || row.call.hold.deadline <= clock)
         });
         self.outrun.extend(outrun.map(|row| row.call.number));
-        if self.alarm.is_none_or(|alarm| alarm > clock) {
-            return Ok(());
+        if self.branch.policy.gateway.mode == Mode::Observe {
+            let open = self.branch.store().kept();
+            let open = open.filter(|row| state(row) == CallState::Open);
+            self.observed.extend(open.map(|row| row.call.number));
         }
-        if self.branch.tick().is_ok() {
-            self.set_alarm();
-            if self.alarm.is_some_and(|alarm| alarm <= clock) {
-                return Err("the alarm left something due".into());
+        // Months that are due together are rolled up one after the other.
+        for _ in 0..20 {
+            if self.alarm.is_none_or(|alarm| alarm > clock) {
+                return Ok(());
             }
+            if self.branch.tick().is_err() {
+                return Ok(());
+            }
+            self.alarm = self.branch.object.next_alarm();
         }
-        Ok(())
+        Err("the alarm left something due".into())
     }
 
+    /// A message sets the alarm only if it would come too late.
     fn set_alarm(&mut self) {
-        if self.branch.object.account().is_some() {
-            self.alarm = self.branch.object.next_wakeup();
-        }
+        let wakeup = self.branch.object.next_wakeup();
+        self.alarm = self.alarm.into_iter().chain(wakeup).min();
     }
 
     // The Worker.
 
     fn ask(&mut self, index: usize) {
+        if self.journeys[index].attempts == 0 {
+            // Some have not heard yet of the latest secret.
+            let latest = self.branch.rotations_of(self.journeys[index].key);
+            let behind = u32::from(self.chance.percent(20));
+            self.journeys[index].secret = latest.saturating_sub(behind);
+        }
         self.journeys[index].attempts += 1;
         let journey = &self.journeys[index];
         let (attempts, admit) = (
@@ -580,9 +687,9 @@ impl World {
             Admit {
                 operation: journey.operation,
                 key: KeyNumber::new(journey.key),
-                digest: digest_of(journey.key),
-                method: "POST".into(),
-                endpoint: "/dub".into(),
+                digest: digest_after(journey.key, journey.secret),
+                method: journey.route.0.into(),
+                endpoint: journey.route.1.into(),
                 terms: journey.terms.clone(),
                 repeated_refusals: 0,
                 retried: journey.retried,
@@ -699,6 +806,7 @@ impl World {
         let manage = Manage {
             command,
             idempotency,
+            signs_under: None,
         };
         self.travel(Request::Manage(manage), 100_000_000);
         if self.chance.percent(25) {
@@ -739,16 +847,17 @@ impl World {
         let journey = |operation: u64| operation as usize - 1_000;
         match request {
             Request::Admit(admit) => {
+                let index = journey(admit.operation);
                 if self.branch.store().calls().count() > calls_before {
-                    self.inspect_admission()?;
-                    self.inspect_turn(&firsts, &reply)?;
-                } else if let Reply::Refused(
-                    Refusal::FirstRuns { .. } | Refusal::OtherContent { .. },
-                ) = reply
-                {
+                    self.inspect_admission(index)?;
                     self.inspect_turn(&firsts, &reply)?;
                 }
-                let index = journey(admit.operation);
+                if let Reply::Refused(refusal) = &reply {
+                    self.inspect_refusal(index, refusal)?;
+                    if is_of_turn(refusal) {
+                        self.inspect_turn(&firsts, &reply)?;
+                    }
+                }
                 if !self.chance.percent(5) {
                     let delay = match self.chance.below(10) {
                         0 => self.chance.below(5_000),
@@ -767,13 +876,16 @@ impl World {
                 {
                     return Err(format!("a late settle changed {row:?}"));
                 }
-                self.journeys[journey(settle.operation)]
-                    .told_at
-                    .get_or_insert(clock);
+                if reply != Reply::Settled(None) {
+                    self.journeys[journey(settle.operation)]
+                        .told_at
+                        .get_or_insert(clock);
+                }
             }
             Request::Manage(Manage {
                 command: Command::EndCall { call, word },
                 idempotency,
+                ..
             }) => {
                 let before = before.ok_or("a word on no call")?;
                 self.inspect_word(&before, (call, &word, idempotency), &reply)?;
@@ -790,9 +902,11 @@ impl World {
         let plan = self
             .chance
             .one_of(&["free", "starter", "pro", "saver", "calendar", "tight"]);
-        match self.chance.below(15) {
+        match self.chance.below(20) {
             0..5 => self.operator_grants(),
-            12.. => self.operator_adjusts(),
+            12..15 => self.operator_adjusts(),
+            15..18 => self.operator_changes_a_key(),
+            18.. => self.operator_rotates_a_key(),
             5 | 6 => {
                 self.note(&format!("plan {plan}"));
                 self.branch.change_plan(plan);
@@ -814,14 +928,8 @@ impl World {
             }
             9 => {
                 self.note("a key that nobody uses");
-                let new = NewKey { name: None };
-                self.branch.manage(
-                    Command::CreateKey {
-                        new,
-                        digest: digest_of(77),
-                    },
-                    None,
-                );
+                let (new, digest) = (NewKey::default(), digest_of(77));
+                self.branch.manage(Command::CreateKey { new, digest }, None);
             }
             10 => {
                 self.note("the policy is edited");
@@ -832,7 +940,11 @@ impl World {
                     "subscription_first",
                     "extra_needs_subscription",
                 ]);
-                self.branch.policy = sold::edited(edits);
+                if self.chance.percent(20) {
+                    self.mode = self.chance.one_of(&["standard", "observe"]);
+                }
+                let edits = format!("{edits} {} {}", self.usage, self.mode);
+                self.branch.policy = sold::edited(&edits);
                 self.branch.evict();
             }
             _ => {
@@ -841,6 +953,73 @@ impl World {
             }
         }
         self.set_alarm();
+    }
+
+    fn operator_changes_a_key(&mut self) {
+        fn edit<T>(value: Option<T>) -> Option<Edit<T>> {
+            Some(value.map_or(Edit::Remove, Edit::Set))
+        }
+        let key = 1 + self.chance.below(2) as u32;
+        let mut terms = self.keys[&key].clone();
+        let mut patch = PatchKey::default();
+        match self.chance.below(7) {
+            0..3 => {
+                terms.budget = self.chance.one_of(&[None, Some(30), Some(100), Some(300)]);
+                patch.budget = edit(terms.budget.map(sold::credits));
+            }
+            3 | 4 => {
+                let limit = |chance: &mut Chance| {
+                    let limit = Limit::Of(1 + chance.below(15) as u32);
+                    chance.one_of(&[None, Some(Limit::Unlimited), Some(limit)])
+                };
+                terms.limits = KeyLimits {
+                    requests_per_minute: limit(&mut self.chance),
+                    requests_per_day: limit(&mut self.chance),
+                    requests_in_flight: limit(&mut self.chance),
+                    jobs_open: limit(&mut self.chance),
+                };
+                patch.limits = edit(Some(terms.limits));
+            }
+            5 => {
+                terms.scope =
+                    self.chance
+                        .one_of(&[None, Some("POST /search"), Some("GET /tracks/*")]);
+                patch.scope = edit(terms.scope.map(|item| Scope::new(vec![item.into()])));
+            }
+            _ => {
+                let hours = self.chance.one_of(&[None, None, Some(1), Some(24)]);
+                let clock = self.clock();
+                terms.expires_at = hours.map(|hours| clock.plus(Span::from_seconds(hours * 3_600)));
+                patch.expires_at = edit(terms.expires_at);
+            }
+        }
+        let reply = self.branch.patch_key(key, patch.clone());
+        self.note(&format!("key {key} {patch:?} -> {}", brief(&reply)));
+        if matches!(reply, Reply::Document(_)) {
+            self.keys.insert(key, terms);
+        }
+    }
+
+    fn operator_rotates_a_key(&mut self) {
+        let key = 1 + self.chance.below(2) as u32;
+        let overlap = Span::from_seconds(self.chance.one_of(&[0, 60, 3_600, 86_400]));
+        let clock = self.clock();
+        let reply = self.branch.rotate_key(key, overlap);
+        self.note(&format!(
+            "key {key} rotated, {overlap:?} -> {}",
+            brief(&reply)
+        ));
+        if matches!(reply, Reply::Document(_))
+            && let Some(terms) = self.keys.get_mut(&key)
+        {
+            // What is gone is dead at any time of a clock that steps about.
+            terms.dead.fill(Timestamp::EPOCH);
+            terms.dead.push(if overlap > Span::ZERO {
+                clock.plus(overlap)
+            } else {
+                Timestamp::EPOCH
+            });
+        }
     }
 
     /// A grant is sent until it is answered, and now and then once more.
@@ -860,6 +1039,7 @@ impl World {
             let manage = Manage {
                 command: Command::Grant(grant.clone()),
                 idempotency: Some(fingerprint(id, id)),
+                signs_under: None,
             };
             let reply = self.branch.send(Request::Manage(manage));
             self.note(&format!("grant {id} of {amount} -> {}", brief(&reply)));
@@ -884,6 +1064,7 @@ impl World {
             let manage = Manage {
                 command: Command::Adjust(adjustment.clone()),
                 idempotency: Some(fingerprint(100 + id, id)),
+                signs_under: None,
             };
             let reply = self.branch.send(Request::Manage(manage));
             self.note(&format!("{adjustment:?} -> {}", brief(&reply)));
@@ -917,6 +1098,7 @@ impl World {
         let of_request = calls.filter(|row| {
             row.call.key == *key
                 && row.call.hold.repeats.is_none()
+                && row.call.hold.would_refuse.is_none()
                 && row.call.admitted_at.plus(Span::from_days(1)) > clock
         });
         let firsts = of_request.filter_map(|row| {
@@ -931,6 +1113,11 @@ impl World {
     fn inspect_turn(&self, firsts: &[(CallRow, bool)], reply: &Reply) -> Result<(), String> {
         use CallState::{Job, Open, Settled, UnknownCharged};
         let last = firsts.last();
+        if let Reply::Admitted(admission) = reply
+            && let Some(refusal) = admission.would_refuse.clone().filter(is_of_turn)
+        {
+            return self.inspect_turn(firsts, &Reply::Refused(refusal));
+        }
         let is_right = match reply {
             Reply::Admitted(admission) => match admission.repeats {
                 Some(repeats) => last.is_some_and(|(row, is_same)| {
@@ -1024,20 +1211,28 @@ impl World {
             let ended = before.outcome.as_ref().map_or(latest, |outcome| outcome.at);
             latest > ended.plus(Span::from_days(30))
         };
+        let is_gone = self.branch.store().is_dropped(call);
+        let is_observed =
+            before.call.hold.observed || self.branch.policy.gateway.mode == Mode::Observe;
         // Whether an object that was evicted still knows of a stray clock depends on its writes.
-        let expected = [late(clock), late(self.latest)]
-            .map(|is_late| expected_end(before, word, is_late, *available));
+        let expected = [late(clock), late(self.latest)].map(|is_late| match is_gone {
+            true => Err(Code::NotFound),
+            false => expected_end(before, word, is_late, is_observed, *available),
+        });
         if !expected.contains(&told) {
             return wrong(&format!("{told:?} and not {expected:?}"));
         }
         if told.is_ok() {
             let operation = before.call.hold.operation as usize;
             self.journeys[operation - 1_000].concluded = true;
-            if let Some(key) = key {
-                let until = clock.plus(Span::from_days(1));
-                let reply = reply.clone();
-                self.answered.insert(key, Answered { until, reply });
-            }
+        }
+        // A no that depends on how the call stands is remembered as well.
+        if told != Err(Code::BadRequest)
+            && let Some(key) = key
+        {
+            let until = clock.plus(Span::from_days(1));
+            let reply = reply.clone();
+            self.answered.insert(key, Answered { until, reply });
         }
         Ok(())
     }
@@ -1046,12 +1241,19 @@ impl World {
         self.branch.object.store_mut().commits_to_fail = 0;
         let clock = self.clock();
         self.branch.set_clock(clock);
-        self.branch.tick()?;
+        self.branch.rest()?;
         self.set_alarm();
         let account = self.branch.object.account().ok_or("no account")?;
         audit(self.branch.store(), account)?;
         audit_calls(self.branch.store())?;
         audit_retried(self.branch.store(), |operation| self.retried(operation))?;
+        audit_costs(self.branch.store(), account, Calendar::default(), clock)?;
+        audit_rolled(self.branch.store(), account)?;
+        audit_totals(self.branch.store(), account)?;
+        for by in [By::Day, By::Hour, By::Endpoint, By::Key] {
+            let told = self.branch.summary(by);
+            audit_summary(self.branch.store(), by, &told)?;
+        }
         let lines = self.branch.ledger(500);
         let account = self.branch.object.account().ok_or("no account")?;
         audit_ledger(&lines, account)?;
@@ -1094,18 +1296,64 @@ impl World {
         Ok(())
     }
 
-    /// The call that was just admitted exceeds no limit, as the log tells.
-    fn inspect_admission(&mut self) -> Result<(), String> {
+    /// What the key's calls of this month cost, as the log tells.
+    fn cost_of_month(&self, key: u32) -> u64 {
+        let (store, key) = (self.branch.store(), KeyNumber::new(key));
+        cost_of_month(store, key, Calendar::default(), self.clock())
+    }
+
+    /// A key is refused as such, as out of scope or for its budget only where that is so.
+    fn inspect_refusal(&self, index: usize, refusal: &Refusal) -> Result<(), String> {
+        let journey = &self.journeys[index];
+        let terms = &self.keys[&journey.key];
+        let is_right = match refusal {
+            Refusal::UnknownKey => !terms.knows(journey.secret, self.clock()),
+            Refusal::OutOfScope { .. } => !terms.allows(journey.route),
+            Refusal::InsufficientCredits {
+                required, budget, ..
+            } => budget.is_none_or(|budget| {
+                let cost = self.cost_of_month(journey.key) + required.get();
+                terms.budget == Some(budget.get()) && cost > budget.get()
+            }),
+            Refusal::Suspended { .. }
+            | Refusal::FirstRuns { .. }
+            | Refusal::OtherContent { .. }
+            | Refusal::RateLimited { .. }
+            | Refusal::Cancelled => true,
+        };
+        if is_right {
+            return Ok(());
+        }
+        Err(format!("{refusal:?} to {journey:?} under {terms:?}"))
+    }
+
+    /// The call that was just admitted exceeds no limit and no budget, and its key may make it, as
+    /// the log tells.
+    fn inspect_admission(&mut self, index: usize) -> Result<(), String> {
         let account = self.branch.object.account().ok_or("no account")?;
         let limits = account.profile().plan.limits;
+        let (journey, clock) = (&self.journeys[index], self.clock());
+        let terms = &self.keys[&journey.key];
+        let [per_minute, per_day, most_in_flight, most_jobs] = terms.limits(limits);
         let calls: Vec<&CallRow> = self.branch.store().calls().collect();
         let newest = calls.last().ok_or("no call")?;
         let of_key = || calls.iter().filter(|row| row.call.key == newest.call.key);
-        if limits.requests_per_minute.is_none() {
+        if per_minute.is_none() {
             self.unlimited.0.insert(newest.call.number);
         }
         if limits.account_requests_per_minute.is_none() {
             self.unlimited.1.insert(newest.call.number);
+        }
+        if newest.call.hold.observed {
+            return Ok(());
+        }
+        if !terms.knows(journey.secret, clock) || !terms.allows(journey.route) {
+            return Err(format!("{journey:?} was admitted under {terms:?}"));
+        }
+        let cost = self.cost_of_month(journey.key);
+        let pays = newest.call.hold.terms.pool == "credits" && newest.call.held().get() > 0;
+        if pays && terms.budget.is_some_and(|budget| cost > budget) {
+            return Err(format!("key {} cost {cost} under {terms:?}", journey.key));
         }
         let calendar = Calendar::default();
         let today = calendar.day_of(newest.call.admitted_at);
@@ -1130,16 +1378,16 @@ impl World {
                 .copied()
                 .filter(|row| counted(&self.unlimited.1, row)),
         );
-        if exceeds(minute, limits.requests_per_minute)
+        if exceeds(minute, per_minute)
             || exceeds(account_minute, limits.account_requests_per_minute)
-            || exceeds(in_day, limits.requests_per_day)
-            || exceeds(in_flight, limits.requests_in_flight)
+            || exceeds(in_day, per_day)
+            || exceeds(in_flight, most_in_flight)
             || (newest.call.hold.terms.job.is_some()
-                && limits.jobs_open.is_some_and(|limit| jobs >= limit as usize))
+                && most_jobs.is_some_and(|limit| jobs >= limit as usize))
         {
             return Err(format!(
                 "call {}: {minute} and {account_minute} in a minute, {in_day} in a day, \
-                 {in_flight} in flight, {jobs} jobs under {limits:?}",
+                 {in_flight} in flight, {jobs} jobs under {limits:?}, {terms:?}",
                 newest.call.number
             ));
         }
@@ -1186,6 +1434,10 @@ impl World {
             if !seen.insert(operation) {
                 return Err(format!("operation {operation} became two calls"));
             }
+            if self.observed.contains(&row.call.number) || row.call.hold.observed {
+                inspect_observed(row)?;
+                continue;
+            }
             let was_outrun = self.outrun.contains(&row.call.number);
             if self.is_replaced(row) {
                 continue;
@@ -1215,6 +1467,15 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// What was admitted while the gateway only observes is never charged.
+fn inspect_observed(row: &CallRow) -> Result<(), String> {
+    let charged = row.outcome.as_ref().ok_or("an open call")?.charged;
+    if row.call.hold.observed && charged.get() > 0 {
+        return Err(format!("observed, and charged: {row:?}"));
+    }
+    Ok(())
 }
 
 fn inspect_end(row: &CallRow, journey: &Journey, was_outrun: bool) -> Result<(), String> {
@@ -1295,6 +1556,7 @@ fn expected_end(
     before: &CallRow,
     word: &Word,
     is_late: bool,
+    is_observed: bool,
     available: u64,
 ) -> Result<(CallState, u64), Code> {
     use CallState::{
@@ -1313,7 +1575,10 @@ fn expected_end(
     };
     let price = || {
         price().and_then(|price| {
-            if price > held {
+            let is_value = matches!(word, Word::Settle(Told::Value(_)));
+            if is_observed && !(is_value && price > terms.most.get()) {
+                Ok(0)
+            } else if price > held {
                 Err(Code::AboveHold)
             } else {
                 Ok(price)
@@ -1359,6 +1624,14 @@ fn in_last_minute<'a>(calls: impl Iterator<Item = &'a CallRow>) -> usize {
         .iter()
         .filter(|at| at.plus(Span::MINUTE) > newest)
         .count()
+}
+
+/// Whether it is for what an earlier request of the same `Idempotency-Key` was.
+fn is_of_turn(refusal: &Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::FirstRuns { .. } | Refusal::OtherContent { .. }
+    )
 }
 
 fn is_undone(row: &CallRow) -> bool {

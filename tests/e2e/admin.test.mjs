@@ -118,6 +118,14 @@ test("a key is told once, listed without its secret, used, and dead as soon as i
       status: "active",
       created_at: "2031-03-10T12:00:00Z",
       last_used_at: null,
+      expires_at: null,
+      limits: null,
+      scope: null,
+      budget: null,
+      budget_used: 0,
+      rotated_at: null,
+      overlap_ends_at: null,
+      refused_today: 0,
       key: null,
     },
   );
@@ -311,6 +319,8 @@ test("the plans are told as the policy has them", async () => {
   assert.equal(next, null);
   assert.deepEqual(data[1], {
     name: "starter",
+    in_policy: true,
+    accounts: data[1].accounts,
     paid: true,
     limits: {
       requests_per_minute: null,
