@@ -33,6 +33,9 @@ pub struct Hold {
     /// What enforcing would have answered, where the gateway only observes.
     #[n(5)]
     pub would_refuse: Option<Box<Refusal>>,
+    /// The call that has paid for it: its terms are those of a repeat.
+    #[n(10)]
+    pub repeats: Option<CallNumber>,
 }
 
 /// An open call.
@@ -185,6 +188,16 @@ pub struct CallRow {
     pub call: Call,
     /// What happened after; `None` while it is open.
     pub outcome: Option<Outcome>,
+}
+
+impl CallRow {
+    /// How far the call has come.
+    #[must_use]
+    pub fn state(&self) -> CallState {
+        self.outcome
+            .as_ref()
+            .map_or(CallState::Open, |outcome| outcome.state)
+    }
 }
 
 /// What the gateway learned about a call's end.

@@ -18,6 +18,7 @@ mod operate;
 mod passage;
 mod platform;
 mod promise;
+mod retried;
 mod sql;
 mod visit;
 

@@ -42,6 +42,7 @@ pub mod problem;
 pub mod protocol;
 pub mod quote_page;
 pub mod repeat;
+pub mod retried;
 pub mod secrets;
 pub mod self_service;
 pub mod signature;

@@ -299,8 +299,7 @@ pub struct Route {
     pub access: Access,
     /// `whole_body`: a call that is charged by its status ends only when the answer's body does.
     pub whole_body: bool,
-    /// `idempotency = "origin"`: the origin deduplicates retried calls. Read and checked; not acted
-    /// on yet.
+    /// `idempotency = "origin"`: the origin deduplicates retried calls, which are charged once.
     pub idempotent: bool,
     /// `cache = true`: Cloudflare's cache may answer.
     pub cache: bool,

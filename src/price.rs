@@ -176,6 +176,15 @@ impl Terms {
         }
     }
 
+    /// Those of a repeat of a call that was paid for under these: it is free, and opens no job.
+    #[must_use]
+    pub fn of_repeat(&self) -> Self {
+        Self {
+            charge_on: self.charge_on,
+            ..Self::fixed(self.pool.clone(), Credits::ZERO)
+        }
+    }
+
     /// What a charged answer costs when `held` credits were held and the origin reported
     /// `reported` where a header was expected.
     #[must_use]

@@ -55,13 +55,9 @@ impl Account {
         word: Word,
         clock: Timestamp,
     ) -> Result<Changes, Rejected> {
-        let state = row
-            .outcome
-            .as_ref()
-            .map_or(CallState::Open, |outcome| outcome.state);
         let ended_at = row.outcome.as_ref().map_or(clock, |outcome| outcome.at);
         let is_late = self.state.latest.max(clock) > ended_at.plus(OPEN_TO_CHANGE);
-        match (state, &word) {
+        match (row.state(), &word) {
             (CallState::Open | CallState::Job, word) => {
                 let charge = self.charge_of(row, word)?;
                 Ok(self.end_open(row, charge, clock))

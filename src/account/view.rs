@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Account, key_view::OwnKeyView};
 use crate::{
-    call::{CallRow, CallState},
+    call::CallRow,
     credits::Credits,
     id::{AccountId, CallId, CallNumber, KeyId, KeyNumber},
     ledger::{Lot, LotNumber},
@@ -138,6 +138,9 @@ pub struct CallView {
     response_time_ms: Option<u32>,
     /// What the operator should look at.
     mark: Option<&'static str>,
+    /// The call that has paid for it, where it is a repeat; else left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repeats: Option<CallId>,
 }
 
 /// `GET /usage`.
@@ -246,10 +249,7 @@ impl Account {
     /// A call as the admin API tells it.
     #[must_use]
     pub fn call_view(&self, row: CallRow) -> CallView {
-        let state = row
-            .outcome
-            .as_ref()
-            .map_or(CallState::Open, |outcome| outcome.state);
+        let state = row.state();
         let open = self.open.get(&row.call.number);
         let outcome = row.outcome.as_ref();
         let held = row.call.held();
@@ -272,6 +272,7 @@ impl Account {
             response_time_ms: outcome
                 .and_then(|outcome| outcome.status.map(|_| outcome.response_time_ms)),
             mark: outcome.and_then(|outcome| outcome.mark).map(Mark::as_str),
+            repeats: row.call.hold.repeats.map(|call| self.call_id(call)),
         }
     }
 

@@ -9,7 +9,7 @@ use super::{
     platform::{clock, operation_id},
 };
 use crate::{
-    headers::alike,
+    headers::{Dropped, alike},
     problem::{Code, Problem},
     time::Timestamp,
     url::CalledUrl,
@@ -99,7 +99,7 @@ impl Visit {
         self.lines.get(start..end_of(line)).unwrap_or_default()
     }
 
-    /// All values that some origin may read as the header `name`: also those of names spelled with
+    /// All values that some origin may read as the header `name`, in lower case: also those of names spelled with
     /// `_` for `-`, which CGI, WSGI and PHP do not tell apart. Those count twice, as they are never
     /// the header alone.
     pub fn header_values(&self, name: &str) -> Vec<String> {
@@ -110,6 +110,16 @@ impl Visit {
             }
         }
         values
+    }
+
+    /// The same where the header is forwarded. One that is not must neither set a price nor name a
+    /// request: the origin never sees it.
+    pub fn forwarded_values(&self, name: &str) -> Vec<String> {
+        let connection = self.header("Connection");
+        if Dropped::of(connection.as_deref()).contains(name) {
+            return Vec::new();
+        }
+        self.header_values(name)
     }
 
     /// Whether a browser asks, from another origin.

@@ -3,7 +3,7 @@
 //! Prices are read strictly. Whatever an origin might read otherwise than Tollgate does (a field
 //! that is there twice, or in another case) is refused rather than priced.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use super::{Access, Amount, Field, Price, Route, When};
 use crate::{
@@ -66,6 +66,27 @@ pub fn choose<'p>(candidates: &[&'p Route], facts: Facts<'_>, on_unknown: OnUnkn
         Err(Stop::NeedsBody) => Choice::NeedsBody,
         Err(Stop::Bad(refusal)) => Choice::Refused(refusal),
     }
+}
+
+/// The headers, in lower case, on which a price among `candidates` depends.
+#[must_use]
+pub fn priced_headers<'p>(candidates: &[&'p Route]) -> BTreeSet<&'p str> {
+    let conditions = candidates.iter().flat_map(|route| &route.when);
+    let quantities = candidates.iter().filter_map(|route| match &route.access {
+        Access::Priced(Price {
+            amount: Amount::Requested { from, .. },
+            ..
+        }) => Some(from),
+        Access::Priced(_) | Access::Public => None,
+    });
+    conditions
+        .map(|when| &when.field)
+        .chain(quantities)
+        .filter_map(|field| match field {
+            Field::Header(name) => Some(name.as_str()),
+            Field::Body(_) | Field::Query(_) => None,
+        })
+        .collect()
 }
 
 impl Price {
