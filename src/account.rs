@@ -9,14 +9,19 @@
 //! committed, the account must be dropped and woken again from what is stored.
 
 mod admit;
+mod budget;
 mod conclude;
 mod due;
 mod hourly;
+mod key_view;
+mod keys;
 mod listed;
 mod manage;
 mod outbox;
 mod refusal;
+mod refusals;
 mod rolled;
+mod scope;
 mod settle;
 mod stored;
 mod view;
@@ -31,14 +36,16 @@ use minicbor::{Decode, Encode};
 use self::outbox::Outbox;
 pub use self::{
     admit::{Admission, Admit},
+    budget::BUDGET_POOL,
     conclude::{Told, Word},
+    keys::{Key, KeyLimits, Limit, NewKey, OVERLAP_MAX, PatchKey, PreviousSecret, RotateKey},
     listed::Listed,
     manage::{
-        Adjustment, Edit, KeyCreated, NewAccount, NewGrant, NewKey, PatchAccount, Rejected,
-        StatusChange, find_plan,
+        Adjustment, Edit, NewAccount, NewGrant, PatchAccount, Rejected, StatusChange, find_plan,
     },
     refusal::Refusal,
     rolled::{ROWS_PER_SLICE, Rolled, Rolling},
+    scope::{SCOPE_MAX, Scope},
     settle::{Cancel, Settled},
     stored::{Broken, Stored},
     view::{UsageLine, UsageView},
@@ -46,7 +53,7 @@ pub use self::{
 use crate::{
     call::{Call, CallRow, Hold, Outcome},
     id::{AccountId, CallNumber, ExternalId, KeyNumber},
-    key::{SecretDigest, SecretId},
+    key::SecretId,
     ledger::{Entry, Ledger, LotNumber, Moment},
     limits::{DayCounts, MinuteWindow},
     policy::{Plan, Policy, Renews},
@@ -78,6 +85,8 @@ pub struct Account {
     /// The open calls again, the one whose time is up first at the front.
     deadlines: BTreeSet<(Timestamp, CallNumber)>,
     in_flight: BTreeMap<KeyNumber, InFlight>,
+    /// Refusals that no snapshot counts yet.
+    refusals: BTreeMap<KeyNumber, DayCounts>,
     calls_since_snapshot: u32,
     /// While the oldest month of the log is being rolled up. Not stored.
     gathering: Option<rolled::Gathering>,
@@ -173,24 +182,6 @@ pub enum SubscriptionStatus {
     Lapsed,
 }
 
-/// Permission to call. Its secret is not here: only its digest.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(array)]
-pub struct Key {
-    /// SHA-256 of the secret part.
-    #[n(0)]
-    pub digest: SecretDigest,
-    /// A name for people.
-    #[n(1)]
-    pub name: Option<String>,
-    /// When it was issued.
-    #[n(2)]
-    pub created_at: Timestamp,
-    /// When it was revoked.
-    #[n(3)]
-    pub revoked_at: Option<Timestamp>,
-}
-
 /// Everything that calls change; the snapshot is this, encoded. What is added later has a default,
 /// so that snapshots of the release before can be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -269,6 +260,11 @@ struct KeyUsage {
     forgiven: DayCounts,
     #[n(3)]
     last_used_at: Option<Timestamp>,
+    #[cbor(n(4), default)]
+    costs: budget::Costs,
+    /// Refusals, those that isolates repeated from memory included.
+    #[cbor(n(5), default)]
+    refused: DayCounts,
 }
 
 /// A month of the call log: its table and the calls in it.
@@ -359,20 +355,6 @@ impl Account {
     #[must_use]
     pub const fn profile(&self) -> &Profile {
         &self.profile
-    }
-
-    /// The key `number`, revoked or not.
-    #[must_use]
-    pub fn key(&self, number: KeyNumber) -> Option<&Key> {
-        self.keys.get(&number)
-    }
-
-    /// The key whose secret part has this digest.
-    #[must_use]
-    pub fn key_of(&self, digest: &SecretDigest) -> Option<KeyNumber> {
-        let mut keys = self.keys.iter();
-        keys.find(|(_, key)| key.digest == *digest)
-            .map(|(number, _)| *number)
     }
 
     /// The months of the call log that are kept, oldest first.

@@ -6,6 +6,7 @@
 
 mod commands;
 mod json;
+mod keys;
 mod search;
 mod shown;
 
@@ -16,10 +17,10 @@ pub use self::{
     shown::{plans, with_key},
 };
 use crate::{
-    account::{Fingerprint, NewKey, Word},
+    account::{Fingerprint, NewKey, RotateKey, Word},
     directory::Search,
     id::{AccountId, CallId, KeyId, KeyNumber},
-    key::bearer,
+    key::{SecretDigest, bearer},
     ledger_page::ledger_query,
     problem::{Code, Problem},
     protocol::{Command, Manage},
@@ -35,7 +36,7 @@ const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 const IDEMPOTENCY_KEY_MAX: usize = 255;
 
 /// Every endpoint. `{id}`, `{key}` and `{call}` stand for one segment each; HEAD is answered as GET.
-const ENDPOINTS: [(&str, &str, Access, Action); 19] = [
+const ENDPOINTS: [(&str, &str, Access, Action); 22] = [
     ("GET", "/healthz", Access::Anyone, Action::Healthz),
     ("GET", "/plans", Access::Read, Action::Plans),
     ("GET", "/accounts", Access::Read, Action::List),
@@ -48,6 +49,24 @@ const ENDPOINTS: [(&str, &str, Access, Action); 19] = [
         "/accounts/{id}/keys",
         Access::Write,
         Action::CreateKey,
+    ),
+    (
+        "GET",
+        "/accounts/{id}/keys/{key}",
+        Access::Read,
+        Action::ShowKey,
+    ),
+    (
+        "PATCH",
+        "/accounts/{id}/keys/{key}",
+        Access::Write,
+        Action::PatchKey,
+    ),
+    (
+        "POST",
+        "/accounts/{id}/keys/{key}/rotate",
+        Access::Write,
+        Action::RotateKey,
     ),
     (
         "DELETE",
@@ -180,6 +199,9 @@ enum Action {
     Patch,
     ListKeys,
     CreateKey,
+    ShowKey,
+    PatchKey,
+    RotateKey,
     RevokeKey,
     Grant,
     Balance,
@@ -212,16 +234,36 @@ pub enum AdminRequest {
         /// The location hint for the object of an account that is to be opened.
         region: Option<&'static str>,
     },
-    /// `POST /accounts/{id}/keys`: a command for the account's object once the Worker has made
-    /// the secret part. What the object answers is told with [`with_key`].
-    CreateKey {
+    /// A command for the account's object once the Worker has made the secret part of a key. What
+    /// the object answers is told with [`with_key`].
+    IssueSecret {
         /// The account.
         account: AccountId,
-        /// The key.
-        new: NewKey,
+        /// What the secret is for.
+        purpose: Purpose,
         /// The `Idempotency-Key`, if one was sent, and what came with it.
         idempotency: Option<Fingerprint>,
     },
+}
+
+/// What a new secret is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// `POST /accounts/{id}/keys`.
+    Create(NewKey),
+    /// `POST /accounts/{id}/keys/{key}/rotate`.
+    Rotate(RotateKey),
+}
+
+impl Purpose {
+    /// The command, for a secret of this digest.
+    #[must_use]
+    pub fn command(self, digest: SecretDigest) -> Command {
+        match self {
+            Self::Create(new) => Command::CreateKey { new, digest },
+            Self::Rotate(rotate) => Command::RotateKey { rotate, digest },
+        }
+    }
 }
 
 /// What a request sends besides method, path and token.
@@ -302,6 +344,8 @@ impl<'a> Endpoint<'a> {
             Action::Open
             | Action::Patch
             | Action::CreateKey
+            | Action::PatchKey
+            | Action::RotateKey
             | Action::Grant
             | Action::Adjust
             | Action::Settle
@@ -311,6 +355,7 @@ impl<'a> Endpoint<'a> {
             | Action::List
             | Action::Show
             | Action::ListKeys
+            | Action::ShowKey
             | Action::RevokeKey
             | Action::Balance
             | Action::Usage
@@ -331,7 +376,12 @@ impl<'a> Endpoint<'a> {
         // Whoever watches may put something into the query to get past caches.
         if !matches!(
             self.action,
-            Action::Healthz | Action::Usage | Action::UsageSummary | Action::Ledger | Action::List
+            Action::Healthz
+                | Action::Usage
+                | Action::UsageSummary
+                | Action::Ledger
+                | Action::ListKeys
+                | Action::List
         ) {
             no_parameters(sent.query)?;
         }
@@ -356,12 +406,17 @@ impl<'a> Endpoint<'a> {
             }
             Action::Show => self.manage(Command::Show, None),
             Action::Patch => self.manage(Command::Patch(commands::patch(sent.body)?), None),
-            Action::ListKeys => self.manage(Command::ListKeys, None),
-            Action::CreateKey => Ok(AdminRequest::CreateKey {
-                account: self.account()?,
-                idempotency: self.idempotency(sent)?.map(|(_, fingerprint)| fingerprint),
-                new: commands::create_key(sent.body)?,
-            }),
+            Action::ListKeys => self.manage(Command::Keys(keys::query(sent.query)?), None),
+            Action::ShowKey => self.manage(Command::ShowKey(self.key()?), None),
+            Action::CreateKey => self.issue_secret(Purpose::Create(keys::create(sent.body)?), sent),
+            Action::PatchKey => {
+                let (key, patch) = (self.key()?, keys::patch(sent.body)?);
+                self.manage(Command::PatchKey { key, patch }, None)
+            }
+            Action::RotateKey => {
+                let rotate = keys::rotate(self.key()?, sent.body)?;
+                self.issue_secret(Purpose::Rotate(rotate), sent)
+            }
             Action::RevokeKey => self.manage(Command::RevokeKey(self.key()?), None),
             Action::Grant => {
                 let (_, fingerprint) = self.required_idempotency(sent)?;
@@ -399,6 +454,14 @@ impl<'a> Endpoint<'a> {
         idempotency: Option<Fingerprint>,
     ) -> Result<AdminRequest, Problem> {
         Ok(about(self.account()?, command, idempotency))
+    }
+
+    fn issue_secret(&self, purpose: Purpose, sent: &Sent<'_>) -> Result<AdminRequest, Problem> {
+        Ok(AdminRequest::IssueSecret {
+            account: self.account()?,
+            purpose,
+            idempotency: self.idempotency(sent)?.map(|(_, fingerprint)| fingerprint),
+        })
     }
 
     fn end_call(&self, word: Word, sent: &Sent<'_>) -> Result<AdminRequest, Problem> {

@@ -17,8 +17,8 @@ pub use self::opening::{Intent, Opened};
 use self::{audit::RunningAudit, opening::Opening};
 use crate::{
     account::{
-        Account, Admit, Broken, Changes, Fingerprint, LogMonth, Refusal, Rejected, Rolled, Stored,
-        Word,
+        Account, Admit, BUDGET_POOL, Broken, Changes, Fingerprint, LogMonth, Refusal, Rejected,
+        Rolled, Stored, Word,
     },
     call::{CallRow, Settle},
     credits::Credits,
@@ -28,7 +28,7 @@ use crate::{
     limits::MinuteWindow,
     policy::{DEFAULT_POOL, Policy},
     problem::{Code, ViolatedPolicy, Violation},
-    protocol::{Command, Complaint, Document, Manage, Page, Read, Reply, Request},
+    protocol::{Command, Complaint, Document, KeysQuery, Manage, Page, Read, Reply, Request},
     time::{MonthNumber, Span, Timestamp},
     totals::Totals,
 };
@@ -385,7 +385,7 @@ impl<S: Store> Object<S> {
         let account = self.awake()?;
         let stands = account
             .key(read.key)
-            .is_some_and(|key| key.revoked_at.is_none() && key.digest == read.digest);
+            .is_some_and(|key| key.admits(&read.digest, clock));
         if !stands {
             return Ok(Reply::Refused(Refusal::UnknownKey));
         }
@@ -403,7 +403,7 @@ impl<S: Store> Object<S> {
             }));
         }
         let json = match &read.page {
-            Page::Me => to_json(&self.awake()?.me_view()),
+            Page::Me => to_json(&self.awake()?.me_view(read.key, clock)),
             Page::Credits => to_json(&self.awake()?.credits_view()),
             Page::Quote => String::new(),
             Page::Ledger(query) => {
@@ -464,8 +464,10 @@ impl<S: Store> Object<S> {
         if let Some(mut answer) = self.answer_again(manage.idempotency, clock)? {
             // The gateway asks once more where the first answer was lost on its way: then it still
             // has the secret, which nobody else will ever have.
-            if let (Reply::Document(document), Command::CreateKey { digest, .. }) =
-                (&mut answer, &manage.command)
+            if let (
+                Reply::Document(document),
+                Command::CreateKey { digest, .. } | Command::RotateKey { digest, .. },
+            ) = (&mut answer, &manage.command)
             {
                 document.created_key = self.awake()?.key_of(digest);
             }
@@ -474,7 +476,7 @@ impl<S: Store> Object<S> {
         let makes_credits = matches!(manage.command, Command::Grant(_) | Command::Adjust(_));
         let (done, mut changes) = match self.carry_out(manage.command, clock)? {
             Ok(done) => done,
-            Err(rejected) => return Ok(Reply::Problem(rejected.complaint())),
+            Err(rejected) => return self.refuse(rejected, manage.idempotency, clock),
         };
         if let (Some(key), Some(secret)) = (done.created_key, manage.signs_under) {
             self.awake()?.signed(key, secret, &mut changes);
@@ -487,6 +489,27 @@ impl<S: Store> Object<S> {
         });
         self.commit(changes, remember)?;
         Ok(Reply::Document(done))
+    }
+
+    /// Says no. Where that depends on how things stand, and not on the request alone, the same
+    /// `Idempotency-Key` gets the same answer although things may stand otherwise by then.
+    fn refuse(
+        &mut self,
+        rejected: Rejected,
+        request: Option<Fingerprint>,
+        clock: Timestamp,
+    ) -> Result<Reply, Failure> {
+        let complaint = rejected.complaint();
+        if let Some(request) = request.filter(|_| matches!(complaint.code.status(), 409 | 422)) {
+            let remembered = Remembered {
+                request,
+                status: complaint.code.status(),
+                json: complaint.to_json(),
+                until: Some(clock.plus(REMEMBERED)),
+            };
+            self.commit(Changes::default(), Some(remembered))?;
+        }
+        Ok(Reply::Problem(complaint))
     }
 
     /// The answer to a request that came before, from the record.
@@ -504,11 +527,16 @@ impl<S: Store> Object<S> {
             .map_err(storage)?
             .filter(|remembered| remembered.until.is_none_or(|until| until > clock));
         Ok(remembered.map(|remembered| {
-            if remembered.request == request {
-                Reply::Document(document(remembered.status, remembered.json))
-            } else {
-                Reply::Problem(Complaint::mismatch())
+            if remembered.request != request {
+                return Reply::Problem(Complaint::mismatch());
             }
+            let complaint = (remembered.status >= 400)
+                .then(|| Complaint::from_json(&remembered.json))
+                .flatten();
+            complaint.map_or_else(
+                || Reply::Document(document(remembered.status, remembered.json)),
+                Reply::Problem,
+            )
         }))
     }
 
@@ -597,27 +625,30 @@ impl<S: Store> Object<S> {
                 document(200, to_json(&account.balance_view())),
                 Changes::default(),
             )),
-            Command::ListKeys => Ok((
-                document(200, to_json(&account.keys_view())),
-                Changes::default(),
-            )),
+            Command::ListKeys => Ok(list_keys(account, &KeysQuery::default(), clock)),
+            Command::Keys(query) => Ok(list_keys(account, &query, clock)),
+            Command::ShowKey(number) => {
+                let changes = account.book_refusals();
+                match account.key_view(number, clock) {
+                    Some(key) => Ok((document(200, to_json(&key)), changes)),
+                    None => Err(Rejected::UnknownKey),
+                }
+            }
+            Command::PatchKey { key, patch } => {
+                account.patch_key(key, patch, clock).map(|changes| {
+                    let json = to_json(&account.key_view(key, clock));
+                    (document(200, json), changes)
+                })
+            }
             Command::Patch(patch) => account
                 .patch(patch, clock)
                 .map(|changes| (document(200, to_json(&account.view())), changes)),
-            Command::CreateKey { new, digest } => {
-                account
-                    .create_key(new, digest, clock)
-                    .map(|(created, changes)| {
-                        let json = to_json(&account.key_view(created.number));
-                        (
-                            Document {
-                                created_key: Some(created.number),
-                                ..document(201, json)
-                            },
-                            changes,
-                        )
-                    })
-            }
+            Command::CreateKey { new, digest } => account
+                .create_key(new, digest, clock)
+                .map(|(number, changes)| (with_secret(account, 201, number, clock), changes)),
+            Command::RotateKey { rotate, digest } => account
+                .rotate_key(rotate, digest, clock)
+                .map(|changes| (with_secret(account, 200, rotate.key, clock), changes)),
             Command::RevokeKey(number) => account
                 .revoke_key(number, clock)
                 .map(|changes| (document(204, String::new()), changes)),
@@ -740,6 +771,21 @@ fn document(status: u16, json: String) -> Document {
     }
 }
 
+/// A page of keys. Their figures are made up to date first, which may have to be stored.
+fn list_keys(account: &mut Account, query: &KeysQuery, clock: Timestamp) -> (Document, Changes) {
+    let changes = account.book_refusals();
+    let json = to_json(&account.keys_view(query, clock));
+    (document(200, json), changes)
+}
+
+/// A key that has just got a secret, for the Worker to sign.
+fn with_secret(account: &Account, status: u16, key: KeyNumber, clock: Timestamp) -> Document {
+    Document {
+        created_key: Some(key),
+        ..document(status, to_json(&account.key_view(key, clock)))
+    }
+}
+
 fn complaint(code: Code, detail: &str) -> Complaint {
     Complaint {
         code,
@@ -801,7 +847,29 @@ impl Rejected {
                 Code::AlreadyReleased,
                 "everything that this call held or was charged was given back before",
             ),
+            Self::OutsidePolicy { index, item } => of_field(
+                &format!("scope[{index}]"),
+                format!(
+                    "scope[{index}]: expected a route of the policy that needs a key, as its \
+                     match has it (\"POST /search\"), or all of them below a path \
+                     (\"GET /tracks/*\"), found {item:?}"
+                ),
+            ),
+            Self::NoBudgetPool => of_field(
+                "budget",
+                format!(
+                    "budget: it is of the pool {BUDGET_POOL:?}, which the policy does not have"
+                ),
+            ),
             Self::UnknownKey => complaint(Code::NotFound, "there is no such key"),
+            Self::RevokedKey => complaint(
+                Code::Conflict,
+                "this key was revoked, which is for good; issue another one",
+            ),
+            Self::ExpiredKey => complaint(
+                Code::Conflict,
+                "this key has expired; give it another expires_at first",
+            ),
             Self::UnknownCall => complaint(
                 Code::NotFound,
                 "there is no such call, or it is no longer kept",

@@ -80,7 +80,7 @@ pub struct Gateway {
     pub forward_key: bool,
     /// `day_starts`.
     pub calendar: Calendar,
-    /// `usage_days`: how many days single calls are kept. Read and checked; nothing is dropped yet.
+    /// `usage_days`: how many days single calls are kept after the end of their month.
     pub usage_days: u32,
     /// `body_limit`: bytes read where a price needs the body.
     pub body_limit: usize,

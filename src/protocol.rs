@@ -9,7 +9,7 @@ use minicbor::{Decode, Encode};
 use crate::{
     account::{
         Adjustment, Admission, Admit, Cancel, Fingerprint, NewAccount, NewGrant, NewKey,
-        PatchAccount, Refusal, Settled, Word,
+        PatchAccount, PatchKey, Refusal, RotateKey, Settled, Word,
     },
     call::Settle,
     headers::Standing,
@@ -220,7 +220,7 @@ pub enum Command {
     /// `GET /accounts/{id}/balance`.
     #[n(6)]
     Balance,
-    /// `GET /accounts/{id}/keys`.
+    /// `GET /accounts/{id}/keys`, as releases before [`Command::Keys`] ask for it.
     #[n(7)]
     ListKeys,
     /// `GET /accounts/{id}/usage`.
@@ -245,12 +245,59 @@ pub enum Command {
     /// `GET /accounts/{id}/usage/summary`.
     #[n(12)]
     UsageSummary(#[n(0)] SummaryQuery),
+    /// `GET /accounts/{id}/keys`.
+    #[n(20)]
+    Keys(#[n(0)] KeysQuery),
+    /// `GET /accounts/{id}/keys/{key}`.
+    #[n(21)]
+    ShowKey(#[n(0)] KeyNumber),
+    /// `PATCH /accounts/{id}/keys/{key}`.
+    #[n(22)]
+    PatchKey {
+        /// The key.
+        #[n(0)]
+        key: KeyNumber,
+        /// What becomes of it.
+        #[n(1)]
+        patch: PatchKey,
+    },
+    /// `POST /accounts/{id}/keys/{key}/rotate`.
+    #[n(23)]
+    RotateKey {
+        /// The key, and the overlap.
+        #[n(0)]
+        rotate: RotateKey,
+        /// SHA-256 of the secret part that it will have.
+        #[n(1)]
+        digest: SecretDigest,
+    },
     /// `GET /accounts/{id}/ledger`.
     #[n(30)]
     Ledger(#[n(0)] LedgerQuery),
     /// `GET /accounts/{id}/audit`: the next slice of it.
     #[n(31)]
     Audit,
+}
+
+/// Which keys are listed: the oldest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct KeysQuery {
+    /// How many, 1 to 500.
+    #[n(0)]
+    pub limit: u32,
+    /// Only keys with a higher number: where an earlier page ended.
+    #[n(1)]
+    pub after: Option<KeyNumber>,
+}
+
+impl Default for KeysQuery {
+    fn default() -> Self {
+        Self {
+            limit: 50,
+            after: None,
+        }
+    }
 }
 
 /// What the object answers, and what it cost.
@@ -332,7 +379,7 @@ pub struct Document {
     /// Limits and credits of the key that asked, in self-service.
     #[n(2)]
     pub standing: Option<Standing>,
-    /// The key that was created just now, and not by an earlier request of the same
+    /// The key that was created or rotated just now, and not by an earlier request of the same
     /// `Idempotency-Key`: the Worker, which has its secret, signs it.
     #[n(3)]
     pub created_key: Option<KeyNumber>,
@@ -364,6 +411,25 @@ impl Complaint {
                     .to_owned(),
             field: None,
         }
+    }
+
+    /// As it is kept with an `Idempotency-Key`: code and detail, all that tells of how things
+    /// stood.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::json!({ "code": self.code.as_str(), "detail": self.detail }).to_string()
+    }
+
+    /// What was kept so; `None` where something else was.
+    #[must_use]
+    pub fn from_json(json: &str) -> Option<Self> {
+        let kept: serde_json::Value = serde_json::from_str(json).ok()?;
+        let name = kept.get("code")?.as_str()?;
+        Some(Self {
+            code: Code::ALL.into_iter().find(|code| code.as_str() == name)?,
+            detail: kept.get("detail")?.as_str()?.to_owned(),
+            field: None,
+        })
     }
 }
 

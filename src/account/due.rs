@@ -5,7 +5,7 @@ use crate::{
     call::{Call, CallState, Outcome},
     credits::Credits,
     id::{CallNumber, KeyNumber},
-    ledger::{EntryKind, LotNumber, NewLot, Part, Spending},
+    ledger::{EntryKind, Lot, LotNumber, NewLot, Part, Spending},
     policy::{Grant, Mode, Renews, Source},
     price::{Mark, OnUnknown},
     time::{Span, Timestamp},
@@ -128,7 +128,7 @@ impl Account {
             .ledger
             .book(&cycle.pool)
             .and_then(|book| book.lot(cycle.lot))
-            .map_or(Credits::ZERO, crate::ledger::Lot::available);
+            .map_or(Credits::ZERO, Lot::available);
         let moment = self.moment(at);
         if let Some(entry) = self.state.ledger.expire(&cycle.pool, cycle.lot, moment) {
             changes.enter(entry);
@@ -223,39 +223,43 @@ impl Account {
 
     /// When the pool's recurring grant comes next, if it will.
     pub(super) fn renews_at(&self, pool: &str) -> Option<Timestamp> {
-        let cycle = self.state.cycles.iter().find(|cycle| cycle.pool == pool)?;
-        self.recurring_grant(pool)?;
-        self.is_granting().then_some(cycle.ends_at)
+        self.renewal(pool).map(|(cycle, _)| cycle.ends_at)
     }
 
-    /// What the pool can spend right after its next renewal, if nothing else happens.
-    pub(super) fn available_after_renewal(&self, pool: &str) -> Option<Credits> {
-        let renews_at = self.renews_at(pool)?;
-        let grant = self.recurring_grant(pool)?;
-        let cycle = self.state.cycles.iter().find(|cycle| cycle.pool == pool)?;
-        let book = self.state.ledger.book(pool)?;
-        let spending = self.spending(pool, renews_at);
+    /// What the pool can spend at `at`, before its grant could renew twice, if nothing happens until
+    /// then but what falls due: lots expire, and the grant renews.
+    pub(super) fn available_at(&self, pool: &str, at: Timestamp) -> Credits {
+        let Some(book) = self.state.ledger.book(pool) else {
+            return Credits::ZERO;
+        };
+        let spending = self.spending(pool, at);
+        let is_left = |lot: &&Lot| {
+            let stands = lot.expires_at.is_none_or(|expires_at| expires_at > at);
+            stands && spending.allows(lot)
+        };
+        let kept = book
+            .lots
+            .iter()
+            .filter(is_left)
+            .fold(Credits::ZERO, |sum, lot| {
+                sum.saturating_add(lot.available())
+            });
         // Nothing of a pool that is gone from the policy can be spent.
-        spending.pool?;
-        let mut kept = crate::ledger::Book::default();
-        kept.lots.extend(
-            book.lots
-                .iter()
-                .filter(|lot| {
-                    lot.expires_at
-                        .is_none_or(|expires_at| expires_at > renews_at)
-                })
-                .cloned(),
-        );
-        let rest = book
-            .lot(cycle.lot)
-            .map_or(Credits::ZERO, crate::ledger::Lot::available);
-        let carried = grant.rollover.min(rest);
-        Some(
-            kept.available(spending)
-                .saturating_add(grant.amount)
-                .saturating_add(carried),
-        )
+        match self.renewal(pool) {
+            Some((cycle, grant)) if cycle.ends_at <= at && spending.pool.is_some() => {
+                let rest = book.lot(cycle.lot).map_or(Credits::ZERO, Lot::available);
+                kept.saturating_add(grant.amount)
+                    .saturating_add(grant.rollover.min(rest))
+            }
+            _ => kept,
+        }
+    }
+
+    /// The pool's running cycle, and the grant that comes at its end, if one will.
+    fn renewal(&self, pool: &str) -> Option<(&Cycle, Grant)> {
+        let cycle = self.state.cycles.iter().find(|cycle| cycle.pool == pool)?;
+        let grant = self.recurring_grant(pool)?;
+        self.is_granting().then_some((cycle, grant))
     }
 
     /// What of `pool` can be spent at `now`, and in which order.
@@ -310,6 +314,7 @@ impl Account {
             | CallState::Job
             | CallState::Refunded => Credits::ZERO,
         };
+        self.recount_cost(&call, call.held(), charged);
         let pool = call.hold.terms.pool.clone();
         let came_back_late = self
             .state

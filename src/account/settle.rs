@@ -135,6 +135,7 @@ impl Account {
         }
         self.state.brought_forward.remove(&call.number);
         self.add_total(&call, Tally::of(Some(outcome)));
+        self.recount_cost(&call, call.held(), outcome.charged);
         self.state.ends = self.state.ends.max(outcome.nth_end);
         let now = self.state.latest;
         let pool = call.hold.terms.pool;
@@ -270,6 +271,7 @@ impl Account {
             .map_or(Credits::ZERO, |outcome| outcome.charged);
         let charged_before = split(&row.call.hold.parts, charged).0;
         let (charged, parts) = self.correct_charge(row, &charged_before, &end, changes);
+        self.recount_cost(&row.call, sum_of(&charged_before), charged);
         if let Some(month) = self.month_of(row.call.number) {
             let outcome = Outcome {
                 state: end.state,
@@ -430,6 +432,7 @@ impl Account {
             usage.days.uncount(day);
         }
         self.state.account_minute.uncount(call.number);
+        self.recount_cost(call, call.held(), Credits::ZERO);
         let now = self.state.latest;
         let pool = &call.hold.terms.pool;
         let came_back_late = self

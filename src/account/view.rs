@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::Account;
+use super::{Account, key_view::OwnKeyView};
 use crate::{
     call::{CallRow, CallState},
     credits::Credits,
@@ -14,23 +14,6 @@ use crate::{
     price::Mark,
     time::Timestamp,
 };
-
-/// A key as the admin API tells it.
-#[derive(Debug, Serialize)]
-pub struct KeyView<'a> {
-    id: KeyId,
-    name: Option<&'a str>,
-    status: &'static str,
-    created_at: Timestamp,
-    last_used_at: Option<Timestamp>,
-}
-
-/// `GET …/keys`: all of them on one page, as there are never more than a thousand.
-#[derive(Debug, Serialize)]
-pub struct KeysView<'a> {
-    data: Vec<KeyView<'a>>,
-    next: Option<&'a str>,
-}
 
 /// `GET …/balance`.
 #[derive(Debug, Serialize)]
@@ -80,6 +63,7 @@ pub struct MeView<'a> {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    key: Option<OwnKeyView<'a>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -175,55 +159,12 @@ pub struct UsageView {
 }
 
 impl Account {
-    /// A key as the admin API tells it.
-    #[must_use]
-    pub fn key_view(&self, number: KeyNumber) -> Option<KeyView<'_>> {
-        let key = self.keys.get(&number)?;
-        Some(KeyView {
-            id: self.key_id(number),
-            name: key.name.as_deref(),
-            status: if key.revoked_at.is_some() {
-                "revoked"
-            } else {
-                "active"
-            },
-            created_at: key.created_at,
-            last_used_at: self
-                .state
-                .usage
-                .get(&number)
-                .and_then(|usage| usage.last_used_at),
-        })
-    }
-
-    /// Every key, the latest last.
-    #[must_use]
-    pub fn keys_view(&self) -> KeysView<'_> {
-        KeysView {
-            data: self
-                .keys
-                .keys()
-                .filter_map(|number| self.key_view(*number))
-                .collect(),
-            next: None,
-        }
-    }
-
     /// A lot as it stands.
     #[must_use]
     pub fn lot_view(&self, pool: &str, number: LotNumber) -> Option<LotView> {
         self.lots(pool)
             .find(|lot| lot.number == number)
             .map(LotView::of)
-    }
-
-    /// The id of the key `number`.
-    #[must_use]
-    pub fn key_id(&self, number: KeyNumber) -> KeyId {
-        KeyId {
-            account: self.profile.id.clone(),
-            number,
-        }
     }
 
     /// The id of `call`.
@@ -257,10 +198,10 @@ impl Account {
         }
     }
 
-    /// What customers read about themselves.
+    /// What customers read about themselves, with the key `key`.
     #[must_use]
-    pub fn me_view(&self) -> MeView<'_> {
-        let limits = &self.profile.plan.limits;
+    pub fn me_view(&self, key: KeyNumber, clock: Timestamp) -> MeView<'_> {
+        let limits = self.limits_of(key);
         MeView {
             tier: &self.profile.plan.name,
             credits_remaining: self.available(DEFAULT_POOL),
@@ -285,6 +226,7 @@ impl Account {
                 .collect(),
             status: self.profile.status.name(),
             reason: self.profile.status.reason(),
+            key: self.own_key_view(key, clock),
         }
     }
 

@@ -236,6 +236,24 @@ impl<'a> Value<'a> {
             .ok_or_else(|| self.problem("an object"))?;
         Fields::of(object, format!("{}.", self.place), known)
     }
+
+    /// A list of 1 to `most` items.
+    ///
+    /// # Errors
+    ///
+    /// Anything else.
+    pub(super) fn list(&self, most: usize) -> Result<Vec<Self>, Problem> {
+        let items: Option<Vec<&'a RawValue>> = self
+            .raw
+            .and_then(|list| serde_json::from_str(list).ok())
+            .filter(|items: &Vec<_>| (1..=most).contains(&items.len()));
+        let items = items.ok_or_else(|| self.problem(&format!("a list of 1 to {most} items")))?;
+        let of_index = |(index, item): (usize, &'a RawValue)| Value {
+            place: format!("{}[{index}]", self.place),
+            raw: Some(item.get()),
+        };
+        Ok(items.into_iter().enumerate().map(of_index).collect())
+    }
 }
 
 /// Collects an object's members as they come.

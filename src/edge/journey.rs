@@ -12,7 +12,7 @@ use super::{
     forward::{Forward, Identity, OriginFailure},
     gateway::{Gateway, Interruption, Served, refuse, refused, unavailable, unexpected},
     log::Line,
-    passage::{Fare, Passage, UNMATCHED_ENDPOINT},
+    passage::{Fare, Passage, endpoint_of},
     platform::{console_error, message_of},
     visit::Visit,
 };
@@ -27,7 +27,7 @@ use crate::{
     price::{Quantity, Reported},
     problem::Code,
     protocol::{Reply, Request},
-    repeat::Caller,
+    repeat::{Asked, Caller},
 };
 
 /// From the admission to the settlement: one promise, which outlives the client.
@@ -57,7 +57,7 @@ impl Gateway {
         let known = passage
             .fare
             .as_ref()
-            .and_then(|fare| self.known_refusal(visit, fare));
+            .and_then(|fare| self.known_refusal(visit, endpoint_of(passage.route), fare));
         if let Some(refusal) = known {
             return Err(refused(visit, &refusal).into());
         }
@@ -83,16 +83,18 @@ impl Gateway {
     }
 
     /// A refusal that may be repeated without asking.
-    fn known_refusal(&self, visit: &Visit, fare: &Fare) -> Option<Refusal> {
+    fn known_refusal(&self, visit: &Visit, endpoint: &str, fare: &Fare) -> Option<Refusal> {
         if self.deployment.policy.gateway.mode == Mode::Observe {
             return None;
         }
-        self.deployment.refusals.borrow_mut().recall(
-            &Caller::of(&fare.key),
-            &fare.terms.pool,
-            fare.terms.least,
-            visit.started,
-        )
+        let asked = Asked {
+            method: &visit.method,
+            endpoint,
+            pool: &fare.terms.pool,
+            least: fare.terms.least,
+        };
+        let mut refusals = self.deployment.refusals.borrow_mut();
+        refusals.recall(&Caller::of(&fare.key), asked, visit.started)
     }
 
     async fn admit(
@@ -110,9 +112,7 @@ impl Gateway {
             key: fare.key.key,
             digest: fare.key.digest,
             method: visit.method.clone(),
-            endpoint: route
-                .map_or(UNMATCHED_ENDPOINT, |route| &route.template)
-                .to_owned(),
+            endpoint: endpoint_of(route).to_owned(),
             terms: fare.terms.clone(),
             repeated_refusals: deployment.refusals.borrow_mut().take_repeated(&caller),
         };

@@ -90,18 +90,14 @@ impl Gateway {
                 Reply::Audit(step) => self.audit(visit, &account, step, line).await,
                 other => Err(unexpected(&other).into()),
             },
-            AdminRequest::CreateKey {
+            AdminRequest::IssueSecret {
                 account,
-                new,
+                purpose,
                 idempotency,
             } => {
                 let secret = random()?;
-                let command = Command::CreateKey {
-                    new,
-                    digest: SecretDigest::of(&secret),
-                };
                 let manage = Manage {
-                    command,
+                    command: purpose.command(SecretDigest::of(&secret)),
                     idempotency,
                     signs_under: Some(self.deployment.keyring.secret()),
                 };

@@ -7,10 +7,11 @@ use serde_json::Value;
 use tollgate::{
     account::{Account, Rolled},
     call::{CallRow, CallState},
+    id::KeyNumber,
     ledger::{EntryKind, LotNumber, Part},
     ledger_page::LedgerLine,
     object::Store,
-    time::MonthNumber,
+    time::{Calendar, MonthNumber, Timestamp},
     totals::{Line, summary::By},
 };
 
@@ -93,6 +94,43 @@ fn audit_entries(store: &MemoryStore, lots: &BTreeMap<u64, Audited>) -> Result<(
         }
     }
     Ok(())
+}
+
+/// What each key's calls of the month of `clock` cost is what the account counts of its budget.
+pub fn audit_costs(
+    store: &MemoryStore,
+    account: &Account,
+    calendar: Calendar,
+    clock: Timestamp,
+) -> Result<(), String> {
+    for number in 1..account.next_key().get() {
+        let key = KeyNumber::new(number);
+        let shown = serde_json::to_value(account.key_view(key, clock)).expect("a key is JSON");
+        let cost = cost_of_month(store, key, calendar, clock);
+        if shown["budget_used"] != cost {
+            return Err(format!("key {number} cost {cost}: {shown}"));
+        }
+    }
+    Ok(())
+}
+
+/// What the calls of `key` hold and were charged, of those in the month of `clock`.
+pub fn cost_of_month(
+    store: &MemoryStore,
+    key: KeyNumber,
+    calendar: Calendar,
+    clock: Timestamp,
+) -> u64 {
+    let month = calendar.month_of(clock);
+    store
+        .calls()
+        .filter(|row| row.call.key == key && row.call.hold.terms.pool == "credits")
+        .filter(|row| calendar.month_of(row.call.admitted_at) == month)
+        .map(|row| match &row.outcome {
+            Some(outcome) if !outcome.state.is_open() => outcome.charged.get(),
+            _ => sum(&row.call.hold.parts),
+        })
+        .sum()
 }
 
 /// What every call was charged by what the origin answered it: no error stays charged.

@@ -1,12 +1,12 @@
 //! A branch of the bank: one account's object, a clock, and commands in few words.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
 use tollgate::{
     account::{
-        Admit, Cancel, Fingerprint, NewAccount, NewGrant, NewKey, PatchAccount, Status,
-        StatusChange, Word,
+        Admit, Cancel, Fingerprint, NewAccount, NewGrant, NewKey, PatchAccount, PatchKey,
+        RotateKey, Status, StatusChange, Word,
     },
     call::{BodyEnd, CallRow, Settle},
     directory,
@@ -17,14 +17,15 @@ use tollgate::{
     policy::{Policy, Source},
     price::{Quantity, Reported, Terms},
     protocol::{
-        AuditStep, Command, Manage, Page, Read, Reply, Request, SummaryQuery, decode, encode,
+        AuditStep, Command, KeysQuery, Manage, Page, Read, Reply, Request, SummaryQuery, decode,
+        encode,
     },
-    time::Timestamp,
+    time::{Span, Timestamp},
     totals::summary::By,
 };
 
 use crate::{
-    auditor::{audit, audit_calls, audit_ledger, audit_rolled, audit_totals},
+    auditor::{audit, audit_calls, audit_costs, audit_ledger, audit_rolled, audit_totals},
     memory_store::MemoryStore,
     sold,
     statement::moment,
@@ -40,12 +41,19 @@ pub struct Branch {
     pub endpoint: String,
     /// The clock has stepped back at least once.
     pub strayed: bool,
+    /// How often each key was rotated.
+    pub rotations: BTreeMap<u32, u32>,
     operations: u64,
 }
 
 /// The secret part of a key that the tests issue.
 pub fn digest_of(key: u32) -> SecretDigest {
-    SecretDigest::of(&key.to_be_bytes())
+    digest_after(key, 0)
+}
+
+/// The secret part that a key has after so many rotations.
+pub fn digest_after(key: u32, rotations: u32) -> SecretDigest {
+    SecretDigest::of(&(u64::from(rotations) << 32 | u64::from(key)).to_be_bytes())
 }
 
 /// The fingerprint of a request sent with an `Idempotency-Key`.
@@ -78,6 +86,7 @@ impl Branch {
             clock,
             endpoint: "/search".into(),
             strayed: false,
+            rotations: BTreeMap::new(),
             operations: 1_000_000,
         }
     }
@@ -152,18 +161,50 @@ impl Branch {
     }
 
     pub fn create_key(&mut self) -> Reply {
+        self.create_key_as(NewKey::default())
+    }
+
+    pub fn create_key_as(&mut self, new: NewKey) -> Reply {
         let number = self
             .object
             .account()
             .map_or(1, |account| account.next_key().get());
         let digest = digest_of(number);
-        self.manage(
-            Command::CreateKey {
-                new: NewKey { name: None },
-                digest,
-            },
-            None,
-        )
+        self.manage(Command::CreateKey { new, digest }, None)
+    }
+
+    pub fn patch_key(&mut self, key: u32, patch: PatchKey) -> Reply {
+        let key = KeyNumber::new(key);
+        self.manage(Command::PatchKey { key, patch }, None)
+    }
+
+    /// Gives a key its next secret, which is the one that is called with from then on.
+    pub fn rotate_key(&mut self, key: u32, overlap: Span) -> Reply {
+        let rotations = self.rotations_of(key) + 1;
+        let rotate = RotateKey {
+            key: KeyNumber::new(key),
+            overlap,
+        };
+        let digest = digest_after(key, rotations);
+        let reply = self.manage(Command::RotateKey { rotate, digest }, None);
+        if matches!(reply, Reply::Document(_)) {
+            self.rotations.insert(key, rotations);
+        }
+        reply
+    }
+
+    pub fn rotations_of(&self, key: u32) -> u32 {
+        self.rotations.get(&key).copied().unwrap_or(0)
+    }
+
+    /// A key as the operator reads it.
+    pub fn show_key(&mut self, key: u32) -> Value {
+        match self.manage(Command::ShowKey(KeyNumber::new(key)), None) {
+            Reply::Document(document) => {
+                serde_json::from_str(&document.json).expect("a key is JSON")
+            }
+            reply => panic!("no key {key}: {reply:?}"),
+        }
     }
 
     pub fn grant(
@@ -212,7 +253,7 @@ impl Branch {
         let admit = Admit {
             operation,
             key: KeyNumber::new(key),
-            digest: digest_of(key),
+            digest: digest_after(key, self.rotations_of(key)),
             method: "POST".into(),
             endpoint: self.endpoint.clone(),
             terms,
@@ -254,7 +295,7 @@ impl Branch {
     pub fn read(&mut self, key: u32, page: Page) -> Reply {
         let read = Read {
             key: KeyNumber::new(key),
-            digest: digest_of(key),
+            digest: digest_after(key, self.rotations_of(key)),
             page,
         };
         self.send(Request::Read(read))
@@ -360,6 +401,12 @@ impl Branch {
         audit_calls(self.store())?;
         audit_rolled(self.store(), account)?;
         audit_totals(self.store(), account)?;
+        audit_costs(
+            self.store(),
+            account,
+            self.policy.gateway.calendar,
+            self.clock,
+        )?;
         let lines = self.ledger(3);
         let account = self.object.account().ok_or("no account")?;
         audit_ledger(&lines, account)?;
@@ -390,8 +437,10 @@ impl Branch {
                 "{}\n{}\n{}\n{}\n{standings:?}\n{:?}",
                 serde_json::to_string(&account.view()).expect("JSON"),
                 serde_json::to_string(&account.balance_view()).expect("JSON"),
-                serde_json::to_string(&account.me_view()).expect("JSON"),
-                serde_json::to_string(&account.keys_view()).expect("JSON"),
+                serde_json::to_string(&account.me_view(KeyNumber::new(1), self.clock))
+                    .expect("JSON"),
+                serde_json::to_string(&account.keys_view(&KeysQuery::default(), self.clock))
+                    .expect("JSON"),
                 account.next_wakeup(),
             )
         };

@@ -73,7 +73,17 @@ fn refusals_come_in_their_order() {
                              | call 200 key 2   | 402 115 of 200
                              | key              | 201
                              | call 1 key 3     | call 6 holds 1
-                             | revoke 9         | NotFound",
+                             | revoke 9         | NotFound
+         # Expired, then suspended, then out of scope; then the limits, then the credits.
+                             | patch 3 scope GET:/ budget 2 expires 2026-11-02T10:02:00 | 200
+                             | call 1 key 3 to GET:/ | call 7 holds 1
+         +10s                | call 0 key 3 to GET:/ | 429 in_flight, wait 1
+                             | call 3 key 3 to GET:/ | 402 budget 2, 0 of 3
+                             | call 3 key 3     | 403 not POST /search
+                             | suspend unpaid   | 200
+                             | call 3 key 3     | 403 unpaid
+         +1m                 | call 3 key 3     | 401
+                             | call 3 key 2     | 403 unpaid",
     );
 }
 
@@ -580,6 +590,7 @@ fn a_repeated_request_for_a_key_makes_one_key_and_shows_no_secret_again() {
     let ask = |branch: &mut Branch, name: &str, request: u8, secret: u32| {
         let new = NewKey {
             name: Some(name.into()),
+            ..NewKey::default()
         };
         let command = Command::CreateKey {
             new,

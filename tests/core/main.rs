@@ -17,6 +17,7 @@ mod branch;
 mod calls;
 mod directory;
 mod jobs;
+mod keys;
 mod ledger;
 mod memory_directory;
 mod memory_store;

@@ -173,7 +173,7 @@ impl World {
             ),
             Step::Issue(account, id) => {
                 let command = Command::CreateKey {
-                    new: NewKey { name: None },
+                    new: NewKey::default(),
                     digest: SecretDigest::of(&[id]),
                 };
                 self.manage(account, command, Some(secret(id)));

@@ -12,7 +12,8 @@ use std::{
 
 use tollgate::{
     account::{
-        Adjustment, Admit, Cancel, Fingerprint, NewGrant, NewKey, Status, StatusChange, Told, Word,
+        Adjustment, Admit, Cancel, Edit, Fingerprint, KeyLimits, Limit, NewGrant, NewKey, PatchKey,
+        Refusal, Scope, Status, StatusChange, Told, Word,
     },
     call::{BodyEnd, CallRow, CallState, Settle},
     id::{CallNumber, KeyNumber},
@@ -26,8 +27,11 @@ use tollgate::{
 };
 
 use crate::{
-    auditor::{audit, audit_calls, audit_ledger, audit_rolled, audit_summary, audit_totals},
-    branch::{Branch, digest_of, fingerprint},
+    auditor::{
+        audit, audit_calls, audit_costs, audit_ledger, audit_rolled, audit_summary, audit_totals,
+        cost_of_month,
+    },
+    branch::{Branch, digest_after, digest_of, fingerprint},
     sold,
     statement::moment,
 };
@@ -241,11 +245,58 @@ enum Progress {
     Done,
 }
 
+/// What a key may do, as the operator has been answered.
+#[derive(Clone, Debug, Default)]
+struct KeyTerms {
+    /// From when on each secret but the latest is dead.
+    dead: Vec<Timestamp>,
+    budget: Option<u64>,
+    limits: KeyLimits,
+    scope: Option<&'static str>,
+    expires_at: Option<Timestamp>,
+}
+
+impl KeyTerms {
+    fn knows(&self, secret: u32, clock: Timestamp) -> bool {
+        let is_dead = self
+            .dead
+            .get(secret as usize)
+            .is_some_and(|dead| *dead <= clock);
+        !is_dead && self.expires_at.is_none_or(|expires_at| clock < expires_at)
+    }
+
+    fn allows(&self, (method, endpoint): (&str, &str)) -> bool {
+        match self.scope {
+            None => true,
+            Some("POST /search") => (method, endpoint) == ("POST", "/search"),
+            Some(_) => method != "POST" && endpoint.starts_with("/tracks/"),
+        }
+    }
+
+    /// The minute, day, in flight and jobs that hold for the key.
+    fn limits(&self, plan: tollgate::policy::Limits) -> [Option<u32>; 4] {
+        let over = |own: Option<Limit>, plan| match own {
+            None => plan,
+            Some(Limit::Of(limit)) => Some(limit),
+            Some(Limit::Unlimited) => None,
+        };
+        [
+            over(self.limits.requests_per_minute, plan.requests_per_minute),
+            over(self.limits.requests_per_day, plan.requests_per_day),
+            over(self.limits.requests_in_flight, plan.requests_in_flight),
+            over(self.limits.jobs_open, plan.jobs_open),
+        ]
+    }
+}
+
 /// A request on its way through a Worker, and what really happened to it.
 #[derive(Clone, Debug)]
 struct Journey {
     operation: u64,
     key: u32,
+    /// How often the key had been rotated when it got this secret; told when it first asks.
+    secret: u32,
+    route: (&'static str, &'static str),
     terms: Terms,
     attempts: u32,
     progress: Progress,
@@ -285,6 +336,7 @@ struct World {
     skew: i64,
     alarm: Option<Timestamp>,
     grants: BTreeMap<u8, bool>,
+    keys: BTreeMap<u32, KeyTerms>,
     /// What adjustments should have come to.
     adjustments: BTreeMap<u8, i64>,
     /// By the `Idempotency-Key` of the origin's words.
@@ -334,6 +386,7 @@ impl World {
             skew: 0,
             alarm: None,
             grants: BTreeMap::new(),
+            keys: [1, 2].map(|key| (key, KeyTerms::default())).into(),
             adjustments: BTreeMap::new(),
             answered: BTreeMap::new(),
             latest: start,
@@ -365,6 +418,13 @@ impl World {
             self.journeys.push(Journey {
                 operation: 1_000 + index as u64,
                 key: 1 + self.chance.below(2) as u32,
+                secret: 0,
+                route: self.chance.one_of(&[
+                    ("POST", "/search"),
+                    ("POST", "/search"),
+                    ("GET", "/tracks/{id}"),
+                    ("HEAD", "/tracks/{id}"),
+                ]),
                 terms,
                 attempts: 0,
                 progress: Progress::Asking,
@@ -584,6 +644,12 @@ impl World {
     // The Worker.
 
     fn ask(&mut self, index: usize) {
+        if self.journeys[index].attempts == 0 {
+            // Some have not heard yet of the latest secret.
+            let latest = self.branch.rotations_of(self.journeys[index].key);
+            let behind = u32::from(self.chance.percent(20));
+            self.journeys[index].secret = latest.saturating_sub(behind);
+        }
         self.journeys[index].attempts += 1;
         let journey = &self.journeys[index];
         let (attempts, admit) = (
@@ -591,9 +657,9 @@ impl World {
             Admit {
                 operation: journey.operation,
                 key: KeyNumber::new(journey.key),
-                digest: digest_of(journey.key),
-                method: "POST".into(),
-                endpoint: "/dub".into(),
+                digest: digest_after(journey.key, journey.secret),
+                method: journey.route.0.into(),
+                endpoint: journey.route.1.into(),
                 terms: journey.terms.clone(),
                 repeated_refusals: 0,
             },
@@ -749,10 +815,13 @@ impl World {
         let journey = |operation: u64| operation as usize - 1_000;
         match request {
             Request::Admit(admit) => {
-                if self.branch.store().calls().count() > calls_before {
-                    self.inspect_admission()?;
-                }
                 let index = journey(admit.operation);
+                if self.branch.store().calls().count() > calls_before {
+                    self.inspect_admission(index)?;
+                }
+                if let Reply::Refused(refusal) = &reply {
+                    self.inspect_refusal(index, refusal)?;
+                }
                 if !self.chance.percent(5) {
                     let delay = match self.chance.below(10) {
                         0 => self.chance.below(5_000),
@@ -797,9 +866,11 @@ impl World {
         let plan = self
             .chance
             .one_of(&["free", "starter", "pro", "saver", "calendar", "tight"]);
-        match self.chance.below(15) {
+        match self.chance.below(20) {
             0..5 => self.operator_grants(),
-            12.. => self.operator_adjusts(),
+            12..15 => self.operator_adjusts(),
+            15..18 => self.operator_changes_a_key(),
+            18.. => self.operator_rotates_a_key(),
             5 | 6 => {
                 self.note(&format!("plan {plan}"));
                 self.branch.change_plan(plan);
@@ -821,14 +892,8 @@ impl World {
             }
             9 => {
                 self.note("a key that nobody uses");
-                let new = NewKey { name: None };
-                self.branch.manage(
-                    Command::CreateKey {
-                        new,
-                        digest: digest_of(77),
-                    },
-                    None,
-                );
+                let (new, digest) = (NewKey::default(), digest_of(77));
+                self.branch.manage(Command::CreateKey { new, digest }, None);
             }
             10 => {
                 self.note("the policy is edited");
@@ -852,6 +917,73 @@ impl World {
             }
         }
         self.set_alarm();
+    }
+
+    fn operator_changes_a_key(&mut self) {
+        fn edit<T>(value: Option<T>) -> Option<Edit<T>> {
+            Some(value.map_or(Edit::Remove, Edit::Set))
+        }
+        let key = 1 + self.chance.below(2) as u32;
+        let mut terms = self.keys[&key].clone();
+        let mut patch = PatchKey::default();
+        match self.chance.below(7) {
+            0..3 => {
+                terms.budget = self.chance.one_of(&[None, Some(30), Some(100), Some(300)]);
+                patch.budget = edit(terms.budget.map(sold::credits));
+            }
+            3 | 4 => {
+                let limit = |chance: &mut Chance| {
+                    let limit = Limit::Of(1 + chance.below(15) as u32);
+                    chance.one_of(&[None, Some(Limit::Unlimited), Some(limit)])
+                };
+                terms.limits = KeyLimits {
+                    requests_per_minute: limit(&mut self.chance),
+                    requests_per_day: limit(&mut self.chance),
+                    requests_in_flight: limit(&mut self.chance),
+                    jobs_open: limit(&mut self.chance),
+                };
+                patch.limits = edit(Some(terms.limits));
+            }
+            5 => {
+                terms.scope =
+                    self.chance
+                        .one_of(&[None, Some("POST /search"), Some("GET /tracks/*")]);
+                patch.scope = edit(terms.scope.map(|item| Scope::new(vec![item.into()])));
+            }
+            _ => {
+                let hours = self.chance.one_of(&[None, None, Some(1), Some(24)]);
+                let clock = self.clock();
+                terms.expires_at = hours.map(|hours| clock.plus(Span::from_seconds(hours * 3_600)));
+                patch.expires_at = edit(terms.expires_at);
+            }
+        }
+        let reply = self.branch.patch_key(key, patch.clone());
+        self.note(&format!("key {key} {patch:?} -> {}", brief(&reply)));
+        if matches!(reply, Reply::Document(_)) {
+            self.keys.insert(key, terms);
+        }
+    }
+
+    fn operator_rotates_a_key(&mut self) {
+        let key = 1 + self.chance.below(2) as u32;
+        let overlap = Span::from_seconds(self.chance.one_of(&[0, 60, 3_600, 86_400]));
+        let clock = self.clock();
+        let reply = self.branch.rotate_key(key, overlap);
+        self.note(&format!(
+            "key {key} rotated, {overlap:?} -> {}",
+            brief(&reply)
+        ));
+        if matches!(reply, Reply::Document(_))
+            && let Some(terms) = self.keys.get_mut(&key)
+        {
+            // What is gone is dead at any time of a clock that steps about.
+            terms.dead.fill(Timestamp::EPOCH);
+            terms.dead.push(if overlap > Span::ZERO {
+                clock.plus(overlap)
+            } else {
+                Timestamp::EPOCH
+            });
+        }
     }
 
     /// A grant is sent until it is answered, and now and then once more.
@@ -985,11 +1117,14 @@ impl World {
         if told.is_ok() {
             let operation = before.call.hold.operation as usize;
             self.journeys[operation - 1_000].concluded = true;
-            if let Some(key) = key {
-                let until = clock.plus(Span::from_days(1));
-                let reply = reply.clone();
-                self.answered.insert(key, Answered { until, reply });
-            }
+        }
+        // A no that depends on how the call stands is remembered as well.
+        if told != Err(Code::BadRequest)
+            && let Some(key) = key
+        {
+            let until = clock.plus(Span::from_days(1));
+            let reply = reply.clone();
+            self.answered.insert(key, Answered { until, reply });
         }
         Ok(())
     }
@@ -1003,6 +1138,7 @@ impl World {
         let account = self.branch.object.account().ok_or("no account")?;
         audit(self.branch.store(), account)?;
         audit_calls(self.branch.store())?;
+        audit_costs(self.branch.store(), account, Calendar::default(), clock)?;
         audit_rolled(self.branch.store(), account)?;
         audit_totals(self.branch.store(), account)?;
         for by in [By::Day, By::Hour, By::Endpoint, By::Key] {
@@ -1051,14 +1187,45 @@ impl World {
         Ok(())
     }
 
-    /// The call that was just admitted exceeds no limit, as the log tells.
-    fn inspect_admission(&mut self) -> Result<(), String> {
+    /// What the key's calls of this month cost, as the log tells.
+    fn cost_of_month(&self, key: u32) -> u64 {
+        let (store, key) = (self.branch.store(), KeyNumber::new(key));
+        cost_of_month(store, key, Calendar::default(), self.clock())
+    }
+
+    /// A key is refused as such, as out of scope or for its budget only where that is so.
+    fn inspect_refusal(&self, index: usize, refusal: &Refusal) -> Result<(), String> {
+        let journey = &self.journeys[index];
+        let terms = &self.keys[&journey.key];
+        let is_right = match refusal {
+            Refusal::UnknownKey => !terms.knows(journey.secret, self.clock()),
+            Refusal::OutOfScope { .. } => !terms.allows(journey.route),
+            Refusal::InsufficientCredits {
+                required, budget, ..
+            } => budget.is_none_or(|budget| {
+                let cost = self.cost_of_month(journey.key) + required.get();
+                terms.budget == Some(budget.get()) && cost > budget.get()
+            }),
+            Refusal::Suspended { .. } | Refusal::RateLimited { .. } | Refusal::Cancelled => true,
+        };
+        if is_right {
+            return Ok(());
+        }
+        Err(format!("{refusal:?} to {journey:?} under {terms:?}"))
+    }
+
+    /// The call that was just admitted exceeds no limit and no budget, and its key may make it, as
+    /// the log tells.
+    fn inspect_admission(&mut self, index: usize) -> Result<(), String> {
         let account = self.branch.object.account().ok_or("no account")?;
         let limits = account.profile().plan.limits;
+        let (journey, clock) = (&self.journeys[index], self.clock());
+        let terms = &self.keys[&journey.key];
+        let [per_minute, per_day, most_in_flight, most_jobs] = terms.limits(limits);
         let calls: Vec<&CallRow> = self.branch.store().calls().collect();
         let newest = calls.last().ok_or("no call")?;
         let of_key = || calls.iter().filter(|row| row.call.key == newest.call.key);
-        if limits.requests_per_minute.is_none() {
+        if per_minute.is_none() {
             self.unlimited.0.insert(newest.call.number);
         }
         if limits.account_requests_per_minute.is_none() {
@@ -1066,6 +1233,14 @@ impl World {
         }
         if newest.call.hold.observed {
             return Ok(());
+        }
+        if !terms.knows(journey.secret, clock) || !terms.allows(journey.route) {
+            return Err(format!("{journey:?} was admitted under {terms:?}"));
+        }
+        let cost = self.cost_of_month(journey.key);
+        let pays = newest.call.hold.terms.pool == "credits" && newest.call.held().get() > 0;
+        if pays && terms.budget.is_some_and(|budget| cost > budget) {
+            return Err(format!("key {} cost {cost} under {terms:?}", journey.key));
         }
         let calendar = Calendar::default();
         let today = calendar.day_of(newest.call.admitted_at);
@@ -1090,16 +1265,16 @@ impl World {
                 .copied()
                 .filter(|row| counted(&self.unlimited.1, row)),
         );
-        if exceeds(minute, limits.requests_per_minute)
+        if exceeds(minute, per_minute)
             || exceeds(account_minute, limits.account_requests_per_minute)
-            || exceeds(in_day, limits.requests_per_day)
-            || exceeds(in_flight, limits.requests_in_flight)
+            || exceeds(in_day, per_day)
+            || exceeds(in_flight, most_in_flight)
             || (newest.call.hold.terms.job.is_some()
-                && limits.jobs_open.is_some_and(|limit| jobs >= limit as usize))
+                && most_jobs.is_some_and(|limit| jobs >= limit as usize))
         {
             return Err(format!(
                 "call {}: {minute} and {account_minute} in a minute, {in_day} in a day, \
-                 {in_flight} in flight, {jobs} jobs under {limits:?}",
+                 {in_flight} in flight, {jobs} jobs under {limits:?}, {terms:?}",
                 newest.call.number
             ));
         }
