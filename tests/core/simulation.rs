@@ -1449,13 +1449,13 @@ impl World {
             inspect_end(row, journey, was_outrun)?;
             let hold = &row.call.hold;
             let outcome = row.outcome.as_ref().ok_or("an open call")?;
-            // One that had ended before it was told of may have been forgiven on another day.
+            // One that had ended before it was told of was forgiven then, perhaps on another day.
             let is_broken_off = outcome.state == CallState::Released
                 && journey.body == Some(BodyEnd::BrokenOff { begun: true })
                 && is_charged(hold.terms.charge_on, outcome.status)
                 && journey.told_at.is_some()
                 && !journey.concluded
-                && !was_outrun;
+                && outcome.first_charged.is_none();
             let is_unknown = outcome.state == CallState::UnknownReleased
                 && hold.terms.on_unknown == OnUnknown::Release
                 && (hold.terms.job.is_none() || journey.told_at.is_none());
