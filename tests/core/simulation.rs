@@ -360,7 +360,7 @@ struct World {
     /// How long calls are kept, and whether the gateway only observes: edits of the policy.
     usage: &'static str,
     mode: &'static str,
-    /// Calls that were open while the gateway only observed.
+    /// Calls that were open, or provisionally ended, while the gateway only observed.
     observed: BTreeSet<CallNumber>,
     history: String,
     steps: u64,
@@ -648,8 +648,10 @@ impl World {
         });
         self.outrun.extend(outrun.map(|row| row.call.number));
         if self.branch.policy.gateway.mode == Mode::Observe {
+            use CallState::{Open, UnknownCharged, UnknownReleased};
             let open = self.branch.store().kept();
-            let open = open.filter(|row| state(row) == CallState::Open);
+            let open =
+                open.filter(|row| matches!(state(row), Open | UnknownReleased | UnknownCharged));
             self.observed.extend(open.map(|row| row.call.number));
         }
         // Months that are due together are rolled up one after the other.
@@ -1114,9 +1116,14 @@ impl World {
         use CallState::{Job, Open, Settled, UnknownCharged};
         let last = firsts.last();
         if let Reply::Admitted(admission) = reply
-            && let Some(refusal) = admission.would_refuse.clone().filter(is_of_turn)
+            && let Some(refusal) = admission.would_refuse.clone()
         {
-            return self.inspect_turn(firsts, &Reply::Refused(refusal));
+            // Another one may have come first.
+            return if is_of_turn(&refusal) {
+                self.inspect_turn(firsts, &Reply::Refused(refusal))
+            } else {
+                Ok(())
+            };
         }
         let is_right = match reply {
             Reply::Admitted(admission) => match admission.repeats {
