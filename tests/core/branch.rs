@@ -28,7 +28,6 @@ use crate::{
     auditor::{audit, audit_calls, audit_costs, audit_ledger, audit_rolled, audit_totals},
     memory_store::MemoryStore,
     sold,
-    statement::moment,
 };
 
 /// One account and all that moves it.
@@ -329,7 +328,7 @@ impl Branch {
         let query = SummaryQuery {
             by,
             from: Some(Timestamp::EPOCH),
-            to: Some(moment("2099-01-01")),
+            to: Some(Timestamp::from_seconds(4_000_000_000)),
             next: None,
         };
         let Reply::Document(document) = self.manage(Command::UsageSummary(query), None) else {

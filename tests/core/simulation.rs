@@ -360,7 +360,7 @@ struct World {
     /// How long calls are kept, and whether the gateway only observes: edits of the policy.
     usage: &'static str,
     mode: &'static str,
-    /// Calls that were open, or provisionally ended, while the gateway only observed.
+    /// Calls that were open, or had ended without a word, while the gateway only observed.
     observed: BTreeSet<CallNumber>,
     history: String,
     steps: u64,
@@ -648,11 +648,13 @@ impl World {
         });
         self.outrun.extend(outrun.map(|row| row.call.number));
         if self.branch.policy.gateway.mode == Mode::Observe {
-            use CallState::{Open, UnknownCharged, UnknownReleased};
-            let open = self.branch.store().kept();
-            let open =
-                open.filter(|row| matches!(state(row), Open | UnknownReleased | UnknownCharged));
-            self.observed.extend(open.map(|row| row.call.number));
+            let unsettled = self.branch.store().kept().filter(|row| {
+                matches!(
+                    state(row),
+                    CallState::Open | CallState::UnknownReleased | CallState::UnknownCharged
+                )
+            });
+            self.observed.extend(unsettled.map(|row| row.call.number));
         }
         // Months that are due together are rolled up one after the other.
         for _ in 0..20 {
