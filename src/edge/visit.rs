@@ -99,9 +99,9 @@ impl Visit {
         self.lines.get(start..end_of(line)).unwrap_or_default()
     }
 
-    /// All values that some origin may read as the header `name`, in lower case: also those of names spelled with
-    /// `_` for `-`, which CGI, WSGI and PHP do not tell apart. Those count twice, as they are never
-    /// the header alone.
+    /// All values that some origin may read as the header `name`, told in lower case: also those of
+    /// names spelled with `_` for `-`, which CGI, WSGI and PHP do not tell apart. Those count twice, as
+    /// they are never the header alone.
     pub fn header_values(&self, name: &str) -> Vec<String> {
         let mut values: Vec<String> = self.header(name).into_iter().collect();
         for (other, _) in self.headers() {

@@ -1118,9 +1118,14 @@ impl World {
         use CallState::{Job, Open, Settled, UnknownCharged};
         let last = firsts.last();
         if let Reply::Admitted(admission) = reply
-            && let Some(refusal) = admission.would_refuse.clone().filter(is_of_turn)
+            && let Some(refusal) = admission.would_refuse.clone()
         {
-            return self.inspect_turn(firsts, &Reply::Refused(refusal));
+            // Another one may have come first.
+            return if is_of_turn(&refusal) {
+                self.inspect_turn(firsts, &Reply::Refused(refusal))
+            } else {
+                Ok(())
+            };
         }
         let is_right = match reply {
             Reply::Admitted(admission) => match admission.repeats {
