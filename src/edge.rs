@@ -17,21 +17,21 @@ mod platform;
 mod sql;
 mod visit;
 
-use wasm_bindgen::prelude::*;
-// Linked for what worker-build's shim calls in it.
-use worker as _;
+use wasm_bindgen::{handler, prelude::*};
 
 pub use self::object::AccountCore;
 use self::{
     deployment::Deployment,
     gateway::Gateway,
-    platform::{Context, Env},
+    platform::{Context, Env, console_error},
 };
 
-/// Runs once in each isolate, before anything else.
+/// Runs once in each isolate, before anything else, and again after a trap.
 #[wasm_bindgen(start)]
 pub fn start() {
-    console_error_panic_hook::set_once();
+    std::panic::set_hook(Box::new(|panic| console_error(&panic.to_string())));
+    // What a trap leaves of the memory is not to be trusted: the next call begins a new one.
+    handler::set_on_abort(handler::schedule_reinit);
 }
 
 /// Answers one request.

@@ -2,7 +2,7 @@
 // that extend DurableObject, which a class exported from Rust cannot.
 import { DurableObject } from "cloudflare:workers";
 import policy from "../policy.toml";
-import Gateway, { AccountCore } from "../build/index.js";
+import { AccountCore, fetch, policyMistake } from "../build/index.js";
 
 // Rust reads it from here at first use, also after a trap has begun the wasm anew.
 globalThis.tollgatePolicy = policy;
@@ -35,7 +35,7 @@ export class Directory extends DurableObject {}
 
 export class ImportedKeys extends DurableObject {}
 
-export default Gateway;
+export default { fetch };
 
-const mistake = Gateway.prototype.policyMistake();
+const mistake = policyMistake();
 if (mistake) throw new Error(mistake);
