@@ -13,7 +13,7 @@ const INPUTS = [
   "build/index.js",
   "build/index_bg.wasm",
   "src/entry.mjs",
-  "policy.toml",
+  "build/policy.cbor",
   "wrangler.toml",
   "package-lock.json",
 ];

@@ -1,11 +1,11 @@
-// Compiles the crate to build/: the wasm and the JavaScript that wasm-bindgen makes for it. wrangler runs
-// this before every bundle (see `[build]` in wrangler.toml), so that a deploy with a wrong policy or an
-// old wasm cannot happen.
-import { readFileSync, writeFileSync } from "node:fs";
+// Compiles the crate to build/: the wasm and the JavaScript that wasm-bindgen makes for it; and beside
+// them the policy, as isolates load it. wrangler runs this before every bundle (see `[build]` in
+// wrangler.toml), so that a deploy with a wrong or an old policy or an old wasm cannot happen.
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { checkPolicy } from "./check.mjs";
+import { checkPolicy, compilePolicy } from "./check.mjs";
 import { fingerprint, isMadeFrom, markAsMadeFrom } from "./fingerprint.mjs";
 import { cargoTool, inProject, npmProgram, WASM_TARGET } from "./project.mjs";
 import { rustTools } from "./setup.mjs";
@@ -36,6 +36,8 @@ const STRIPPED = ["--strip-debug", "--strip-producers", "--strip-target-features
 
 export async function buildWasm() {
   await checkPolicy();
+  mkdirSync(inProject("build"), { recursive: true });
+  writeFileSync(inProject("build", "policy.cbor"), compilePolicy(readFileSync(inProject("policy.toml"))));
   const inputs = fingerprint(INPUTS, matters);
   if (isMadeFrom("build", inputs)) return;
   await compile();
@@ -50,7 +52,7 @@ function compile() {
   return step(
     "Compile to WebAssembly (a minute or two the first time)",
     "cargo",
-    ["build", "--quiet", "--lib", "--release", "--target", WASM_TARGET],
+    ["build", "--quiet", "--lib", "--release", "--target", WASM_TARGET, "--target-dir", inProject("target")],
     {
       env: { CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS: `--remap-path-prefix=${sources}/=` },
       otherwise: "The compiler's words are above.",

@@ -50,10 +50,10 @@ pub async fn fetch(
     }
 }
 
-/// What is wrong with the policy that travels with this bundle; nothing, where it is `undefined`.
+/// Why the policy that travels with this bundle cannot be read; nothing, where it is `undefined`.
 /// A deploy that would serve nobody is refused before it serves.
-#[wasm_bindgen(js_name = policyMistake)]
+#[wasm_bindgen(js_name = policyFault)]
 #[must_use]
-pub fn policy_mistake() -> Option<String> {
+pub fn policy_fault() -> Option<String> {
     deployment::policy().err()
 }

@@ -1,8 +1,8 @@
 // The only hand-written JavaScript in the deployed code: the runtime gives RPC and alarms to classes
 // that extend DurableObject, which a class exported from Rust cannot.
 import { DurableObject } from "cloudflare:workers";
-import policy from "../policy.toml";
-import { AccountCore, fetch, policyMistake } from "../build/index.js";
+import policy from "../build/policy.cbor";
+import { AccountCore, fetch, policyFault } from "../build/index.js";
 
 // Rust reads it from here at first use, also after a trap has begun the wasm anew.
 globalThis.tollgatePolicy = policy;
@@ -37,5 +37,5 @@ export class ImportedKeys extends DurableObject {}
 
 export default { fetch };
 
-const mistake = policyMistake();
-if (mistake) throw new Error(mistake);
+const fault = policyFault();
+if (fault) throw new Error(fault);

@@ -31,7 +31,7 @@ extern "C" {
 /// What `entry.mjs` lends RPC and the alarm.
 #[wasm_bindgen]
 pub struct AccountCore {
-    /// `Err`: the policy is wrong, which `policyMistake` has told.
+    /// `Err`: the policy cannot be read, which `policyFault` has told.
     object: Result<RefCell<Object<SqlStore>>, String>,
     /// When the alarm will go off, as far as this wake-up knows.
     alarm_at: Cell<Option<Timestamp>>,

@@ -1,7 +1,7 @@
 //! The parts of the Workers runtime that Tollgate calls, bound thinly: constant strings cross
 //! once, numbers one by one, and whatever can throw is caught.
 
-use js_sys::{Function, Promise, Uint8Array};
+use js_sys::{ArrayBuffer, Function, Promise, Uint8Array};
 use wasm_bindgen::prelude::*;
 
 use crate::time::Timestamp;
@@ -61,7 +61,12 @@ extern "C" {
     pub fn console_error(line: &str);
 
     #[wasm_bindgen(thread_local_v2, js_namespace = globalThis, js_name = tollgatePolicy)]
-    pub static POLICY_TEXT: String;
+    static POLICY: ArrayBuffer;
+}
+
+/// The policy that travels with this bundle.
+pub fn compiled_policy() -> Vec<u8> {
+    POLICY.with(|policy| Uint8Array::new(policy).to_vec())
 }
 
 impl Env {
