@@ -53,11 +53,11 @@ pub(super) mod plans {
     }
 
     pub fn decode<Ctx>(decoder: &mut Decoder<'_>, _: &mut Ctx) -> Result<Plans, Error> {
-        let plans: Vec<Plan> = decoder.decode()?;
-        let named = plans
-            .into_iter()
-            .map(|plan| (plan.name.clone(), Arc::new(plan)));
-        Ok(named.collect())
+        let mut plans = Plans::new();
+        for plan in decoder.decode::<Vec<Plan>>()? {
+            plans.insert(plan.name.clone(), Arc::new(plan));
+        }
+        Ok(plans)
     }
 }
 
