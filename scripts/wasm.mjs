@@ -11,7 +11,7 @@ import { cargoTool, inProject, npmProgram, WASM_TARGET } from "./project.mjs";
 import { rustTools } from "./setup.mjs";
 import { main, step } from "./step.mjs";
 
-const INPUTS = ["src", "Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "scripts/project.mjs", "scripts/wasm.mjs"];
+const INPUTS = ["src", "places", "Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "scripts/project.mjs", "scripts/wasm.mjs"];
 
 // The entry is bundled beside the wasm, not compiled into it.
 const matters = (path) => path !== "src/entry.mjs";

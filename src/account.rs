@@ -22,8 +22,6 @@ use std::{
     sync::Arc,
 };
 
-use minicbor::{Decode, Encode};
-
 pub use self::{
     admit::{Admission, Admit},
     conclude::{Told, Word},
@@ -44,6 +42,7 @@ use crate::{
     limits::{DayCounts, MinuteWindow},
     policy::{Plan, Policy, Renews},
     time::{MonthNumber, Timestamp},
+    wire::{Decode, Encode},
 };
 
 /// At most so many holds are open per account: what a wake-up may have to read.

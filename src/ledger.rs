@@ -5,13 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use minicbor::{Decode, Encode};
-
 use crate::{
     credits::Credits,
     id::CallNumber,
     policy::{Pool, Source},
     time::{Span, Timestamp},
+    wire::{Decode, Encode},
 };
 
 /// How long after its last movement an empty lot is kept in memory: a refund of a call may bring

@@ -43,3 +43,4 @@ pub mod self_service;
 pub mod signature;
 pub mod time;
 pub mod url;
+pub mod wire;

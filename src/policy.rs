@@ -6,12 +6,11 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use minicbor::{Decode, Encode};
-
 use crate::{
     credits::Credits,
     price::{ChargeOn, Job, Meter, OnUnknown, Quantity},
     time::{Calendar, Span},
+    wire::{Decode, Encode},
 };
 
 mod compiled;

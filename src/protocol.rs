@@ -4,8 +4,6 @@
 //! places that it does not know and takes missing ones as absent, so the versions before and
 //! after understand it. Places are only ever added, at the end, and optional.
 
-use minicbor::{Decode, Encode};
-
 use crate::{
     account::{
         Adjustment, Admission, Admit, Cancel, Fingerprint, NewAccount, NewGrant, NewKey,
@@ -17,6 +15,7 @@ use crate::{
     key::SecretDigest,
     problem::{Code, Problem},
     time::Timestamp,
+    wire::{Decode, Encode},
 };
 
 /// The version that this crate writes.

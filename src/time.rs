@@ -2,7 +2,7 @@
 //!
 //! Nothing here reads a clock: `now` is always an argument.
 
-use minicbor::{Decode, Encode};
+use crate::wire::{Decode, Encode};
 use time::{Date, Month, OffsetDateTime, format_description::well_known::Rfc3339};
 
 const MILLIS_PER_SECOND: i64 = 1_000;

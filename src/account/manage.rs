@@ -5,8 +5,6 @@ use std::{
     sync::Arc,
 };
 
-use minicbor::{Decode, Encode};
-
 use super::{
     Account, Changes, Fingerprint, KEYS_MAX, Key, Profile, State, Status, Subscription,
     SubscriptionStatus,
@@ -18,6 +16,7 @@ use crate::{
     ledger::{Book, EntryKind, LotNumber, NewLot, Spending},
     policy::{Plan, Policy, Renews, Source},
     time::Timestamp,
+    wire::{Decode, Encode},
 };
 
 /// Opens an account.

@@ -1,7 +1,5 @@
 //! A call ends: charged, released, undone; or its provisional end is corrected.
 
-use minicbor::{Decode, Encode};
-
 use super::{Account, CallEnd, Changes, conclude::OPEN_TO_CHANGE};
 use crate::{
     call::{Call, CallRow, CallState, Hold, Outcome, Settle},
@@ -10,6 +8,7 @@ use crate::{
     policy::Mode,
     price::{Mark, Reported, Terms},
     time::Timestamp,
+    wire::{Decode, Encode},
 };
 
 /// Undoes an admission whose answer never reached the gateway.

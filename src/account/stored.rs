@@ -6,14 +6,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use minicbor::{Decode, Encode};
-
 use super::{Account, CALLS_PER_SNAPSHOT, Changes, Key, LogMonth, Profile, State};
 use crate::{
     call::{CallRow, CallState},
     id::{CallNumber, KeyNumber},
     policy::Policy,
     time::Timestamp,
+    wire::{Decode, Encode},
 };
 
 /// A stored account that cannot be read: it must not serve until it can.
