@@ -10,7 +10,7 @@ use super::{
     answer::{self, About, Refused},
     forward::{Forward, Identity, OriginFailure},
     gateway::{Gateway, Interruption, Served, refuse, refused, unavailable, unexpected},
-    log::Line,
+    log::{Fault, Line},
     passage::{Fare, Passage, UNMATCHED_ENDPOINT},
     platform::{console_error, message_of},
     visit::Visit,
@@ -163,8 +163,11 @@ impl Gateway {
         );
         let cancelled = future_to_promise(async move {
             if let Err(failed) = objects.give_up(&account, operation).await {
-                let event = serde_json::json!({ "event": "cancel_failed", "account": account, "detail": failed.detail });
-                console_error(&event.to_string());
+                Fault {
+                    account: Some(&account),
+                    ..Fault::new("cancel_failed", &failed.detail)
+                }
+                .write();
             }
             Ok(JsValue::UNDEFINED)
         });

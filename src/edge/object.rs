@@ -7,7 +7,8 @@ use wasm_bindgen::prelude::*;
 
 use super::{
     deployment,
-    platform::{clock, console_error, to_number},
+    log::Fault,
+    platform::{clock, to_number},
     sql::{SqlStore, Storage},
 };
 use crate::{
@@ -69,9 +70,7 @@ impl AccountCore {
             return;
         };
         if let Err(detail) = object.tick(now) {
-            console_error(
-                &serde_json::json!({ "event": "alarm_failed", "detail": detail }).to_string(),
-            );
+            Fault::new("alarm_failed", &detail).write();
             self.set_alarm(object.store().storage(), now.plus(SWEEP));
             return;
         }
