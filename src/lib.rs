@@ -27,6 +27,7 @@ pub mod credits;
 pub mod edge;
 pub mod headers;
 pub mod id;
+pub mod json;
 pub mod key;
 pub mod ledger;
 pub mod limits;
