@@ -185,15 +185,30 @@ pub struct Origins {
     pub default: Origin,
     /// By the hostname that was called (lower case, no port).
     #[n(1)]
-    pub by_host: BTreeMap<String, Origin>,
+    pub by_host: Vec<ByHost>,
 }
 
 impl Origins {
     /// Where calls to `host` (lower case, no port) go.
     #[must_use]
     pub fn of(&self, host: &str) -> &Origin {
-        self.by_host.get(host).unwrap_or(&self.default)
+        self.by_host
+            .iter()
+            .find(|by_host| by_host.host == host)
+            .map_or(&self.default, |by_host| &by_host.origin)
     }
+}
+
+/// Where calls to one hostname go.
+#[derive(Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct ByHost {
+    /// The hostname (lower case, no port).
+    #[n(0)]
+    pub host: String,
+    /// Its origin.
+    #[n(1)]
+    pub origin: Origin,
 }
 
 /// One origin.
