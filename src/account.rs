@@ -9,10 +9,17 @@
 //! committed, the account must be dropped and woken again from what is stored.
 
 mod admit;
+mod budget;
 mod conclude;
 mod due;
+mod hourly;
+mod key_view;
+mod keys;
 mod manage;
 mod refusal;
+mod refusals;
+mod rolled;
+mod scope;
 mod settle;
 mod stored;
 mod view;
@@ -24,12 +31,13 @@ use std::{
 
 pub use self::{
     admit::{Admission, Admit},
+    budget::BUDGET_POOL,
     conclude::{Told, Word},
-    manage::{
-        Adjustment, Edit, KeyCreated, NewAccount, NewGrant, NewKey, PatchAccount, Rejected,
-        StatusChange,
-    },
+    keys::{Key, KeyLimits, Limit, NewKey, OVERLAP_MAX, PatchKey, PreviousSecret, RotateKey},
+    manage::{Adjustment, Edit, NewAccount, NewGrant, PatchAccount, Rejected, StatusChange},
     refusal::Refusal,
+    rolled::{ROWS_PER_SLICE, Rolled, Rolling},
+    scope::{SCOPE_MAX, Scope},
     settle::{Cancel, Settled},
     stored::{Broken, Stored},
     view::{UsageLine, UsageView},
@@ -37,11 +45,11 @@ pub use self::{
 use crate::{
     call::{Call, CallRow, Hold, Outcome},
     id::{AccountId, CallNumber, ExternalId, KeyNumber},
-    key::SecretDigest,
     ledger::{Entry, Ledger, LotNumber, Moment},
     limits::{DayCounts, MinuteWindow},
     policy::{Plan, Policy, Renews},
     time::{MonthNumber, Timestamp},
+    totals::Totals,
     wire::{Decode, Encode},
 };
 
@@ -49,9 +57,9 @@ use crate::{
 pub const OPEN_CALLS_MAX: usize = 10_000;
 /// At most so many keys stand in one account, whatever its plan says.
 pub const KEYS_MAX: u32 = 1_000;
-/// A snapshot is written with every so-manyth call: one row more in 128, and at most as many
-/// calls to replay at wake-up.
-const CALLS_PER_SNAPSHOT: u32 = 128;
+/// A snapshot is written with every so-manyth call, now and then with a row of totals; and at most
+/// so many calls are to be replayed at wake-up.
+const CALLS_PER_SNAPSHOT: u32 = 256;
 /// So many of the latest admissions are known by their operation also after their calls ended:
 /// what a copy may be late by.
 const OPERATIONS_KNOWN: usize = 256;
@@ -69,7 +77,11 @@ pub struct Account {
     /// The open calls again, the one whose time is up first at the front.
     deadlines: BTreeSet<(Timestamp, CallNumber)>,
     in_flight: BTreeMap<KeyNumber, InFlight>,
+    /// Refusals that no snapshot counts yet.
+    refusals: BTreeMap<KeyNumber, DayCounts>,
     calls_since_snapshot: u32,
+    /// While the oldest month of the log is being rolled up. Not stored.
+    gathering: Option<rolled::Gathering>,
 }
 
 /// What an account is, apart from its credits and counts. Stored whole.
@@ -159,24 +171,6 @@ pub enum SubscriptionStatus {
     Lapsed,
 }
 
-/// Permission to call. Its secret is not here: only its digest.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(array)]
-pub struct Key {
-    /// SHA-256 of the secret part.
-    #[n(0)]
-    pub digest: SecretDigest,
-    /// A name for people.
-    #[n(1)]
-    pub name: Option<String>,
-    /// When it was issued.
-    #[n(2)]
-    pub created_at: Timestamp,
-    /// When it was revoked.
-    #[n(3)]
-    pub revoked_at: Option<Timestamp>,
-}
-
 /// Everything that calls change; the snapshot is this, encoded. What is added later has a default,
 /// so that snapshots of the release before can be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -216,6 +210,12 @@ struct State {
     /// deadline, and whether it is that of a job.
     #[cbor(n(10), default)]
     brought_forward: BTreeMap<CallNumber, (Timestamp, bool)>,
+    /// Hourly totals that are in no table yet.
+    #[cbor(n(11), default)]
+    unwritten: hourly::Unwritten,
+    /// Calls that have ended, undone ones left out: the last end's place.
+    #[cbor(n(15), default)]
+    ends: u64,
 }
 
 /// The running cycle of a recurring grant.
@@ -246,6 +246,11 @@ struct KeyUsage {
     forgiven: DayCounts,
     #[n(3)]
     last_used_at: Option<Timestamp>,
+    #[cbor(n(4), default)]
+    costs: budget::Costs,
+    /// Refusals, those that isolates repeated from memory included.
+    #[cbor(n(5), default)]
+    refused: DayCounts,
 }
 
 /// A month of the call log: its table and the calls in it.
@@ -261,6 +266,9 @@ pub struct LogMonth {
     /// How many of its rows are of undone admissions.
     #[n(2)]
     pub cancelled: u64,
+    /// How far its roll-up has been stored, where it is a huge one.
+    #[n(3)]
+    pub rolling: Option<Rolling>,
 }
 
 /// Calls of one key that are open.
@@ -281,6 +289,12 @@ pub struct Changes {
     pub ended: Vec<CallEnd>,
     /// New entries.
     pub entries: Vec<Entry>,
+    /// What is left of a month, or of a part of it.
+    pub rolled: Option<Rolled>,
+    /// A month's tables that nothing needs any more.
+    pub dropped_month: Option<MonthNumber>,
+    /// Hourly totals, by the month whose table they go to.
+    pub totals: BTreeMap<MonthNumber, Totals>,
     /// Keys to be written anew.
     pub keys: BTreeSet<KeyNumber>,
     /// The profile is to be written anew.
@@ -329,20 +343,6 @@ impl Account {
         &self.profile
     }
 
-    /// The key `number`, revoked or not.
-    #[must_use]
-    pub fn key(&self, number: KeyNumber) -> Option<&Key> {
-        self.keys.get(&number)
-    }
-
-    /// The key whose secret part has this digest.
-    #[must_use]
-    pub fn key_of(&self, digest: &SecretDigest) -> Option<KeyNumber> {
-        let mut keys = self.keys.iter();
-        keys.find(|(_, key)| key.digest == *digest)
-            .map(|(number, _)| *number)
-    }
-
     /// The months of the call log that are kept, oldest first.
     #[must_use]
     pub fn log(&self) -> &[LogMonth] {
@@ -368,10 +368,13 @@ impl Account {
     }
 
     /// When [`Account::tick`] should be called, if nothing comes before: the end of the first
-    /// hold that nobody may have ended by then. By the clock, not the latest time seen.
+    /// hold that nobody may have ended by then, by the clock and not the latest time seen; at once,
+    /// while a month is to be rolled up.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Timestamp> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
+        let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
+        let roll_up = self.next_roll_up().filter(|due| *due <= self.state.latest);
+        deadline.into_iter().chain(roll_up).min()
     }
 
     /// Books what has fallen due. Spurious calls are harmless.
@@ -381,11 +384,35 @@ impl Account {
         changes
     }
 
+    /// The month of the log that has the last call with a number below `before`.
+    #[must_use]
+    pub fn month_below(&self, before: u64) -> Option<MonthNumber> {
+        self.month_of(CallNumber::new(before.checked_sub(1)?)?)
+    }
+
+    /// Lots, what calls hold of them, and what of them is gone.
+    #[must_use]
+    pub const fn ledger(&self) -> &Ledger {
+        &self.state.ledger
+    }
+
     /// The month of the log that `call` is in, if it is still kept.
     #[must_use]
     pub fn month_of(&self, call: CallNumber) -> Option<MonthNumber> {
         let after = self.state.log.partition_point(|month| month.first <= call);
         Some(self.state.log.get(after.checked_sub(1)?)?.month)
+    }
+
+    /// How many calls have ended: the place of the last end.
+    #[must_use]
+    pub const fn ends(&self) -> u64 {
+        self.state.ends
+    }
+
+    /// Takes the next place among the ends.
+    fn next_end(&mut self) -> u64 {
+        self.state.ends = self.state.ends.saturating_add(1);
+        self.state.ends
     }
 
     fn moment(&self, at: Timestamp) -> Moment {

@@ -6,19 +6,21 @@
 
 mod commands;
 mod json;
+mod keys;
 mod shown;
 
 use sha2::{Digest, Sha256};
 
 pub use self::shown::{plans, with_key};
 use crate::{
-    account::{Fingerprint, NewKey, Word},
+    account::{Fingerprint, NewKey, RotateKey, Word},
     id::{AccountId, CallId, KeyId, KeyNumber},
-    key::bearer,
+    key::{SecretDigest, bearer},
+    ledger_page::ledger_query,
     problem::{Code, Problem},
     protocol::{Command, Manage},
     secrets::Secrets,
-    self_service::{no_parameters, usage_query},
+    self_service::{no_parameters, summary_query, usage_query},
 };
 
 /// The longest body that is read, in bytes.
@@ -29,7 +31,7 @@ const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 const IDEMPOTENCY_KEY_MAX: usize = 255;
 
 /// Every endpoint. `{id}`, `{key}` and `{call}` stand for one segment each; HEAD is answered as GET.
-const ENDPOINTS: [(&str, &str, Access, Action); 15] = [
+const ENDPOINTS: [(&str, &str, Access, Action); 21] = [
     ("GET", "/healthz", Access::Anyone, Action::Healthz),
     ("GET", "/plans", Access::Read, Action::Plans),
     ("POST", "/accounts", Access::Write, Action::Open),
@@ -41,6 +43,24 @@ const ENDPOINTS: [(&str, &str, Access, Action); 15] = [
         "/accounts/{id}/keys",
         Access::Write,
         Action::CreateKey,
+    ),
+    (
+        "GET",
+        "/accounts/{id}/keys/{key}",
+        Access::Read,
+        Action::ShowKey,
+    ),
+    (
+        "PATCH",
+        "/accounts/{id}/keys/{key}",
+        Access::Write,
+        Action::PatchKey,
+    ),
+    (
+        "POST",
+        "/accounts/{id}/keys/{key}/rotate",
+        Access::Write,
+        Action::RotateKey,
     ),
     (
         "DELETE",
@@ -61,6 +81,14 @@ const ENDPOINTS: [(&str, &str, Access, Action); 15] = [
         Action::Balance,
     ),
     ("GET", "/accounts/{id}/usage", Access::Read, Action::Usage),
+    ("GET", "/accounts/{id}/ledger", Access::Read, Action::Ledger),
+    ("GET", "/accounts/{id}/audit", Access::Read, Action::Audit),
+    (
+        "GET",
+        "/accounts/{id}/usage/summary",
+        Access::Read,
+        Action::UsageSummary,
+    ),
     (
         "POST",
         "/accounts/{id}/adjustments",
@@ -164,10 +192,16 @@ enum Action {
     Patch,
     ListKeys,
     CreateKey,
+    ShowKey,
+    PatchKey,
+    RotateKey,
     RevokeKey,
     Grant,
     Balance,
     Usage,
+    UsageSummary,
+    Ledger,
+    Audit,
     Adjust,
     ShowCall,
     Settle,
@@ -190,16 +224,36 @@ pub enum AdminRequest {
         /// The location hint for the object of an account that is to be opened.
         region: Option<&'static str>,
     },
-    /// `POST /accounts/{id}/keys`: a command for the account's object once the Worker has made
-    /// the secret part. What the object answers is told with [`with_key`].
-    CreateKey {
+    /// A command for the account's object once the Worker has made the secret part of a key. What
+    /// the object answers is told with [`with_key`].
+    IssueSecret {
         /// The account.
         account: AccountId,
-        /// The key.
-        new: NewKey,
+        /// What the secret is for.
+        purpose: Purpose,
         /// The `Idempotency-Key`, if one was sent, and what came with it.
         idempotency: Option<Fingerprint>,
     },
+}
+
+/// What a new secret is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// `POST /accounts/{id}/keys`.
+    Create(NewKey),
+    /// `POST /accounts/{id}/keys/{key}/rotate`.
+    Rotate(RotateKey),
+}
+
+impl Purpose {
+    /// The command, for a secret of this digest.
+    #[must_use]
+    pub fn command(self, digest: SecretDigest) -> Command {
+        match self {
+            Self::Create(new) => Command::CreateKey { new, digest },
+            Self::Rotate(rotate) => Command::RotateKey { rotate, digest },
+        }
+    }
 }
 
 /// What a request sends besides method, path and token.
@@ -280,6 +334,8 @@ impl<'a> Endpoint<'a> {
             Action::Open
             | Action::Patch
             | Action::CreateKey
+            | Action::PatchKey
+            | Action::RotateKey
             | Action::Grant
             | Action::Adjust
             | Action::Settle
@@ -288,9 +344,13 @@ impl<'a> Endpoint<'a> {
             | Action::Plans
             | Action::Show
             | Action::ListKeys
+            | Action::ShowKey
             | Action::RevokeKey
             | Action::Balance
             | Action::Usage
+            | Action::UsageSummary
+            | Action::Ledger
+            | Action::Audit
             | Action::ShowCall => false,
         }
     }
@@ -301,9 +361,16 @@ impl<'a> Endpoint<'a> {
     ///
     /// 413, 400 with the field, parameter or header that is wrong, and 404 for a key of another
     /// account.
-    pub fn read(&self, sent: &Sent<'_>) -> Result<AdminRequest, Problem> {
+    pub fn read(&self, sent: &Sent<'_>, secrets: &Secrets) -> Result<AdminRequest, Problem> {
         // Whoever watches may put something into the query to get past caches.
-        if !matches!(self.action, Action::Healthz | Action::Usage) {
+        if !matches!(
+            self.action,
+            Action::Healthz
+                | Action::Usage
+                | Action::UsageSummary
+                | Action::Ledger
+                | Action::ListKeys
+        ) {
             no_parameters(sent.query)?;
         }
         if self.takes_body() {
@@ -325,12 +392,17 @@ impl<'a> Endpoint<'a> {
             }
             Action::Show => self.manage(Command::Show, None),
             Action::Patch => self.manage(Command::Patch(commands::patch(sent.body)?), None),
-            Action::ListKeys => self.manage(Command::ListKeys, None),
-            Action::CreateKey => Ok(AdminRequest::CreateKey {
-                account: self.account()?,
-                idempotency: self.idempotency(sent)?.map(|(_, fingerprint)| fingerprint),
-                new: commands::create_key(sent.body)?,
-            }),
+            Action::ListKeys => self.manage(Command::Keys(keys::query(sent.query)?), None),
+            Action::ShowKey => self.manage(Command::ShowKey(self.key()?), None),
+            Action::CreateKey => self.issue_secret(Purpose::Create(keys::create(sent.body)?), sent),
+            Action::PatchKey => {
+                let (key, patch) = (self.key()?, keys::patch(sent.body)?);
+                self.manage(Command::PatchKey { key, patch }, None)
+            }
+            Action::RotateKey => {
+                let rotate = keys::rotate(self.key()?, sent.body)?;
+                self.issue_secret(Purpose::Rotate(rotate), sent)
+            }
             Action::RevokeKey => self.manage(Command::RevokeKey(self.key()?), None),
             Action::Grant => {
                 let (_, fingerprint) = self.required_idempotency(sent)?;
@@ -350,6 +422,15 @@ impl<'a> Endpoint<'a> {
             Action::Release => self.end_call(commands::release(sent.body)?, sent),
             Action::Balance => self.manage(Command::Balance, None),
             Action::Usage => self.manage(Command::Usage(usage_query(sent.query)?), None),
+            Action::UsageSummary => {
+                let query = summary_query(sent.query)?;
+                self.manage(Command::UsageSummary(query), None)
+            }
+            Action::Ledger => {
+                let query = ledger_query(sent.query, &secrets.key_secret, &self.account()?)?;
+                self.manage(Command::Ledger(query), None)
+            }
+            Action::Audit => self.manage(Command::Audit, None),
         }
     }
 
@@ -359,6 +440,14 @@ impl<'a> Endpoint<'a> {
         idempotency: Option<Fingerprint>,
     ) -> Result<AdminRequest, Problem> {
         Ok(about(self.account()?, command, idempotency))
+    }
+
+    fn issue_secret(&self, purpose: Purpose, sent: &Sent<'_>) -> Result<AdminRequest, Problem> {
+        Ok(AdminRequest::IssueSecret {
+            account: self.account()?,
+            purpose,
+            idempotency: self.idempotency(sent)?.map(|(_, fingerprint)| fingerprint),
+        })
     }
 
     fn end_call(&self, word: Word, sent: &Sent<'_>) -> Result<AdminRequest, Problem> {

@@ -41,6 +41,10 @@ pub struct Call {
     pub number: CallNumber,
     /// The key that made it.
     pub key: KeyNumber,
+    /// Its method.
+    pub method: String,
+    /// Its route's template.
+    pub endpoint: String,
     /// When it was admitted, by the clock as read.
     pub admitted_at: Timestamp,
     /// What it holds.
@@ -157,6 +161,20 @@ pub struct Outcome {
     pub at: Timestamp,
     /// Something for the operator to look at.
     pub mark: Option<Mark>,
+    /// Its place among the ends of the account's calls: 1, 2, 3 …; 0 while it goes on and where it
+    /// was undone. An end that replaces another keeps the place: a charge has one moment, and
+    /// entries tell what became of it.
+    pub nth_end: u64,
+    /// What was charged at first, where another end has changed that.
+    pub first_charged: Option<Credits>,
+}
+
+impl Outcome {
+    /// What the ledger has as the call's charge, apart from the entries about it.
+    #[must_use]
+    pub fn first_charged(&self) -> Credits {
+        self.first_charged.unwrap_or(self.charged)
+    }
 }
 
 /// A row of the call log.
@@ -164,10 +182,6 @@ pub struct Outcome {
 pub struct CallRow {
     /// The call as it was admitted.
     pub call: Call,
-    /// Its method.
-    pub method: String,
-    /// Its route's template.
-    pub endpoint: String,
     /// What happened after; `None` while it is open.
     pub outcome: Option<Outcome>,
 }
@@ -194,4 +208,25 @@ pub struct Settle {
     /// What the answer said about the quantity, where the price asks for it.
     #[n(5)]
     pub reported: Option<crate::price::Reported>,
+    /// How the answer's body ended, where the call ends with it; absent where it ended before.
+    #[n(6)]
+    pub body: Option<BodyEnd>,
+}
+
+/// How the body of an answer ended, where its route says `whole_body`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum BodyEnd {
+    /// All of it was handed on.
+    #[n(0)]
+    Whole,
+    /// The client left before its end.
+    #[n(1)]
+    Left,
+    /// The origin broke it off.
+    #[n(2)]
+    BrokenOff {
+        /// After its first byte: by reading slowly, a client can bring this about.
+        #[n(0)]
+        begun: bool,
+    },
 }

@@ -5,6 +5,7 @@
 
 mod accounts;
 mod answer;
+mod carriage;
 mod deployment;
 mod forward;
 mod gateway;

@@ -66,6 +66,32 @@ impl<'a> Value<'a> {
     }
 }
 
+impl<'a> Value<'a> {
+    /// The items of the list that it is, in their order; `None` for what is no list.
+    #[must_use]
+    pub fn items(self) -> Option<Items<'a>> {
+        self.0.starts_with('[').then_some(Items(Scanner {
+            text: self.0,
+            at: 1,
+        }))
+    }
+}
+
+/// The items of a list.
+#[derive(Debug)]
+pub struct Items<'a>(Scanner<'a>);
+
+impl<'a> Iterator for Items<'a> {
+    type Item = Value<'a>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // As of an object's members.
+        self.0.skip_space();
+        self.0.take(b',');
+        self.0.value()
+    }
+}
+
 /// The members of an object.
 #[derive(Debug)]
 pub struct Members<'a>(Scanner<'a>);
@@ -310,6 +336,12 @@ mod tests {
             serde_json::from_str(value.text()).ok(),
             "{text:?}"
         );
+        let items = value
+            .items()
+            .map(|items| items.map(Value::text).collect::<Vec<_>>());
+        let list: Option<Vec<&RawValue>> = serde_json::from_str(value.text()).ok();
+        let list = list.map(|list| list.into_iter().map(RawValue::get).collect());
+        assert_eq!(items, list, "{text:?}");
         let Some(members) = value.members() else {
             return;
         };

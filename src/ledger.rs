@@ -25,6 +25,12 @@ const EMPTY_LOTS_KEPT: Span = Span::from_days(31);
 pub struct LotNumber(#[n(0)] u32);
 
 impl LotNumber {
+    /// The lot stored as `number`.
+    #[must_use]
+    pub const fn new(number: u32) -> Self {
+        Self(number)
+    }
+
     /// The number as it is stored.
     #[must_use]
     pub const fn get(self) -> u32 {
@@ -134,8 +140,7 @@ pub fn split(parts: &[Part], credits: Credits) -> (Vec<Part>, Vec<Part>) {
 }
 
 /// Why an entry was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum EntryKind {
     /// A lot: by the operator, by a purchase, or a plan's one-time grant.
     #[n(0)]
@@ -161,10 +166,41 @@ pub enum EntryKind {
 }
 
 impl EntryKind {
+    /// Every kind, by its stored number.
+    const ALL: [Self; 7] = [
+        Self::Granted,
+        Self::Renewed,
+        Self::RolledOver,
+        Self::Expired,
+        Self::Adjusted,
+        Self::Corrected,
+        Self::Refunded,
+    ];
+
+    /// The kind stored as `number`.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+
     /// The number that is stored.
     #[must_use]
     pub const fn number(self) -> u8 {
         self as u8
+    }
+
+    /// Its name in the ledger.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Granted => "granted",
+            Self::Renewed => "renewed",
+            Self::RolledOver => "rolled_over",
+            Self::Expired => "expired",
+            Self::Adjusted => "adjusted",
+            Self::Corrected => "corrected",
+            Self::Refunded => "refunded",
+        }
     }
 }
 
@@ -467,6 +503,12 @@ pub struct Moment {
 }
 
 impl Ledger {
+    /// Entries ever written: the last entry's number.
+    #[must_use]
+    pub const fn entries_written(&self) -> u64 {
+        self.entries_written
+    }
+
     /// The book of `pool`.
     #[must_use]
     pub fn book(&self, pool: &str) -> Option<&Book> {

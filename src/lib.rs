@@ -20,9 +20,11 @@
 
 pub mod account;
 pub mod admin;
+pub mod audit;
 pub mod call;
 pub mod caseless;
 pub mod credits;
+pub mod cursor;
 #[cfg(target_arch = "wasm32")]
 pub mod edge;
 pub mod headers;
@@ -30,6 +32,7 @@ pub mod id;
 pub mod json;
 pub mod key;
 pub mod ledger;
+pub mod ledger_page;
 pub mod limits;
 pub mod object;
 pub mod path;
@@ -43,5 +46,6 @@ pub mod secrets;
 pub mod self_service;
 pub mod signature;
 pub mod time;
+pub mod totals;
 pub mod url;
 pub mod wire;

@@ -140,12 +140,22 @@ impl DayCounts {
 
     /// Adds one to the count of `day`.
     pub fn count(&mut self, day: Day) {
-        let count = self.of(day).saturating_add(1);
+        self.add(day, 1);
+    }
+
+    /// Adds `more` to the count of `day`.
+    pub fn add(&mut self, day: Day, more: u32) {
+        let count = self.of(day).saturating_add(more);
         self.0.retain(|(counted, _)| *counted != day);
         while self.0.len() >= DAYS_KEPT {
             self.0.pop_front();
         }
         self.0.push_back((day, count));
+    }
+
+    /// The counts of the days that are kept, the one that was counted last at the end.
+    pub fn iter(&self) -> impl Iterator<Item = (Day, u32)> {
+        self.0.iter().copied()
     }
 
     /// Takes one from the count of `day`.

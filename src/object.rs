@@ -4,29 +4,41 @@
 //! Storage comes in as [`Store`], so that everything but the SQL itself runs and is tested
 //! natively. Nothing here waits: a message is carried out as a whole.
 
+mod audit;
+mod ledger;
+mod roll_up;
+mod summary;
 mod usage;
 
 use std::sync::Arc;
 
+use self::audit::RunningAudit;
 use crate::{
     account::{
-        Account, Admit, Broken, Changes, Fingerprint, LogMonth, NewAccount, Refusal, Rejected,
-        Stored, Word,
+        Account, Admit, BUDGET_POOL, Broken, Changes, Fingerprint, LogMonth, NewAccount, Refusal,
+        Rejected, Rolled, Stored, Word,
     },
     call::{CallRow, Settle},
     credits::Credits,
     id::{CallNumber, KeyNumber},
+    ledger::Entry,
+    ledger_page::LedgerPage,
     limits::MinuteWindow,
-    policy::Policy,
+    policy::{DEFAULT_POOL, Policy},
     problem::{Code, ViolatedPolicy, Violation},
-    protocol::{Command, Complaint, Document, Manage, Page, Read, Reply, Request},
+    protocol::{Command, Complaint, Document, KeysQuery, Manage, Page, Read, Reply, Request},
     time::{MonthNumber, Span, Timestamp},
+    totals::Totals,
 };
 
 /// How long the answer to an operator's request is remembered, unless it made credits.
 pub const REMEMBERED: Span = Span::from_days(1);
 /// How often one key may read about itself in any 60 seconds.
 const READS_PER_MINUTE: u32 = 60;
+/// How often what takes more reading than a page.
+const LONG_READS_PER_MINUTE: u32 = 10;
+/// The most rows that one request reads.
+const ROWS_MAX: u64 = 5_000;
 
 /// The durable storage of one account.
 pub trait Store {
@@ -45,11 +57,16 @@ pub trait Store {
     /// Storage that cannot be read.
     fn call(&self, month: MonthNumber, call: CallNumber) -> Result<Option<CallRow>, Self::Error>;
 
-    /// The rows after the call numbered `last`, in the table of `month`.
+    /// Calls of `month` with a number above `last`, oldest first, at most `limit`.
     ///
     /// # Errors
     /// Storage that cannot be read.
-    fn calls_after(&self, month: MonthNumber, last: u64) -> Result<Vec<CallRow>, Self::Error>;
+    fn calls_after(
+        &self,
+        month: MonthNumber,
+        last: u64,
+        limit: u64,
+    ) -> Result<Vec<CallRow>, Self::Error>;
 
     /// Calls of `month`, newest first, undone ones left out: `limit` of them after `offset`.
     ///
@@ -72,6 +89,43 @@ pub trait Store {
         before: u64,
         limit: u64,
     ) -> Result<Vec<CallRow>, Self::Error>;
+
+    /// What is left of months that were rolled up, oldest first: at most `limit` rows from the
+    /// row `from` on ([`Rolled::row`]).
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn rolled(&self, from: u64, limit: u64) -> Result<Vec<Rolled>, Self::Error>;
+
+    /// The latest of them that is in a row before `before`.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn rolled_before(&self, before: u64) -> Result<Option<Rolled>, Self::Error>;
+
+    /// Hourly totals of the calls of `month`: at most `limit` rows after the row numbered
+    /// `after`, with their numbers.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn totals(
+        &self,
+        month: MonthNumber,
+        after: u64,
+        limit: u64,
+    ) -> Result<Vec<(u64, Totals)>, Self::Error>;
+
+    /// Entries with a number below `before`, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn entries_before(&self, before: u64, limit: u64) -> Result<Vec<Entry>, Self::Error>;
+
+    /// Entries with a number above `last`, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn entries_after(&self, last: u64, limit: u64) -> Result<Vec<Entry>, Self::Error>;
 
     /// The remembered answer under `id`.
     ///
@@ -120,9 +174,12 @@ impl Write {
     pub fn is_one_row(&self) -> bool {
         let changes = &self.changes;
         let calls = changes.admitted.len().saturating_add(changes.ended.len());
-        let moves_hold = changes.ended.iter().any(|end| end.hold.is_some());
+        let corrects = changes
+            .ended
+            .iter()
+            .any(|end| end.outcome.first_charged.is_some());
         calls == 1
-            && !moves_hold
+            && !corrects
             && changes.new_month.is_none()
             && changes.entries.is_empty()
             && self.keys.is_empty()
@@ -165,9 +222,11 @@ pub struct Object<S> {
     policy: Arc<Policy>,
     /// `None` until it is woken, and again after a write that failed.
     account: Option<Account>,
-    /// What keys read about themselves lately. Not stored: it guards the object, not credits.
-    reads: std::collections::BTreeMap<KeyNumber, MinuteWindow>,
+    /// What keys read about themselves lately, by what guards it. Not stored: it guards the object,
+    /// not credits.
+    reads: std::collections::BTreeMap<(KeyNumber, u32), MinuteWindow>,
     reads_counted: u64,
+    audit: Option<RunningAudit>,
 }
 
 /// Why a message could not be carried out.
@@ -193,6 +252,7 @@ impl<S: Store> Object<S> {
             account: None,
             reads: std::collections::BTreeMap::new(),
             reads_counted: 0,
+            audit: None,
         }
     }
 
@@ -211,20 +271,30 @@ impl<S: Store> Object<S> {
         self.account.as_ref()
     }
 
-    /// When [`Object::tick`] should be called at the latest; `None` while nothing is open.
+    /// When [`Object::tick`] should be called at the latest; `None` while nothing is open and
+    /// nothing is left to do.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Timestamp> {
         self.account.as_ref().and_then(Account::next_wakeup)
     }
 
-    /// Books what has fallen due. Spurious calls are harmless.
+    /// When it should be called if no message comes before. Only an alarm that has gone off is set
+    /// to this: it may lie months ahead, and to set it at every wake-up would cost a row each.
+    #[must_use]
+    pub fn next_alarm(&self) -> Option<Timestamp> {
+        let roll_up = self.account.as_ref().and_then(Account::next_roll_up);
+        self.next_wakeup().into_iter().chain(roll_up).min()
+    }
+
+    /// Books what has fallen due, and does a slice of what takes longer. Spurious calls are harmless.
     ///
     /// # Errors
-    /// What went wrong, for the log; nothing was changed.
+    /// What went wrong, for the log; what was not committed was not changed.
     pub fn tick(&mut self, clock: Timestamp) -> Result<(), String> {
         let ticked = self.wake(clock).and_then(|()| {
             let changes = self.awake()?.tick(clock);
-            self.commit(changes, None)
+            self.commit(changes, None)?;
+            self.roll_up()
         });
         match ticked {
             Ok(()) | Err(Failure::NoAccount) => Ok(()),
@@ -275,7 +345,7 @@ impl<S: Store> Object<S> {
         }
         // Whoever does not know the operation is told nothing of the call.
         let row = self
-            .row_of(settle.call)?
+            .row_to_change(settle.call)?
             .filter(|row| row.call.hold.operation == settle.operation);
         let Some(row) = row else {
             return Ok(Reply::Settled(None));
@@ -295,15 +365,16 @@ impl<S: Store> Object<S> {
         let account = self.awake()?;
         let stands = account
             .key(read.key)
-            .is_some_and(|key| key.revoked_at.is_none() && key.digest == read.digest);
+            .is_some_and(|key| key.admits(&read.digest, clock));
         if !stands {
             return Ok(Reply::Refused(Refusal::UnknownKey));
         }
-        let standing = account.standing(read.key, Some("credits"), clock);
-        if let Some(retry_at) = self.guard_reads(read.key, clock) {
+        let standing = account.standing(read.key, Some(DEFAULT_POOL), clock);
+        let limit = reads_per_minute(&read.page);
+        if let Some(retry_at) = self.guard_reads(read.key, limit, clock) {
             let violated = vec![Violation {
                 policy: ViolatedPolicy::Minute,
-                limit: READS_PER_MINUTE,
+                limit,
             }];
             return Ok(Reply::Refused(Refusal::RateLimited {
                 violated,
@@ -312,10 +383,24 @@ impl<S: Store> Object<S> {
             }));
         }
         let json = match &read.page {
-            Page::Me => to_json(&self.awake()?.me_view()),
+            Page::Me => to_json(&self.awake()?.me_view(read.key, clock)),
             Page::Credits => to_json(&self.awake()?.credits_view()),
             Page::Quote => String::new(),
+            Page::Ledger(query) => {
+                let page = match self.ledger(query.clone())? {
+                    Ok(page) => page,
+                    Err(rejected) => return Ok(Reply::Problem(rejected.complaint())),
+                };
+                return Ok(Reply::Ledger(LedgerPage {
+                    standing: Some(standing),
+                    ..page
+                }));
+            }
             Page::Usage(query) => to_json(&self.usage(query)?),
+            Page::UsageSummary(query) => match self.summary(query, clock)? {
+                Ok(view) => to_json(&view),
+                Err(rejected) => return Ok(Reply::Problem(rejected.complaint())),
+            },
         };
         Ok(Reply::Document(Document {
             standing: Some(standing),
@@ -323,14 +408,14 @@ impl<S: Store> Object<S> {
         }))
     }
 
-    fn guard_reads(&mut self, key: KeyNumber, clock: Timestamp) -> Option<Timestamp> {
-        let window = self.reads.entry(key).or_default();
+    fn guard_reads(&mut self, key: KeyNumber, limit: u32, clock: Timestamp) -> Option<Timestamp> {
+        let window = self.reads.entry((key, limit)).or_default();
         window.forget_stray(clock);
-        let frees_at = window.frees_at(READS_PER_MINUTE, clock);
+        let frees_at = window.frees_at(limit, clock);
         if frees_at.is_none() {
             self.reads_counted = self.reads_counted.saturating_add(1);
             let read = CallNumber::new(self.reads_counted).unwrap_or_default();
-            window.count(read, READS_PER_MINUTE, clock);
+            window.count(read, limit, clock);
         }
         frees_at
     }
@@ -342,11 +427,23 @@ impl<S: Store> Object<S> {
         self.wake(clock)?;
         let changes = self.awake()?.tick(clock);
         self.commit(changes, None)?;
+        match manage.command {
+            Command::Ledger(query) => {
+                return Ok(match self.ledger(query)? {
+                    Ok(page) => Reply::Ledger(page),
+                    Err(rejected) => Reply::Problem(rejected.complaint()),
+                });
+            }
+            Command::Audit => return self.audit(clock).map(Reply::Audit),
+            _ => {}
+        }
         if let Some(mut answer) = self.answer_again(manage.idempotency, clock)? {
             // The gateway asks once more where the first answer was lost on its way: then it still
             // has the secret, which nobody else will ever have.
-            if let (Reply::Document(document), Command::CreateKey { digest, .. }) =
-                (&mut answer, &manage.command)
+            if let (
+                Reply::Document(document),
+                Command::CreateKey { digest, .. } | Command::RotateKey { digest, .. },
+            ) = (&mut answer, &manage.command)
             {
                 document.created_key = self.awake()?.key_of(digest);
             }
@@ -355,7 +452,7 @@ impl<S: Store> Object<S> {
         let makes_credits = matches!(manage.command, Command::Grant(_) | Command::Adjust(_));
         let (done, changes) = match self.carry_out(manage.command, clock)? {
             Ok(done) => done,
-            Err(rejected) => return Ok(Reply::Problem(rejected.complaint())),
+            Err(rejected) => return self.refuse(rejected, manage.idempotency, clock),
         };
         let remember = manage.idempotency.map(|request| Remembered {
             request,
@@ -365,6 +462,27 @@ impl<S: Store> Object<S> {
         });
         self.commit(changes, remember)?;
         Ok(Reply::Document(done))
+    }
+
+    /// Says no. Where that depends on how things stand, and not on the request alone, the same
+    /// `Idempotency-Key` gets the same answer although things may stand otherwise by then.
+    fn refuse(
+        &mut self,
+        rejected: Rejected,
+        request: Option<Fingerprint>,
+        clock: Timestamp,
+    ) -> Result<Reply, Failure> {
+        let complaint = rejected.complaint();
+        if let Some(request) = request.filter(|_| matches!(complaint.code.status(), 409 | 422)) {
+            let remembered = Remembered {
+                request,
+                status: complaint.code.status(),
+                json: complaint.to_json(),
+                until: Some(clock.plus(REMEMBERED)),
+            };
+            self.commit(Changes::default(), Some(remembered))?;
+        }
+        Ok(Reply::Problem(complaint))
     }
 
     /// The answer to a request that came before, from the record.
@@ -382,11 +500,16 @@ impl<S: Store> Object<S> {
             .map_err(storage)?
             .filter(|remembered| remembered.until.is_none_or(|until| until > clock));
         Ok(remembered.map(|remembered| {
-            if remembered.request == request {
-                Reply::Document(document(remembered.status, remembered.json))
-            } else {
-                Reply::Problem(mismatch())
+            if remembered.request != request {
+                return Reply::Problem(mismatch());
             }
+            let complaint = (remembered.status >= 400)
+                .then(|| Complaint::from_json(&remembered.json))
+                .flatten();
+            complaint.map_or_else(
+                || Reply::Document(document(remembered.status, remembered.json)),
+                Reply::Problem,
+            )
         }))
     }
 
@@ -400,6 +523,9 @@ impl<S: Store> Object<S> {
                 let json = to_json(&self.usage(&query)?);
                 Ok(Ok((document(200, json), Changes::default())))
             }
+            Command::UsageSummary(query) => Ok(self
+                .summary(&query, clock)?
+                .map(|view| (document(200, to_json(&view)), Changes::default()))),
             Command::ShowCall(call) => Ok(match self.row_of(call)? {
                 Some(row) => Ok((document(200, self.call_json(row)?), Changes::default())),
                 None => Err(Rejected::UnknownCall),
@@ -416,7 +542,7 @@ impl<S: Store> Object<S> {
         word: Word,
         clock: Timestamp,
     ) -> Result<Result<(Document, Changes), Rejected>, Failure> {
-        let Some(mut row) = self.row_of(call)? else {
+        let Some(mut row) = self.row_to_change(call)? else {
             return Ok(Err(Rejected::UnknownCall));
         };
         let changes = match self.awake()?.conclude(&row, word, clock) {
@@ -433,6 +559,14 @@ impl<S: Store> Object<S> {
         match self.awake()?.month_of(call) {
             Some(month) => self.store.call(month, call).map_err(storage),
             None => Ok(None),
+        }
+    }
+
+    fn row_to_change(&mut self, call: CallNumber) -> Result<Option<CallRow>, Failure> {
+        if self.awake()?.is_open_to_change(call) {
+            self.row_of(call)
+        } else {
+            Ok(None)
         }
     }
 
@@ -453,6 +587,9 @@ impl<S: Store> Object<S> {
             Command::Show
             | Command::Open(_)
             | Command::Usage(_)
+            | Command::UsageSummary(_)
+            | Command::Ledger(_)
+            | Command::Audit
             | Command::ShowCall(_)
             | Command::EndCall { .. } => {
                 Ok((document(200, to_json(&account.view())), Changes::default()))
@@ -461,27 +598,30 @@ impl<S: Store> Object<S> {
                 document(200, to_json(&account.balance_view())),
                 Changes::default(),
             )),
-            Command::ListKeys => Ok((
-                document(200, to_json(&account.keys_view())),
-                Changes::default(),
-            )),
+            Command::ListKeys => Ok(list_keys(account, &KeysQuery::default(), clock)),
+            Command::Keys(query) => Ok(list_keys(account, &query, clock)),
+            Command::ShowKey(number) => {
+                let changes = account.book_refusals();
+                match account.key_view(number, clock) {
+                    Some(key) => Ok((document(200, to_json(&key)), changes)),
+                    None => Err(Rejected::UnknownKey),
+                }
+            }
+            Command::PatchKey { key, patch } => {
+                account.patch_key(key, patch, clock).map(|changes| {
+                    let json = to_json(&account.key_view(key, clock));
+                    (document(200, json), changes)
+                })
+            }
             Command::Patch(patch) => account
                 .patch(patch, clock)
                 .map(|changes| (document(200, to_json(&account.view())), changes)),
-            Command::CreateKey { new, digest } => {
-                account
-                    .create_key(new, digest, clock)
-                    .map(|(created, changes)| {
-                        let json = to_json(&account.key_view(created.number));
-                        (
-                            Document {
-                                created_key: Some(created.number),
-                                ..document(201, json)
-                            },
-                            changes,
-                        )
-                    })
-            }
+            Command::CreateKey { new, digest } => account
+                .create_key(new, digest, clock)
+                .map(|(number, changes)| (with_secret(account, 201, number, clock), changes)),
+            Command::RotateKey { rotate, digest } => account
+                .rotate_key(rotate, digest, clock)
+                .map(|changes| (with_secret(account, 200, rotate.key, clock), changes)),
             Command::RevokeKey(number) => account
                 .revoke_key(number, clock)
                 .map(|changes| (document(204, String::new()), changes)),
@@ -557,7 +697,7 @@ impl<S: Store> Object<S> {
         if let Some(last) = stored.log().last() {
             rows.extend(
                 self.store
-                    .calls_after(last.month, stored.last_call())
+                    .calls_after(last.month, stored.last_call(), u64::from(u32::MAX))
                     .map_err(storage)?,
             );
         }
@@ -567,11 +707,18 @@ impl<S: Store> Object<S> {
     }
 
     /// Commits what a command changed. If that fails, memory is ahead of storage and is dropped.
-    fn commit(&mut self, changes: Changes, remember: Option<Remembered>) -> Result<(), Failure> {
+    fn commit(
+        &mut self,
+        mut changes: Changes,
+        remember: Option<Remembered>,
+    ) -> Result<(), Failure> {
         if changes.is_empty() && remember.is_none() {
             return Ok(());
         }
         let account = self.account.as_mut().ok_or(Failure::NoAccount)?;
+        if changes.snapshot {
+            changes.totals = account.take_totals();
+        }
         let write = Write {
             month: account.log().last().map(|last| last.month),
             profile: changes.profile.then(|| account.profile_bytes()),
@@ -584,11 +731,26 @@ impl<S: Store> Object<S> {
             remember,
             changes,
         };
-        let committed = self.store.commit(&write).map_err(storage);
+        if write.changes.dropped_month.is_some() {
+            // Its calls come in another form from now on: an audit begins anew.
+            self.audit = None;
+        }
+        let committed = self
+            .book_out(&write.changes)
+            .and_then(|()| self.store.commit(&write).map_err(storage))
+            .and_then(|()| self.book_in(&write.changes));
         if committed.is_err() {
             self.account = None;
+            self.audit = None;
         }
         committed
+    }
+}
+
+const fn reads_per_minute(page: &Page) -> u32 {
+    match page {
+        Page::Me | Page::Credits | Page::Quote | Page::Usage(_) => READS_PER_MINUTE,
+        Page::UsageSummary(_) | Page::Ledger(_) => LONG_READS_PER_MINUTE,
     }
 }
 
@@ -614,6 +776,21 @@ fn document(status: u16, json: String) -> Document {
         json,
         standing: None,
         created_key: None,
+    }
+}
+
+/// A page of keys. Their figures are made up to date first, which may have to be stored.
+fn list_keys(account: &mut Account, query: &KeysQuery, clock: Timestamp) -> (Document, Changes) {
+    let changes = account.book_refusals();
+    let json = to_json(&account.keys_view(query, clock));
+    (document(200, json), changes)
+}
+
+/// A key that has just got a secret, for the Worker to sign.
+fn with_secret(account: &Account, status: u16, key: KeyNumber, clock: Timestamp) -> Document {
+    Document {
+        created_key: Some(key),
+        ..document(status, to_json(&account.key_view(key, clock)))
     }
 }
 
@@ -678,10 +855,37 @@ impl Rejected {
                 Code::AlreadyReleased,
                 "everything that this call held or was charged was given back before",
             ),
+            Self::OutsidePolicy { index, item } => of_field(
+                &format!("scope[{index}]"),
+                format!(
+                    "scope[{index}]: expected a route of the policy that needs a key, as its \
+                     match has it (\"POST /search\"), or all of them below a path \
+                     (\"GET /tracks/*\"), found {item:?}"
+                ),
+            ),
+            Self::NoBudgetPool => of_field(
+                "budget",
+                format!(
+                    "budget: it is of the pool {BUDGET_POOL:?}, which the policy does not have"
+                ),
+            ),
             Self::UnknownKey => complaint(Code::NotFound, "there is no such key"),
+            Self::RevokedKey => complaint(
+                Code::Conflict,
+                "this key was revoked, which is for good; issue another one",
+            ),
+            Self::ExpiredKey => complaint(
+                Code::Conflict,
+                "this key has expired; give it another expires_at first",
+            ),
             Self::UnknownCall => complaint(
                 Code::NotFound,
                 "there is no such call, or it is no longer kept",
+            ),
+            Self::RolledUpSince => of_field(
+                "next",
+                "next: the month that it is in has been summed up by days since; ask again without next"
+                    .to_owned(),
             ),
             Self::TooManyKeys(most) => complaint(
                 Code::Conflict,

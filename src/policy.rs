@@ -21,6 +21,9 @@ pub mod template;
 
 pub use self::read::{Mistake, Mistakes};
 
+/// The pool that is meant where none is named.
+pub const DEFAULT_POOL: &str = "credits";
+
 /// A checked policy.
 #[derive(Debug, Encode, Decode)]
 #[cbor(array)]
@@ -96,7 +99,7 @@ pub struct Gateway {
     /// `day_starts`.
     #[n(9)]
     pub calendar: Calendar,
-    /// `usage_days`: how many days single calls are kept. Read and checked; nothing is dropped yet.
+    /// `usage_days`: how many days single calls are kept after the end of their month.
     #[n(10)]
     pub usage_days: u32,
     /// `body_limit`: bytes read where a price needs the body.
@@ -359,7 +362,7 @@ pub struct Route {
     /// Who may pass, and for how much.
     #[n(5)]
     pub access: Access,
-    /// `whole_body`: the call ends when the answer's body does. Read and checked; not acted on yet.
+    /// `whole_body`: a call that is charged by its status ends only when the answer's body does.
     #[n(6)]
     pub whole_body: bool,
     /// `idempotency = "origin"`: the origin deduplicates retried calls. Read and checked; not acted

@@ -240,7 +240,8 @@ pub enum Mark {
     /// The real cost was above the hold: the hold was charged.
     #[n(1)]
     AboveHold,
-    /// The outcome was never learned and the day's forgiveness was used up.
+    /// The outcome was never learned, or the origin broke the answer off, and the day's
+    /// forgiveness was used up.
     #[n(2)]
     Unforgiven,
 }

@@ -96,11 +96,21 @@ impl Problem {
         let renewal = shortage.renews_at.map_or_else(String::new, |renews_at| {
             format!("; it is renewed at {}", renews_at.to_rfc3339())
         });
+        let has = match shortage.budget {
+            None => format!(
+                "pool '{}' has {} to spend",
+                shortage.pool, shortage.available
+            ),
+            Some(budget) => format!(
+                "the budget of this API key, {budget} a month, has {} left",
+                shortage.available
+            ),
+        };
         Self {
             code: Code::InsufficientCredits,
             detail: format!(
-                "this call needs {} {unit} and pool '{}' has {} to spend{renewal}",
-                shortage.required, shortage.pool, shortage.available
+                "this call needs {} {unit} and {has}{renewal}",
+                shortage.required
             ),
             members: Members::Credits(shortage),
         }
@@ -184,7 +194,10 @@ pub struct Shortage {
     pub required: Credits,
     /// What can be spent.
     pub available: Credits,
-    /// The pool's next scheduled renewal.
+    /// The key's budget for a month, where it is that which cannot pay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Credits>,
+    /// The next scheduled renewal of the pool, or of the budget.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub renews_at: Option<Timestamp>,
     /// How long until that renewal, where the call is affordable then: `Retry-After`.
@@ -263,7 +276,7 @@ pub enum Code {
     /// The key is malformed, forged, unknown, revoked or expired; or an admin token is wrong.
     #[n(3)]
     InvalidKey,
-    /// The pool cannot pay for the call.
+    /// The pool, or the key's budget, cannot pay for the call.
     #[n(4)]
     InsufficientCredits,
     /// The operator has suspended the account.
@@ -477,6 +490,7 @@ mod tests {
             pool: "credits".to_owned(),
             required: credits(15),
             available: credits(4),
+            budget: None,
             renews_at: None,
             affordable_in: None,
         }
@@ -536,6 +550,27 @@ mod tests {
                 r#""pool":"credits","required":15,"available":4,"#,
                 r#""renews_at":"2026-12-01T00:00:00Z","request_id":"req_1"}"#
             )
+        );
+        assert_eq!(headers(&problem), ["Retry-After: 90"]);
+    }
+
+    #[test]
+    fn a_used_up_budget_reads_as_one() {
+        let problem = Problem::insufficient_credits(Shortage {
+            budget: Some(credits(100)),
+            renews_at: Timestamp::parse_rfc3339("2026-12-01T00:00:00Z"),
+            affordable_in: Some(Span::from_seconds(90)),
+            ..shortage()
+        });
+        assert_eq!(
+            problem.detail,
+            "this call needs 15 credits and the budget of this API key, 100 a month, has 4 left; \
+             it is renewed at 2026-12-01T00:00:00Z"
+        );
+        let json = json(&problem);
+        assert!(
+            json.contains(r#""pool":"credits","required":15,"available":4,"budget":100,"#),
+            "{json}"
         );
         assert_eq!(headers(&problem), ["Retry-After: 90"]);
     }

@@ -4,17 +4,22 @@
 //! places that it does not know and takes missing ones as absent, so the versions before and
 //! after understand it. Places are only ever added, at the end, and optional.
 
+use serde::Serialize;
+
 use crate::{
     account::{
         Adjustment, Admission, Admit, Cancel, Fingerprint, NewAccount, NewGrant, NewKey,
-        PatchAccount, Refusal, Settled, Word,
+        PatchAccount, PatchKey, Refusal, RotateKey, Settled, Word,
     },
     call::Settle,
     headers::Standing,
     id::{CallNumber, KeyNumber},
+    json,
     key::SecretDigest,
+    ledger_page::{LedgerPage, LedgerQuery},
     problem::{Code, Problem},
-    time::Timestamp,
+    time::{MonthNumber, Timestamp},
+    totals::summary::By,
     wire::{Decode, Encode},
 };
 
@@ -68,9 +73,15 @@ pub enum Page {
     /// `GET /get-credits`.
     #[n(2)]
     Credits,
+    /// `GET /ledger`.
+    #[n(4)]
+    Ledger(#[n(0)] LedgerQuery),
     /// `GET /quote`: the Worker has what is told; whether the key may ask is the object's to say.
     #[n(3)]
     Quote,
+    /// `GET /usage/summary`.
+    #[n(5)]
+    UsageSummary(#[n(0)] SummaryQuery),
 }
 
 /// Which calls `/usage` lists: newest first.
@@ -107,6 +118,62 @@ pub struct UsageFilter {
     /// The status that the client saw.
     #[n(3)]
     pub status: Option<u16>,
+}
+
+/// What `/usage/summary` tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct SummaryQuery {
+    /// What its lines are about.
+    #[n(0)]
+    pub by: By,
+    /// From when on; `None`: 30 days.
+    #[n(1)]
+    pub from: Option<Timestamp>,
+    /// Until when; `None`: now.
+    #[n(2)]
+    pub to: Option<Timestamp>,
+    /// Where an earlier page stopped.
+    #[n(3)]
+    pub next: Option<SummaryPlace>,
+}
+
+/// Where a summary stopped that met the bound of what one request reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum SummaryPlace {
+    /// At this row of the months that were rolled up.
+    #[n(0)]
+    Days(#[n(0)] u64),
+    /// At this row of the hours of a month.
+    #[n(1)]
+    Hours(#[n(0)] MonthNumber, #[n(1)] u64),
+}
+
+impl SummaryPlace {
+    /// Reads what [`SummaryPlace`] is displayed as.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let row = |text: &str| {
+            let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+            // What is stored are numbers that JavaScript has.
+            text.parse().ok().filter(|row| is_plain && *row < 1 << 53)
+        };
+        if let Some(days) = text.strip_prefix('d') {
+            return row(days).map(Self::Days);
+        }
+        let (month, hours) = text.strip_prefix('h')?.split_once('-')?;
+        let month = row(month).and_then(|month| i64::try_from(month).ok())?;
+        Some(Self::Hours(MonthNumber::new(month), row(hours)?))
+    }
+}
+
+impl std::fmt::Display for SummaryPlace {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Days(row) => write!(formatter, "d{row}"),
+            Self::Hours(month, row) => write!(formatter, "h{}-{row}", month.get()),
+        }
+    }
 }
 
 /// A command of the operator's.
@@ -152,7 +219,7 @@ pub enum Command {
     /// `GET /accounts/{id}/balance`.
     #[n(6)]
     Balance,
-    /// `GET /accounts/{id}/keys`.
+    /// `GET /accounts/{id}/keys`, as releases before [`Command::Keys`] ask for it.
     #[n(7)]
     ListKeys,
     /// `GET /accounts/{id}/usage`.
@@ -174,6 +241,62 @@ pub enum Command {
         #[n(1)]
         word: Word,
     },
+    /// `GET /accounts/{id}/usage/summary`.
+    #[n(12)]
+    UsageSummary(#[n(0)] SummaryQuery),
+    /// `GET /accounts/{id}/keys`.
+    #[n(20)]
+    Keys(#[n(0)] KeysQuery),
+    /// `GET /accounts/{id}/keys/{key}`.
+    #[n(21)]
+    ShowKey(#[n(0)] KeyNumber),
+    /// `PATCH /accounts/{id}/keys/{key}`.
+    #[n(22)]
+    PatchKey {
+        /// The key.
+        #[n(0)]
+        key: KeyNumber,
+        /// What becomes of it.
+        #[n(1)]
+        patch: PatchKey,
+    },
+    /// `POST /accounts/{id}/keys/{key}/rotate`.
+    #[n(23)]
+    RotateKey {
+        /// The key, and the overlap.
+        #[n(0)]
+        rotate: RotateKey,
+        /// SHA-256 of the secret part that it will have.
+        #[n(1)]
+        digest: SecretDigest,
+    },
+    /// `GET /accounts/{id}/ledger`.
+    #[n(30)]
+    Ledger(#[n(0)] LedgerQuery),
+    /// `GET /accounts/{id}/audit`: the next slice of it.
+    #[n(31)]
+    Audit,
+}
+
+/// Which keys are listed: the oldest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct KeysQuery {
+    /// How many, 1 to 500.
+    #[n(0)]
+    pub limit: u32,
+    /// Only keys with a higher number: where an earlier page ended.
+    #[n(1)]
+    pub after: Option<KeyNumber>,
+}
+
+impl Default for KeysQuery {
+    fn default() -> Self {
+        Self {
+            limit: 50,
+            after: None,
+        }
+    }
 }
 
 /// What the object answers, and what it cost.
@@ -216,6 +339,30 @@ pub enum Reply {
         #[n(0)]
         detail: String,
     },
+    /// A page of the ledger, for the Worker to write down.
+    #[n(7)]
+    Ledger(#[n(0)] LedgerPage),
+    /// How far an audit has come.
+    #[n(8)]
+    Audit(#[n(0)] AuditStep),
+}
+
+/// How far an audit has come.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum AuditStep {
+    /// There is more to read: ask again.
+    #[n(0)]
+    Unfinished,
+    /// It is done.
+    #[n(1)]
+    Finished {
+        /// Whether the books are what history tells.
+        #[n(0)]
+        ok: bool,
+        /// What was found, as JSON.
+        #[n(1)]
+        json: String,
+    },
 }
 
 /// A JSON document.
@@ -231,7 +378,7 @@ pub struct Document {
     /// Limits and credits of the key that asked, in self-service.
     #[n(2)]
     pub standing: Option<Standing>,
-    /// The key that was created just now, and not by an earlier request of the same
+    /// The key that was created or rotated just now, and not by an earlier request of the same
     /// `Idempotency-Key`: the Worker, which has its secret, signs it.
     #[n(3)]
     pub created_key: Option<KeyNumber>,
@@ -250,6 +397,44 @@ pub struct Complaint {
     /// The field of what was sent that is wrong.
     #[n(2)]
     pub field: Option<String>,
+}
+
+/// What is kept of a complaint.
+#[derive(Serialize)]
+struct Kept<'a> {
+    code: &'static str,
+    detail: &'a str,
+}
+
+impl Complaint {
+    /// As it is kept with an `Idempotency-Key`: code and detail, all that tells of how things
+    /// stood.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let kept = Kept {
+            code: self.code.as_str(),
+            detail: &self.detail,
+        };
+        // Texts alone: writing them cannot fail.
+        serde_json::to_string(&kept).unwrap_or_default()
+    }
+
+    /// What was kept so; `None` where something else was.
+    #[must_use]
+    pub fn from_json(json: &str) -> Option<Self> {
+        let kept = json::parse(json).ok()?;
+        let text = |name: &str| {
+            let mut members = kept.members()?;
+            let (_, value) = members.find(|(other, _)| other.as_deref() == Some(name))?;
+            value.string()
+        };
+        let name = text("code")?;
+        Some(Self {
+            code: Code::ALL.into_iter().find(|code| code.as_str() == name)?,
+            detail: text("detail")?.into_owned(),
+            field: None,
+        })
+    }
 }
 
 impl From<Complaint> for Problem {

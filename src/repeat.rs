@@ -38,6 +38,19 @@ impl Caller {
     }
 }
 
+/// What a request asks for, as far as a refusal depends on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// Its method.
+    pub method: &'a str,
+    /// Its route's template.
+    pub endpoint: &'a str,
+    /// The pool that pays.
+    pub pool: &'a str,
+    /// What it must be able to hold.
+    pub least: Credits,
+}
+
 /// Refusals of admissions by key, the latest of each. Refusals of self-service pages are another
 /// matter and must not be put here.
 #[derive(Debug, Default)]
@@ -84,16 +97,15 @@ impl RefusalMemory {
     }
 
     /// The refusal that a request of `caller` gets without asking, as it reads at `clock`; it is
-    /// counted as repeated. `least` is what the request must be able to hold in `pool`.
+    /// counted as repeated.
     pub fn recall(
         &mut self,
         caller: &Caller,
-        pool: &str,
-        least: Credits,
+        asked: Asked<'_>,
         clock: Timestamp,
     ) -> Option<Refusal> {
         let told = self.told.get_mut(caller)?;
-        let refusal = told.again(pool, least, clock)?;
+        let refusal = told.again(asked, clock)?;
         told.repeated = told.repeated.saturating_add(1);
         Some(refusal)
     }
@@ -127,10 +139,11 @@ impl Told {
     }
 
     /// The refusal as it reads for another request at `clock`, where it holds for that too.
-    fn again(&self, pool: &str, least: Credits, clock: Timestamp) -> Option<Refusal> {
+    fn again(&self, asked: Asked<'_>, clock: Timestamp) -> Option<Refusal> {
         if !self.holds_at(clock) {
             return None;
         }
+        let Asked { pool, least, .. } = asked;
         let elapsed = clock.since(self.at);
         match &self.refusal {
             Refusal::UnknownKey => Some(Refusal::UnknownKey),
@@ -138,6 +151,17 @@ impl Told {
                 reason: reason.clone(),
                 standing: self.standing(*standing, pool, elapsed),
             }),
+            Refusal::OutOfScope {
+                method,
+                endpoint,
+                standing,
+            } if asked.method == method && asked.endpoint == endpoint => {
+                Some(Refusal::OutOfScope {
+                    method: method.clone(),
+                    endpoint: endpoint.clone(),
+                    standing: self.standing(*standing, pool, elapsed),
+                })
+            }
             Refusal::RateLimited {
                 violated,
                 retry_at,
@@ -154,6 +178,7 @@ impl Told {
                 renews_at,
                 affordable_then,
                 standing,
+                budget,
             } if short_pool == pool && least >= *required => Some(Refusal::InsufficientCredits {
                 pool: short_pool.clone(),
                 required: least,
@@ -162,8 +187,11 @@ impl Told {
                 // Whether a dearer call can be paid then, only the object knows.
                 affordable_then: *affordable_then && least == *required,
                 standing: self.standing(*standing, pool, elapsed),
+                budget: *budget,
             }),
-            Refusal::InsufficientCredits { .. } | Refusal::Cancelled => None,
+            Refusal::OutOfScope { .. }
+            | Refusal::InsufficientCredits { .. }
+            | Refusal::Cancelled => None,
         }
     }
 
@@ -238,6 +266,16 @@ mod tests {
             renews_at: Some(after(90_000)),
             affordable_then,
             standing: standing(),
+            budget: None,
+        }
+    }
+
+    const fn asked(pool: &str, least: Credits) -> Asked<'_> {
+        Asked {
+            method: "POST",
+            endpoint: "/search",
+            pool,
+            least,
         }
     }
 
@@ -259,7 +297,7 @@ mod tests {
             let (mut memory, caller) = told(&refusal);
             let mut at = |clock| {
                 memory
-                    .recall(&caller, "credits", credits(15), clock)
+                    .recall(&caller, asked("credits", credits(15)), clock)
                     .is_some()
             };
             assert!(at(NOW), "{refusal:?}");
@@ -279,7 +317,7 @@ mod tests {
         ] {
             let (mut memory, caller) = told(&refusal);
             assert_eq!(
-                memory.recall(&caller, "credits", credits(15), NOW),
+                memory.recall(&caller, asked("credits", credits(15)), NOW),
                 None,
                 "{refusal:?}"
             );
@@ -296,17 +334,52 @@ mod tests {
             ("credits", 0, false),
             ("lyrics", 15, false),
         ] {
-            let recalled = memory.recall(&caller, pool, credits(least), NOW);
+            let recalled = memory.recall(&caller, asked(pool, credits(least)), NOW);
             assert_eq!(recalled.is_some(), refused, "{pool} {least}");
         }
     }
 
     #[test]
+    fn what_is_out_of_scope_is_refused_again_and_nothing_else() {
+        let (mut memory, caller) = told(&Refusal::OutOfScope {
+            method: "POST".to_owned(),
+            endpoint: "/search".to_owned(),
+            standing: standing(),
+        });
+        for (method, endpoint, refused) in [
+            ("POST", "/search", true),
+            ("GET", "/search", false),
+            ("POST", "/tracks", false),
+        ] {
+            let asked = Asked {
+                method,
+                endpoint,
+                ..asked("credits", credits(1))
+            };
+            let recalled = memory.recall(&caller, asked, NOW);
+            assert_eq!(recalled.is_some(), refused, "{method} {endpoint}");
+        }
+    }
+
+    #[test]
+    fn a_used_up_budget_is_refused_again_as_such() {
+        let mut refusal = short(15, true);
+        if let Refusal::InsufficientCredits { budget, .. } = &mut refusal {
+            *budget = Some(credits(100));
+        }
+        let (mut memory, caller) = told(&refusal);
+        let recalled = memory.recall(&caller, asked("credits", credits(15)), NOW);
+        assert_eq!(recalled, Some(refusal));
+        let cheaper = memory.recall(&caller, asked("credits", credits(4)), NOW);
+        assert_eq!(cheaper, None);
+    }
+
+    #[test]
     fn a_dearer_call_is_told_its_own_price_and_promised_nothing() {
         let (mut memory, caller) = told(&short(15, true));
-        let recalled = memory.recall(&caller, "credits", credits(15), NOW);
+        let recalled = memory.recall(&caller, asked("credits", credits(15)), NOW);
         assert_eq!(recalled, Some(short(15, true)));
-        let recalled = memory.recall(&caller, "credits", credits(600), NOW);
+        let recalled = memory.recall(&caller, asked("credits", credits(600)), NOW);
         assert_eq!(recalled, Some(short(600, false)));
     }
 
@@ -314,7 +387,7 @@ mod tests {
     fn a_repeated_refusal_tells_the_time_that_is_left() {
         let (mut memory, caller) = told(&limited(ViolatedPolicy::Minute));
         let recalled = memory
-            .recall(&caller, "credits", credits(1), after(2_500))
+            .recall(&caller, asked("credits", credits(1)), after(2_500))
             .unwrap();
         let standing = recalled.standing().unwrap();
         assert_eq!(standing.minute.unwrap().reset_seconds, 1);
@@ -324,7 +397,9 @@ mod tests {
     #[test]
     fn the_credits_of_one_pool_are_not_told_for_another() {
         let (mut memory, caller) = told(&limited(ViolatedPolicy::Minute));
-        let recalled = memory.recall(&caller, "lyrics", credits(1), NOW).unwrap();
+        let recalled = memory
+            .recall(&caller, asked("lyrics", credits(1)), NOW)
+            .unwrap();
         assert_eq!(recalled.standing().unwrap().credits_remaining, None);
     }
 
@@ -337,7 +412,7 @@ mod tests {
             caller("other", 1, 1),
         ] {
             assert_eq!(
-                memory.recall(&other, "credits", Credits::ZERO, NOW),
+                memory.recall(&other, asked("credits", Credits::ZERO), NOW),
                 None,
                 "{other:?}"
             );
@@ -349,11 +424,11 @@ mod tests {
         let (mut memory, caller) = told(&limited(ViolatedPolicy::Minute));
         assert_eq!(memory.take_repeated(&caller), 0);
         for _ in 0..3 {
-            memory.recall(&caller, "credits", credits(1), NOW);
+            memory.recall(&caller, asked("credits", credits(1)), NOW);
         }
         // It has run out: asked again, and refused again, before the count was taken.
         assert_eq!(
-            memory.recall(&caller, "credits", credits(1), after(3_000)),
+            memory.recall(&caller, asked("credits", credits(1)), after(3_000)),
             None
         );
         memory.remember(&caller, "credits", &Refusal::UnknownKey, after(3_000));
@@ -373,7 +448,7 @@ mod tests {
         }
         let mut knows = |index| {
             memory
-                .recall(&number(index), "credits", Credits::ZERO, NOW)
+                .recall(&number(index), asked("credits", Credits::ZERO), NOW)
                 .is_some()
         };
         assert!(!knows(2 * CALLERS_MAX - 1));
@@ -400,7 +475,7 @@ mod tests {
                 clock = clock.plus(Span::from_millis(millis));
                 let caller = caller("acme", key, 1);
                 memory.remember(&caller, "credits", &refusals[refusal], clock);
-                memory.recall(&caller, "credits", credits(1), clock);
+                memory.recall(&caller, asked("credits", credits(1)), clock);
                 prop_assert_eq!(memory.told.len(), memory.order.len());
                 prop_assert!(memory.order.iter().all(|caller| memory.told.contains_key(caller)));
             }

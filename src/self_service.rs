@@ -1,38 +1,47 @@
 //! Self-service pages: from the query string to the page that is asked for.
 
 use crate::{
-    id::CallNumber,
+    id::{AccountId, CallNumber},
+    ledger_page::ledger_query,
     policy::router,
-    problem::{Code, Problem},
-    protocol::{Page, UsageFilter, UsageQuery},
+    problem::Problem,
+    protocol::{Page, SummaryPlace, SummaryQuery, UsageFilter, UsageQuery},
+    secrets::Rolling,
     time::Timestamp,
+    totals::summary::By,
     url::decode_form,
 };
 
 const USAGE_PARAMETERS: [&str; 7] = [
     "limit", "offset", "next", "from", "to", "endpoint", "status",
 ];
+const SUMMARY_PARAMETERS: [&str; 4] = ["by", "from", "to", "next"];
 const LIMIT_DEFAULT: u32 = 50;
 const LIMIT_MAX: u32 = 500;
+const NEXT: &str = "the `next` of an earlier page";
 /// `offset + limit` at most: what one request may make the object read.
 const REACH_MAX: u32 = 4_000;
 
-/// Reads what `GET` of a page asks for; `query` is the query string without `?`.
+/// Reads what `GET` of a page of `account` asks for; `query` is the query string without `?`.
 ///
 /// # Errors
 ///
 /// 400 with the name of a parameter that is unknown, repeated or out of range; 404 for a page
 /// that this release does not have.
-pub fn read(page: router::Page, query: Option<&str>) -> Result<Page, Problem> {
+pub fn read(
+    page: router::Page,
+    query: Option<&str>,
+    account: &AccountId,
+    key_secret: &Rolling,
+) -> Result<Page, Problem> {
     match page {
         router::Page::Me => no_parameters(query).map(|()| Page::Me),
         router::Page::Usage => usage_query(query).map(Page::Usage),
         router::Page::GetCredits => no_parameters(query).map(|()| Page::Credits),
         // Its parameters are read where it is told: see `quote_page.rs`.
         router::Page::Quote => Ok(Page::Quote),
-        router::Page::UsageSummary | router::Page::Ledger => {
-            Err(Problem::new(Code::NotFound, "there is no such page"))
-        }
+        router::Page::UsageSummary => summary_query(query).map(Page::UsageSummary),
+        router::Page::Ledger => ledger_query(query, key_secret, account).map(Page::Ledger),
     }
 }
 
@@ -46,7 +55,7 @@ pub fn usage_query(query: Option<&str>) -> Result<UsageQuery, Problem> {
     let limit = parameters.whole("limit", 1, LIMIT_MAX)?;
     let limit = limit.unwrap_or(LIMIT_DEFAULT);
     let offset = parameters.whole("offset", 0, REACH_MAX.saturating_sub(limit))?;
-    let before = parameters.read_as("next", "the `next` of an earlier page", |text| {
+    let before = parameters.read_as("next", NEXT, |text| {
         text.parse().ok().and_then(CallNumber::new)
     })?;
     if before.is_some() && offset.is_some_and(|offset| offset > 0) {
@@ -55,14 +64,13 @@ pub fn usage_query(query: Option<&str>) -> Result<UsageQuery, Problem> {
             "offset: expected none beside next",
         ));
     }
-    let moment = "a date and time as in RFC 3339, 2026-12-01T00:00:00Z";
     Ok(UsageQuery {
         limit,
         offset: offset.unwrap_or(0),
         before,
         filter: UsageFilter {
-            from: parameters.read_as("from", moment, Timestamp::parse_rfc3339)?,
-            to: parameters.read_as("to", moment, Timestamp::parse_rfc3339)?,
+            from: parameters.moment("from")?,
+            to: parameters.moment("to")?,
             endpoint: parameters.text("endpoint"),
             status: parameters.read_as("status", "a status from 100 to 599", |text| {
                 text.parse()
@@ -70,6 +78,37 @@ pub fn usage_query(query: Option<&str>) -> Result<UsageQuery, Problem> {
                     .filter(|status| (100..=599).contains(status))
             })?,
         },
+    })
+}
+
+/// The parameters of `/usage/summary`, the customer's and the operator's alike.
+///
+/// # Errors
+///
+/// 400 with the name of the parameter that is unknown, repeated or out of range.
+pub fn summary_query(query: Option<&str>) -> Result<SummaryQuery, Problem> {
+    let parameters = Parameters::read(query, &SUMMARY_PARAMETERS)?;
+    let by = parameters.read_as("by", "day, hour, endpoint or key", |text| match text {
+        "day" => Some(By::Day),
+        "hour" => Some(By::Hour),
+        "endpoint" => Some(By::Endpoint),
+        "key" => Some(By::Key),
+        _ => None,
+    })?;
+    let (from, to) = (parameters.moment("from")?, parameters.moment("to")?);
+    if let (Some(from), Some(to)) = (from, to)
+        && from >= to
+    {
+        return Err(Problem::bad_field(
+            "from",
+            format!("from: expected a moment before to, {}", to.to_rfc3339()),
+        ));
+    }
+    Ok(SummaryQuery {
+        by: by.unwrap_or_default(),
+        from,
+        to,
+        next: parameters.read_as("next", NEXT, SummaryPlace::parse)?,
     })
 }
 
@@ -131,7 +170,7 @@ impl<'a> Parameters<'a> {
     }
 
     /// The value of a parameter, as `read` reads it.
-    fn read_as<T>(
+    pub(crate) fn read_as<T>(
         &self,
         name: &str,
         expected: &str,
@@ -149,7 +188,12 @@ impl<'a> Parameters<'a> {
         })
     }
 
-    fn whole(&self, name: &str, least: u32, most: u32) -> Result<Option<u32>, Problem> {
+    fn moment(&self, name: &str) -> Result<Option<Timestamp>, Problem> {
+        let expected = "a date and time as in RFC 3339, 2026-12-01T00:00:00Z";
+        self.read_as(name, expected, Timestamp::parse_rfc3339)
+    }
+
+    pub(crate) fn whole(&self, name: &str, least: u32, most: u32) -> Result<Option<u32>, Problem> {
         let Some((_, text)) = self.0.iter().find(|(other, _)| *other == name) else {
             return Ok(None);
         };
@@ -175,9 +219,17 @@ impl<'a> Parameters<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{secrets::Secrets, time::MonthNumber};
+
+    fn asked_for(page: router::Page, query: Option<&str>) -> Result<Page, Problem> {
+        let lookup = |name: &str| (!name.ends_with("_PREVIOUS")).then(|| format!("{name:-<40}"));
+        let secrets = Secrets::read(lookup, false).unwrap();
+        let account = AccountId::parse("acme").unwrap();
+        read(page, query, &account, &secrets.key_secret)
+    }
 
     fn usage(query: &str) -> Result<Page, Problem> {
-        read(router::Page::Usage, Some(query))
+        asked_for(router::Page::Usage, Some(query))
     }
 
     const fn asked(limit: u32, offset: u32) -> Page {
@@ -301,15 +353,106 @@ mod tests {
     }
 
     #[test]
+    fn a_summary_is_asked_for_by_what_its_lines_are_about_and_from_when_to_when() {
+        let summary = |query| asked_for(router::Page::UsageSummary, query);
+        let plain = SummaryQuery::default();
+        let at = Timestamp::parse_rfc3339;
+        for (query, asked) in [
+            ("", plain.clone()),
+            (
+                "by=key&next=h24311-50",
+                SummaryQuery {
+                    by: By::Key,
+                    next: Some(SummaryPlace::Hours(MonthNumber::new(24_311), 50)),
+                    ..plain.clone()
+                },
+            ),
+            (
+                "by=hour&next=d7",
+                SummaryQuery {
+                    by: By::Hour,
+                    next: Some(SummaryPlace::Days(7)),
+                    ..plain.clone()
+                },
+            ),
+            (
+                "from=2026-12-01T00:00:00Z&to=2026-12-01T02:00:00%2B01:00&by=endpoint",
+                SummaryQuery {
+                    by: By::Endpoint,
+                    from: at("2026-12-01T00:00:00Z"),
+                    to: at("2026-12-01T01:00:00Z"),
+                    next: None,
+                },
+            ),
+        ] {
+            assert_eq!(
+                summary(Some(query)),
+                Ok(Page::UsageSummary(asked)),
+                "{query}"
+            );
+        }
+        let place = SummaryPlace::Hours(MonthNumber::new(24_311), 50);
+        for place in [place, SummaryPlace::Days(7)] {
+            assert_eq!(SummaryPlace::parse(&place.to_string()), Some(place));
+        }
+        let a_day = "from=2026-12-02T00:00:00Z&to=2026-12-02T00:00:00Z";
+        for (query, field, detail) in [
+            (
+                "by=Day",
+                "by",
+                "by: expected day, hour, endpoint or key, found \"Day\"",
+            ),
+            (
+                "by=",
+                "by",
+                "by: expected day, hour, endpoint or key, found \"\"",
+            ),
+            (
+                "limit=5",
+                "limit",
+                "limit: unknown parameter, expected only by, from, to, next",
+            ),
+            (
+                a_day,
+                "from",
+                "from: expected a moment before to, 2026-12-02T00:00:00Z",
+            ),
+            (
+                "to=tomorrow",
+                "to",
+                "to: expected a date and time as in RFC 3339, 2026-12-01T00:00:00Z, found \"tomorrow\"",
+            ),
+            (
+                "next=h1",
+                "next",
+                "next: expected the `next` of an earlier page, found \"h1\"",
+            ),
+            (
+                "next=d9007199254740992",
+                "next",
+                "next: expected the `next` of an earlier page, found \"d9007199254740992\"",
+            ),
+            (
+                "next=d-1",
+                "next",
+                "next: expected the `next` of an earlier page, found \"d-1\"",
+            ),
+        ] {
+            let problem = Problem::bad_field(field, detail);
+            assert_eq!(summary(Some(query)), Err(problem), "{query}");
+        }
+    }
+
+    #[test]
     fn pages_without_parameters_take_none() {
         for (page, expected) in [
             (router::Page::Me, Page::Me),
             (router::Page::GetCredits, Page::Credits),
         ] {
-            assert_eq!(read(page, None), Ok(expected.clone()));
-            assert_eq!(read(page, Some("")), Ok(expected));
+            assert_eq!(asked_for(page, None), Ok(expected.clone()));
+            assert_eq!(asked_for(page, Some("")), Ok(expected));
             assert_eq!(
-                read(page, Some("limit=5")),
+                asked_for(page, Some("limit=5")),
                 Err(Problem::bad_field(
                     "limit",
                     "limit: unknown parameter, expected none"

@@ -6,6 +6,7 @@ use crate::wire::{Decode, Encode};
 use time::{Date, Month, OffsetDateTime, format_description::well_known::Rfc3339};
 
 const MILLIS_PER_SECOND: i64 = 1_000;
+const MILLIS_PER_HOUR: i64 = 3_600_000;
 const MILLIS_PER_DAY: i64 = 86_400_000;
 /// `time::Date` counts days from Julian day 0; 1970-01-01 is this one.
 const UNIX_EPOCH_JULIAN_DAY: i64 = 2_440_588;
@@ -104,6 +105,8 @@ impl Span {
     pub const ZERO: Self = Self(0);
     /// The 60 seconds of the minute limit.
     pub const MINUTE: Self = Self::from_seconds(60);
+    /// The 60 minutes that totals are of.
+    pub const HOUR: Self = Self(MILLIS_PER_HOUR);
 
     /// `millis` milliseconds; zero if negative.
     #[must_use]
@@ -143,6 +146,16 @@ impl Span {
 #[cbor(transparent)]
 pub struct Day(#[n(0)] i64);
 
+/// Its date, as in `2026-12-01`: that of the day it starts on.
+impl std::fmt::Display for Day {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let date = i32::try_from(self.0.saturating_add(UNIX_EPOCH_JULIAN_DAY))
+            .ok()
+            .and_then(|julian| Date::from_julian_day(julian).ok());
+        date.map_or(Ok(()), |date| date.fmt(formatter))
+    }
+}
+
 /// A local month of a [`Calendar`]: year × 12 + month, so that months are consecutive numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(transparent)]
@@ -154,6 +167,18 @@ impl MonthNumber {
     pub fn year_month(self) -> (i64, u8) {
         let month = u8::try_from(self.0.rem_euclid(12)).unwrap_or(0);
         (self.0.div_euclid(12), month.saturating_add(1))
+    }
+
+    /// The month of this number.
+    #[must_use]
+    pub const fn new(number: i64) -> Self {
+        Self(number)
+    }
+
+    /// The number: months in order, without gaps.
+    #[must_use]
+    pub const fn get(self) -> i64 {
+        self.0
     }
 
     /// The month after this one.
@@ -241,6 +266,16 @@ impl Calendar {
     #[must_use]
     pub const fn next_day(self, moment: Timestamp) -> Timestamp {
         self.start_of(Day(self.day_of(moment).0.saturating_add(1)))
+    }
+
+    /// The first moment of the hour that `moment` lies in: an hour starts with each day.
+    #[must_use]
+    pub const fn hour_of(self, moment: Timestamp) -> Timestamp {
+        let into_hour = moment
+            .0
+            .saturating_add(self.shift_millis)
+            .rem_euclid(MILLIS_PER_HOUR);
+        Timestamp::from_millis(moment.0.saturating_sub(into_hour))
     }
 
     /// The local month that `moment` lies in.
@@ -375,6 +410,22 @@ mod tests {
                 "2028-04-30T00:00:00Z"
             ]
         );
+    }
+
+    #[test]
+    fn hours_start_with_the_day() {
+        for (text, hour) in [
+            ("00:00+00:00", "2026-11-22T14:00:00Z"),
+            ("00:00+05:30", "2026-11-22T13:30:00Z"),
+            ("06:15-03:00", "2026-11-22T14:15:00Z"),
+        ] {
+            let calendar = Calendar::parse(text).unwrap();
+            for moment in [at("2026-11-22T14:29:59Z"), at(hour)] {
+                assert_eq!(calendar.hour_of(moment), at(hour), "{text}");
+            }
+            let day = calendar.start_of(calendar.day_of(at(hour)));
+            assert_eq!(calendar.hour_of(day), day, "{text}");
+        }
     }
 
     #[test]

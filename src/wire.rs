@@ -3,7 +3,7 @@
 //! `Encode` is minicbor's. `Decode` implements minicbor's trait in less code (`places/`): what it makes
 //! of a type is a walk over [`Places`].
 
-use minicbor::{Decoder, decode::Error};
+use minicbor::{Decoder, data::Type, decode::Error};
 pub use minicbor::{Encode, decode::Decode};
 pub use tollgate_places::Decode;
 
@@ -70,7 +70,8 @@ impl<'d, 'bytes> Places<'d, 'bytes> {
         }
     }
 
-    /// The next place, or the default of its type where it is missing.
+    /// The next place, or the default of its type where it is missing, or null because a release that
+    /// did not know of it had others after it.
     ///
     /// # Errors
     ///
@@ -79,10 +80,12 @@ impl<'d, 'bytes> Places<'d, 'bytes> {
     where
         T: Decode<'bytes, Ctx> + Default,
     {
-        if self.left == 0 {
-            return Ok(T::default());
+        let is_there = self.left > 0 && self.decoder.datatype()? != Type::Null;
+        if is_there || T::nil().is_some() {
+            return self.next(context);
         }
-        self.next(context)
+        self.pass_over(1)?;
+        Ok(T::default())
     }
 
     /// The next place, as `decode` reads it.
@@ -108,8 +111,19 @@ impl<'d, 'bytes> Places<'d, 'bytes> {
     /// # Errors
     ///
     /// It is no CBOR.
-    pub fn close(self) -> Result<(), Error> {
-        for _ in 0..self.left {
+    pub fn close(mut self) -> Result<(), Error> {
+        self.pass_over(self.left)
+    }
+
+    /// Passes over the next `count` places, as far as they are there.
+    ///
+    /// # Errors
+    ///
+    /// They are no CBOR.
+    pub fn pass_over(&mut self, count: u64) -> Result<(), Error> {
+        for _ in 0..count.min(self.left) {
+            self.left = self.left.saturating_sub(1);
+            self.read = self.read.saturating_add(1);
             self.decoder.skip()?;
         }
         Ok(())
@@ -188,6 +202,7 @@ mod tests {
         for (bytes, expected) in [
             // Places that are not there yet.
             (&[0x81, 7][..], parcel(None, 0, None)),
+            (&[0x84, 7, 0xf6, 0xf6, 0xf6], parcel(None, 0, None)),
             (&[0x82, 7, 0xf6], parcel(None, 0, None)),
             // A place that is not known any more than what is in it.
             (

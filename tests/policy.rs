@@ -180,7 +180,7 @@ fn every_field_of_the_contract_is_read() {
     let [search, hooks, create, dub, train] = &policy.routes[..] else {
         panic!("{:?}", policy.routes);
     };
-    assert!(search.cache && search.upgrade);
+    assert!(search.cache && search.upgrade && dub.whole_body);
     assert_eq!(search.host.as_deref(), Some("music.example.com"));
     assert_eq!(search.timeout, Span::from_seconds(30));
     assert_eq!(search.when_unavailable, WhenUnavailable::Allow);
@@ -402,8 +402,12 @@ fn every_mistake_in_a_route_is_named_with_its_place() {
             "routes[0].charge: expected no body field, as the body of a GET has no meaning (RFC 9110 §9.3.1), found one",
         ),
         (
-            "match = \"POST /a\"\ncost = 1\nwhole_body = true",
-            "routes[0].whole_body: expected to be left out, as this version does not act upon it yet, found true",
+            "match = \"POST /a\"\ncost = 1\nwhole_body = true\njob = { settle_within = \"1h\" }",
+            "routes[0].whole_body: expected to be left out, as a job outlives its answer's body, found true",
+        ),
+        (
+            "match = \"POST /a\"\ncost = 1\nwhole_body = true\nupgrade = true",
+            "routes[0].whole_body: expected to be left out, as a WebSocket has no body, found true",
         ),
         (
             "match = \"POST /a\"\npublic = true\nwhole_body = true",

@@ -9,8 +9,8 @@
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::quote;
 use syn::{
-    Attribute, Data, DeriveInput, Error, Fields, LitInt, LitStr, Path, Result, parse_macro_input,
-    spanned::Spanned,
+    Attribute, Data, DeriveInput, Error, Fields, GenericParam, LitInt, LitStr, Path, Result,
+    parse_macro_input, spanned::Spanned,
 };
 
 /// Implements `minicbor::Decode` for a struct with `#[cbor(array)]` or `#[cbor(transparent)]`, or for
@@ -24,9 +24,6 @@ pub fn derive_decode(input: proc_macro::TokenStream) -> proc_macro::TokenStream 
 }
 
 fn decode(input: &DeriveInput) -> Result<TokenStream> {
-    if !input.generics.params.is_empty() {
-        return Err(Error::new(input.generics.span(), "expected no generics"));
-    }
     let shape = Marks::read(&input.attrs)?;
     let read = match &input.data {
         Data::Struct(data) if shape.is("transparent") => transparent(&data.fields),
@@ -46,8 +43,23 @@ fn decode(input: &DeriveInput) -> Result<TokenStream> {
         )),
     }?;
     let name = &input.ident;
+    if let Some(other) = input
+        .generics
+        .params
+        .iter()
+        .find(|param| !matches!(param, GenericParam::Type(_)))
+    {
+        return Err(Error::new(other.span(), "expected types alone"));
+    }
+    let types: Vec<&Ident> = input
+        .generics
+        .type_params()
+        .map(|param| &param.ident)
+        .collect();
     Ok(quote! {
-        impl<'bytes, Ctx> ::minicbor::Decode<'bytes, Ctx> for #name {
+        impl<'bytes, Ctx, #(#types: ::minicbor::Decode<'bytes, Ctx>),*> ::minicbor::Decode<'bytes, Ctx>
+            for #name<#(#types),*>
+        {
             fn decode(
                 decoder: &mut ::minicbor::Decoder<'bytes>,
                 context: &mut Ctx,
@@ -107,23 +119,27 @@ fn places(constructor: &TokenStream, fields: &Fields) -> Result<TokenStream> {
             (None, false) => quote!(places.next(context)?),
             (Some(_), true) => return Err(Error::new(field.span(), "expected with or default")),
         };
-        numbered.push((number, quote!(#member: #read)));
+        numbered.push((number, member, read));
     }
-    numbered.sort_by_key(|(number, _)| *number);
-    for (place, (number, read)) in numbered.iter().enumerate() {
-        if place != *number {
-            let message = format!("expected the numbers from 0, each once; {place} is missing");
-            return Err(Error::new(read.span(), message));
-        }
+    numbered.sort_by_key(|(number, ..)| *number);
+    let mut place = 0;
+    let mut reads = Vec::new();
+    for (number, member, read) in numbered {
+        let unused: u64 = number.checked_sub(place).ok_or_else(|| {
+            Error::new(read.span(), format!("the number {number} is there twice"))
+        })?;
+        // Encode writes null at places that no field has.
+        let pass_over = (unused > 0).then(|| quote!(places.pass_over(#unused)?;));
+        reads.push(quote!(#member: { #pass_over #read }));
+        place = number.saturating_add(1);
     }
-    let reads = numbered.iter().map(|(_, read)| read);
     Ok(quote!(#constructor { #(#reads),* }))
 }
 
 /// What `#[n(…)]` and `#[cbor(…)]` say of a type, a variant or a field.
 #[derive(Default)]
 struct Marks {
-    number: Option<usize>,
+    number: Option<u64>,
     with: Option<Path>,
     words: Vec<Ident>,
 }
@@ -164,7 +180,7 @@ impl Marks {
         self.words.iter().any(|said| said == word)
     }
 
-    fn number(&self, place: Span) -> Result<usize> {
+    fn number(&self, place: Span) -> Result<u64> {
         self.number
             .ok_or_else(|| Error::new(place, "expected #[n(…)]"))
     }

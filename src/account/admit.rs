@@ -9,7 +9,7 @@ use crate::{
     headers::{Standing, Window},
     id::{CallNumber, ExternalId, KeyNumber},
     key::SecretDigest,
-    ledger::{Part, sum_of},
+    ledger::{Book, Part, sum_of},
     policy::Mode,
     price::Terms,
     problem::{ViolatedPolicy, Violation},
@@ -44,7 +44,7 @@ pub struct Admit {
     /// What it costs.
     #[n(5)]
     pub terms: Terms,
-    /// Refusals that the isolate has repeated for this key since it last told. Not read yet.
+    /// Refusals that the isolate has repeated for this key since it last told.
     #[n(6)]
     pub repeated_refusals: u32,
 }
@@ -73,6 +73,18 @@ pub struct Admission {
     pub would_refuse: Option<Refusal>,
 }
 
+/// What a call needs cannot be had.
+struct Short {
+    /// What can.
+    available: Credits,
+    /// The key's budget, where it is that which cannot give more.
+    budget: Option<Credits>,
+    /// When more comes.
+    renews_at: Option<Timestamp>,
+    /// Whether it is enough then.
+    affordable_then: bool,
+}
+
 impl Account {
     /// Decides about a request and, if it becomes a call, counts it and holds its credits.
     ///
@@ -92,6 +104,7 @@ impl Account {
         if self.is_over(admit.operation) {
             return (Err(Refusal::Cancelled), changes);
         }
+        self.count_refusals(&admit, admit.repeated_refusals, clock);
         let observes = self.policy.gateway.mode == Mode::Observe;
         let (parts, would_refuse) = match self.decide(&admit, clock) {
             Ok(parts) => (parts, None),
@@ -100,7 +113,10 @@ impl Account {
             Err(refusal) if observes && refusal != Refusal::UnknownKey && !self.is_full() => {
                 (Vec::new(), Some(refusal))
             }
-            Err(refusal) => return (Err(refusal), changes),
+            Err(refusal) => {
+                self.count_refusals(&admit, 1, clock);
+                return (Err(refusal), changes);
+            }
         };
         let hold = Hold {
             operation: admit.operation,
@@ -136,7 +152,7 @@ impl Account {
     pub fn standing(&self, key: KeyNumber, pool: Option<&str>, clock: Timestamp) -> Standing {
         let fresh = KeyUsage::default();
         let usage = self.state.usage.get(&key).unwrap_or(&fresh);
-        let limits = &self.profile.plan.limits;
+        let limits = self.limits_of(key);
         let calendar = self.policy.gateway.calendar;
         let minute = limits.requests_per_minute.map(|limit| Window {
             limit,
@@ -166,69 +182,96 @@ impl Account {
 
     /// Looks at everything and changes nothing.
     fn decide(&self, admit: &Admit, clock: Timestamp) -> Result<Vec<Part>, Refusal> {
-        let key = self.keys.get(&admit.key).ok_or(Refusal::UnknownKey)?;
-        if key.revoked_at.is_some() || key.digest != admit.digest {
-            return Err(Refusal::UnknownKey);
-        }
+        let key = self
+            .keys
+            .get(&admit.key)
+            .filter(|key| key.admits(&admit.digest, clock))
+            .ok_or(Refusal::UnknownKey)?;
         let pool = admit.terms.pool.as_str();
+        let standing = || self.standing(admit.key, Some(pool), clock);
         if let Status::Suspended { reason } = &self.profile.status {
             return Err(Refusal::Suspended {
                 reason: reason.clone(),
-                standing: self.standing(admit.key, Some(pool), clock),
+                standing: standing(),
+            });
+        }
+        let (method, endpoint, routes) = (&admit.method, &admit.endpoint, &self.policy.routes);
+        if let Some(scope) = &key.scope
+            && !scope.includes(method, endpoint, routes)
+        {
+            return Err(Refusal::OutOfScope {
+                method: method.clone(),
+                endpoint: endpoint.clone(),
+                standing: standing(),
             });
         }
         let limited = self.violated(admit.key, admit.terms.job.is_some(), clock);
-        let short = match self.choose(&admit.terms) {
-            Ok(parts) if limited.is_none() => return Ok(parts),
-            Ok(_) => None,
-            Err(available) => Some(available),
-        };
-        let standing = self.standing(admit.key, Some(pool), clock);
-        let renews_at = self.renews_at(pool);
-        let affordable_then = self
-            .available_after_renewal(pool)
-            .is_some_and(|available| available >= admit.terms.least);
-        match (limited, short) {
+        match (limited, self.choose(admit.key, &admit.terms, clock)) {
+            (None, Ok(parts)) => Ok(parts),
+            (Some((violated, retry_at)), Ok(_)) => Err(Refusal::RateLimited {
+                violated,
+                retry_at,
+                standing: standing(),
+            }),
             // Waiting for the limit would end at a 402, unless a renewal comes before.
-            (Some((violated, retry_at)), Some(_))
-                if affordable_then && renews_at.is_some_and(|renews_at| renews_at <= retry_at) =>
+            (Some((violated, retry_at)), Err(short))
+                if short.affordable_then
+                    && short
+                        .renews_at
+                        .is_some_and(|renews_at| renews_at <= retry_at) =>
             {
                 Err(Refusal::RateLimited {
                     violated,
                     retry_at,
-                    standing,
+                    standing: standing(),
                 })
             }
-            (Some((violated, retry_at)), None) => Err(Refusal::RateLimited {
-                violated,
-                retry_at,
-                standing,
-            }),
-            (_, short) => Err(Refusal::InsufficientCredits {
+            (_, Err(short)) => Err(Refusal::InsufficientCredits {
                 pool: pool.to_owned(),
                 required: admit.terms.least,
-                available: short.unwrap_or_default(),
-                renews_at,
-                affordable_then,
-                standing,
+                available: short.available,
+                renews_at: short.renews_at,
+                affordable_then: short.affordable_then,
+                standing: standing(),
+                budget: short.budget,
             }),
         }
     }
 
-    fn choose(&self, terms: &Terms) -> Result<Vec<Part>, Credits> {
+    /// What a call takes from which lots: what its pool and its key's budget can give.
+    fn choose(&self, key: KeyNumber, terms: &Terms, clock: Timestamp) -> Result<Vec<Part>, Short> {
         if terms.most.is_zero() {
             return Ok(Vec::new());
         }
-        let spending = self.spending(&terms.pool, self.state.latest);
-        let Some(book) = self.state.ledger.book(&terms.pool) else {
-            return if terms.least.is_zero() {
-                Ok(Vec::new())
-            } else {
-                Err(Credits::ZERO)
-            };
+        let pool = terms.pool.as_str();
+        let budget = self.budget(key, pool, clock);
+        let left = budget.as_ref().map_or(terms.most, |budget| budget.left);
+        let most = terms.most.min(left);
+
+        let none = Book::default();
+        let book = self.state.ledger.book(pool).unwrap_or(&none);
+        let spending = self.spending(pool, self.state.latest);
+        let chosen = book.choose(terms.least, most.max(terms.least), spending);
+        let (available, renews_at, budget) = match (chosen, budget) {
+            // Whatever the budget, the account cannot pay.
+            (Err(short), _) => (short.available, self.renews_at(pool), None),
+            (Ok(_), Some(budget)) if budget.left < terms.least => {
+                let renews_at = self.budgets_renew_at(clock);
+                (budget.left, Some(renews_at), Some(budget.amount))
+            }
+            (Ok(parts), _) => return Ok(parts),
         };
-        book.choose(terms.least, terms.most, spending)
-            .map_err(|short| short.available)
+        let can_pay = |at| {
+            let budget = self.budget(key, pool, at);
+            self.available_at(pool, at) >= terms.least
+                && budget.is_none_or(|budget| budget.left >= terms.least)
+        };
+        Err(Short {
+            available,
+            budget,
+            renews_at,
+            affordable_then: renews_at.is_some_and(can_pay),
+        })
     }
 
     /// The limits that are used up, and the first moment at which a lone caller passes them all.
@@ -238,7 +281,7 @@ impl Account {
         opens_job: bool,
         clock: Timestamp,
     ) -> Option<(Vec<Violation>, Timestamp)> {
-        let limits = &self.profile.plan.limits;
+        let limits = self.limits_of(key);
         let calendar = self.policy.gateway.calendar;
         let usage = self.state.usage.get(&key);
         let open = self.in_flight.get(&key).copied().unwrap_or_default();
@@ -298,6 +341,8 @@ impl Account {
         let call = Call {
             number,
             key: admit.key,
+            method: admit.method,
+            endpoint: admit.endpoint,
             admitted_at: clock,
             hold,
             is_job: false,
@@ -305,8 +350,6 @@ impl Account {
         self.count_admitted(&call);
         changes.admitted.push(CallRow {
             call: call.clone(),
-            method: admit.method,
-            endpoint: admit.endpoint,
             outcome: None,
         });
         changes.snapshot |= self.is_snapshot_due();
@@ -321,7 +364,7 @@ impl Account {
         while self.state.operations.len() > OPERATIONS_KNOWN {
             self.state.operations.pop_front();
         }
-        let limits = self.profile.plan.limits;
+        let limits = self.limits_of(call.key);
         let day = self.policy.gateway.calendar.day_of(clock);
         let usage = self.state.usage.entry(call.key).or_default();
         // A plan that comes later looks back at this minute, too.
@@ -335,6 +378,7 @@ impl Account {
         }
         usage.days.count(day);
         usage.last_used_at = Some(clock);
+        self.count_cost(call);
         if let Some(book) = self.state.ledger.book_mut(&call.hold.terms.pool) {
             book.hold(&call.hold.parts);
         }
@@ -347,6 +391,7 @@ impl Account {
                 month,
                 first,
                 cancelled: 0,
+                rolling: None,
             });
             changes.new_month = Some(month);
             changes.snapshot = true;

@@ -135,6 +135,8 @@ impl Account {
             response_time_ms: answer.map_or(0, |answer| answer.response_time_ms),
             at: clock,
             mark: None,
+            nth_end: self.next_end(),
+            first_charged: None,
         };
         if let Some(month) = self.month_of(call.number) {
             changes.ended.push(CallEnd {

@@ -4,11 +4,12 @@ use super::{Account, CallEnd, Changes, Cycle, SubscriptionStatus};
 use crate::{
     call::{Call, CallState, Outcome},
     credits::Credits,
-    id::CallNumber,
-    ledger::{EntryKind, LotNumber, NewLot, Part, Spending},
+    id::{CallNumber, KeyNumber},
+    ledger::{EntryKind, Lot, LotNumber, NewLot, Part, Spending},
     policy::{Grant, Mode, Renews, Source},
     price::{Mark, OnUnknown},
     time::{Span, Timestamp},
+    totals::Tally,
 };
 
 /// The share of a key's calls in a day that may end unknown and be forgiven, if that is more
@@ -127,7 +128,7 @@ impl Account {
             .ledger
             .book(&cycle.pool)
             .and_then(|book| book.lot(cycle.lot))
-            .map_or(Credits::ZERO, crate::ledger::Lot::available);
+            .map_or(Credits::ZERO, Lot::available);
         let moment = self.moment(at);
         if let Some(entry) = self.state.ledger.expire(&cycle.pool, cycle.lot, moment) {
             changes.enter(entry);
@@ -222,39 +223,43 @@ impl Account {
 
     /// When the pool's recurring grant comes next, if it will.
     pub(super) fn renews_at(&self, pool: &str) -> Option<Timestamp> {
-        let cycle = self.state.cycles.iter().find(|cycle| cycle.pool == pool)?;
-        self.recurring_grant(pool)?;
-        self.is_granting().then_some(cycle.ends_at)
+        self.renewal(pool).map(|(cycle, _)| cycle.ends_at)
     }
 
-    /// What the pool can spend right after its next renewal, if nothing else happens.
-    pub(super) fn available_after_renewal(&self, pool: &str) -> Option<Credits> {
-        let renews_at = self.renews_at(pool)?;
-        let grant = self.recurring_grant(pool)?;
-        let cycle = self.state.cycles.iter().find(|cycle| cycle.pool == pool)?;
-        let book = self.state.ledger.book(pool)?;
-        let spending = self.spending(pool, renews_at);
+    /// What the pool can spend at `at`, before its grant could renew twice, if nothing happens until
+    /// then but what falls due: lots expire, and the grant renews.
+    pub(super) fn available_at(&self, pool: &str, at: Timestamp) -> Credits {
+        let Some(book) = self.state.ledger.book(pool) else {
+            return Credits::ZERO;
+        };
+        let spending = self.spending(pool, at);
+        let is_left = |lot: &&Lot| {
+            let stands = lot.expires_at.is_none_or(|expires_at| expires_at > at);
+            stands && spending.allows(lot)
+        };
+        let kept = book
+            .lots
+            .iter()
+            .filter(is_left)
+            .fold(Credits::ZERO, |sum, lot| {
+                sum.saturating_add(lot.available())
+            });
         // Nothing of a pool that is gone from the policy can be spent.
-        spending.pool?;
-        let mut kept = crate::ledger::Book::default();
-        kept.lots.extend(
-            book.lots
-                .iter()
-                .filter(|lot| {
-                    lot.expires_at
-                        .is_none_or(|expires_at| expires_at > renews_at)
-                })
-                .cloned(),
-        );
-        let rest = book
-            .lot(cycle.lot)
-            .map_or(Credits::ZERO, crate::ledger::Lot::available);
-        let carried = grant.rollover.min(rest);
-        Some(
-            kept.available(spending)
-                .saturating_add(grant.amount)
-                .saturating_add(carried),
-        )
+        match self.renewal(pool) {
+            Some((cycle, grant)) if cycle.ends_at <= at && spending.pool.is_some() => {
+                let rest = book.lot(cycle.lot).map_or(Credits::ZERO, Lot::available);
+                kept.saturating_add(grant.amount)
+                    .saturating_add(grant.rollover.min(rest))
+            }
+            _ => kept,
+        }
+    }
+
+    /// The pool's running cycle, and the grant that comes at its end, if one will.
+    fn renewal(&self, pool: &str) -> Option<(&Cycle, Grant)> {
+        let cycle = self.state.cycles.iter().find(|cycle| cycle.pool == pool)?;
+        let grant = self.recurring_grant(pool)?;
+        self.is_granting().then_some((cycle, grant))
     }
 
     /// What of `pool` can be spent at `now`, and in which order.
@@ -309,24 +314,29 @@ impl Account {
             | CallState::Job
             | CallState::Refunded => Credits::ZERO,
         };
+        self.recount_cost(&call, call.held(), charged);
         let pool = call.hold.terms.pool.clone();
         let came_back_late = self
             .state
             .ledger
             .book_mut(&pool)
             .is_some_and(|book| book.end(&call.hold.parts, charged, at, booked));
+        let outcome = Outcome {
+            state,
+            status: None,
+            charged,
+            response_time_ms: 0,
+            at,
+            mark,
+            nth_end: self.next_end(),
+            first_charged: None,
+        };
+        self.add_total(&call, Tally::of(Some(&outcome)));
         if let Some(month) = self.month_of(number) {
             changes.ended.push(CallEnd {
                 call: number,
                 month,
-                outcome: Outcome {
-                    state,
-                    status: None,
-                    charged,
-                    response_time_ms: 0,
-                    at,
-                    mark,
-                },
+                outcome,
                 hold: None,
             });
         }
@@ -351,7 +361,8 @@ impl Account {
             OnUnknown::Charge => (CallState::UnknownCharged, None),
             OnUnknown::Release if call.held().is_zero() => (CallState::UnknownReleased, None),
             OnUnknown::Release => {
-                if self.forgive(call, at) {
+                if self.can_forgive(call.key, at) {
+                    self.count_forgiven(call.key, at);
                     (CallState::UnknownReleased, None)
                 } else {
                     (CallState::UnknownCharged, Some(Mark::Unforgiven))
@@ -360,16 +371,22 @@ impl Account {
         }
     }
 
-    /// Takes one of the key's forgiven outcomes of the day, if one is left.
-    fn forgive(&mut self, call: &Call, at: Timestamp) -> bool {
+    /// Whether one of the key's forgiven outcomes of the day is left.
+    pub(super) fn can_forgive(&self, key: KeyNumber, at: Timestamp) -> bool {
         let day = self.policy.gateway.calendar.day_of(at);
         let per_day = self.policy.gateway.forgive_per_day;
-        let usage = self.state.usage.entry(call.key).or_default();
-        let share = usage.days.of(day).checked_div(FORGIVEN_ONE_IN).unwrap_or(0);
-        let is_left = usage.forgiven.of(day) < per_day.max(share);
-        if is_left {
-            usage.forgiven.count(day);
-        }
-        is_left
+        let (calls, forgiven) = self
+            .state
+            .usage
+            .get(&key)
+            .map_or((0, 0), |usage| (usage.days.of(day), usage.forgiven.of(day)));
+        let share = calls.checked_div(FORGIVEN_ONE_IN).unwrap_or(0);
+        forgiven < per_day.max(share)
+    }
+
+    /// Takes one of them. No row tells this: it needs a snapshot.
+    pub(super) fn count_forgiven(&mut self, key: KeyNumber, at: Timestamp) {
+        let day = self.policy.gateway.calendar.day_of(at);
+        self.state.usage.entry(key).or_default().forgiven.count(day);
     }
 }

@@ -1,4 +1,5 @@
-//! The operator's commands: open an account, change it, issue and revoke keys, grant credits.
+//! The operator's commands: open an account, change it, grant credits. Those about keys are in
+//! `account/keys.rs`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,13 +7,11 @@ use std::{
 };
 
 use super::{
-    Account, Changes, Fingerprint, KEYS_MAX, Key, Profile, State, Status, Subscription,
-    SubscriptionStatus,
+    Account, Changes, Fingerprint, Profile, State, Status, Subscription, SubscriptionStatus,
 };
 use crate::{
     credits::Credits,
-    id::{AccountId, ExternalId, KeyNumber},
-    key::SecretDigest,
+    id::{AccountId, ExternalId},
     ledger::{Book, EntryKind, LotNumber, NewLot, Spending},
     policy::{Plan, Policy, Renews, Source},
     time::Timestamp,
@@ -73,22 +72,22 @@ pub struct PatchAccount {
     pub subscription: Option<StatusChange>,
 }
 
-/// What becomes of a text that an account can do without. Not an `Option` in an `Option`: on the
+/// What becomes of something that an account or a key can do without. Not an `Option` in an `Option`: on the
 /// wire, to remove it would be to leave it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub enum Edit {
+pub enum Edit<T = String> {
     /// It becomes this one.
     #[n(0)]
-    Set(#[n(0)] String),
+    Set(#[n(0)] T),
     /// It is removed.
     #[n(1)]
     Remove,
 }
 
-impl Edit {
-    fn into_text(self) -> Option<String> {
+impl<T> Edit<T> {
+    pub(super) fn into_value(self) -> Option<T> {
         match self {
-            Self::Set(text) => Some(text),
+            Self::Set(value) => Some(value),
             Self::Remove => None,
         }
     }
@@ -106,22 +105,6 @@ pub enum StatusChange {
     /// Not paid.
     #[n(2)]
     Lapsed,
-}
-
-/// Issues a key. Its secret never comes here.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(array)]
-pub struct NewKey {
-    /// A name for people.
-    #[n(0)]
-    pub name: Option<String>,
-}
-
-/// A key was created: the gateway can sign it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyCreated {
-    /// Its number.
-    pub number: KeyNumber,
 }
 
 /// Adds a lot.
@@ -172,13 +155,28 @@ pub enum Rejected {
     UnknownPool(String),
     /// No key of that number was issued.
     UnknownKey,
+    /// The key was revoked, for good.
+    RevokedKey,
+    /// The key's time is up.
+    ExpiredKey,
+    /// An item of a key's scope names no route of the policy that needs a key.
+    OutsidePolicy {
+        /// Its place, from 0.
+        index: usize,
+        /// What it is.
+        item: String,
+    },
+    /// The policy does not have the pool that budgets are of.
+    NoBudgetPool,
     /// No call of that number was admitted, or it is no longer kept.
     UnknownCall,
+    /// A summary cannot go on where an earlier page stopped.
+    RolledUpSince,
     /// The account has as many keys as it may.
     TooManyKeys(u32),
     /// The pool's sum would be no number that JSON carries.
     TooManyCredits,
-    /// The lot would expire before it was granted.
+    /// The lot, or the key, would expire before it was there.
     AlreadyExpired,
     /// The pool has less than is to be taken away.
     BelowZero(Credits),
@@ -233,7 +231,9 @@ impl Account {
             operations: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             in_flight: BTreeMap::new(),
+            refusals: BTreeMap::new(),
             calls_since_snapshot: 0,
+            gathering: None,
         };
         let mut changes = Changes {
             profile: true,
@@ -261,10 +261,10 @@ impl Account {
         self.book_due(clock, &mut changes);
         let before = self.profile.clone();
         if let Some(name) = patch.name {
-            self.profile.name = name.into_text();
+            self.profile.name = name.into_value();
         }
         if let Some(email) = patch.email {
-            self.profile.email = email.into_text();
+            self.profile.email = email.into_value();
         }
         if let Some(status) = patch.status {
             self.profile.status = status;
@@ -285,64 +285,6 @@ impl Account {
         self.start_missing_grants(self.state.latest, &mut changes);
         changes.profile |= before != self.profile;
         changes.snapshot |= changes.profile;
-        Ok(changes)
-    }
-
-    /// Issues a key; its digest is the caller's to make.
-    ///
-    /// # Errors
-    /// The account has as many keys as it may.
-    pub fn create_key(
-        &mut self,
-        new: NewKey,
-        digest: SecretDigest,
-        clock: Timestamp,
-    ) -> Result<(KeyCreated, Changes), Rejected> {
-        let standing = self
-            .keys
-            .values()
-            .filter(|key| key.revoked_at.is_none())
-            .count();
-        let most = self.profile.plan.max_keys.unwrap_or(KEYS_MAX).min(KEYS_MAX);
-        if standing >= usize::try_from(most).unwrap_or(usize::MAX) {
-            return Err(Rejected::TooManyKeys(most));
-        }
-        let mut changes = Changes::default();
-        self.book_due(clock, &mut changes);
-        let number = self.next_key();
-        self.profile.keys_issued = number.get();
-        self.keys.insert(
-            number,
-            Key {
-                digest,
-                name: new.name,
-                created_at: clock,
-                revoked_at: None,
-            },
-        );
-        changes.profile = true;
-        changes.keys.insert(number);
-        Ok((KeyCreated { number }, changes))
-    }
-
-    /// The number that the next key will have: its secret has to be signed with it first.
-    #[must_use]
-    pub const fn next_key(&self) -> KeyNumber {
-        KeyNumber::new(self.profile.keys_issued.saturating_add(1))
-    }
-
-    /// Revokes a key, at once and for good. Revoking it again changes nothing.
-    ///
-    /// # Errors
-    /// No such key.
-    pub fn revoke_key(&mut self, number: KeyNumber, clock: Timestamp) -> Result<Changes, Rejected> {
-        let key = self.keys.get_mut(&number).ok_or(Rejected::UnknownKey)?;
-        let mut changes = Changes::default();
-        if key.revoked_at.is_none() {
-            key.revoked_at = Some(clock);
-            changes.keys.insert(number);
-        }
-        self.book_due(clock, &mut changes);
         Ok(changes)
     }
 

@@ -63,11 +63,27 @@ pub enum Refusal {
         /// Limits as they stand.
         #[n(5)]
         standing: Standing,
+        /// The key's budget for a month, where it is that which is used up, and not the pool.
+        #[n(6)]
+        budget: Option<Credits>,
     },
     /// The gateway gave this admission up before it arrived, or it is a late copy of one whose
     /// call has ended: nobody waits for the answer.
     #[n(4)]
     Cancelled,
+    /// 403: the key may not call this route. It comes right after `Suspended`.
+    #[n(5)]
+    OutOfScope {
+        /// The method.
+        #[n(0)]
+        method: String,
+        /// The route's template.
+        #[n(1)]
+        endpoint: String,
+        /// Limits as they stand.
+        #[n(2)]
+        standing: Standing,
+    },
 }
 
 impl Refusal {
@@ -89,6 +105,12 @@ impl Refusal {
                 Code::AccountSuspended,
                 format!("this account is suspended: {reason}"),
             ),
+            Self::OutOfScope {
+                method, endpoint, ..
+            } => Problem::new(
+                Code::OutOfScope,
+                format!("this API key may not call {method} {endpoint}"),
+            ),
             Self::RateLimited {
                 violated, retry_at, ..
             } => Problem::rate_limited(violated, retry_at.since(clock)),
@@ -98,11 +120,13 @@ impl Refusal {
                 available,
                 renews_at,
                 affordable_then,
+                budget,
                 ..
             } => Problem::insufficient_credits(Shortage {
                 pool: pool.clone(),
                 required: *required,
                 available: *available,
+                budget: *budget,
                 renews_at: *renews_at,
                 affordable_in: renews_at
                     .filter(|_| *affordable_then)
@@ -120,6 +144,7 @@ impl Refusal {
     pub const fn standing(&self) -> Option<&Standing> {
         match self {
             Self::Suspended { standing, .. }
+            | Self::OutOfScope { standing, .. }
             | Self::RateLimited { standing, .. }
             | Self::InsufficientCredits { standing, .. } => Some(standing),
             Self::UnknownKey | Self::Cancelled => None,
@@ -134,7 +159,9 @@ impl Refusal {
     #[must_use]
     pub fn repeatable_until(&self, clock: Timestamp) -> Option<Timestamp> {
         match self {
-            Self::UnknownKey | Self::Suspended { .. } => Some(clock.plus(REPEATABLE)),
+            Self::UnknownKey | Self::Suspended { .. } | Self::OutOfScope { .. } => {
+                Some(clock.plus(REPEATABLE))
+            }
             Self::RateLimited {
                 violated, retry_at, ..
             } => violated
@@ -201,12 +228,21 @@ mod tests {
             renews_at: renews_in_seconds.map(after),
             affordable_then,
             standing: standing(),
+            budget: None,
         }
     }
 
     fn suspended(reason: Option<&str>) -> Refusal {
         Refusal::Suspended {
             reason: reason.map(str::to_owned),
+            standing: standing(),
+        }
+    }
+
+    fn out_of_scope() -> Refusal {
+        Refusal::OutOfScope {
+            method: "POST".to_owned(),
+            endpoint: "/search".to_owned(),
             standing: standing(),
         }
     }
@@ -229,6 +265,7 @@ mod tests {
         for (refusal, code, retry_after_seconds) in [
             (Refusal::UnknownKey, Code::InvalidKey, None),
             (suspended(None), Code::AccountSuspended, None),
+            (out_of_scope(), Code::OutOfScope, None),
             (limited(&[Minute], 12), Code::RateLimited, Some("12")),
             (limited(&[InFlight], 1), Code::RateLimited, Some("1")),
             (short(None, false), Code::InsufficientCredits, None),
@@ -263,6 +300,7 @@ mod tests {
         for (refusal, until) in [
             (Refusal::UnknownKey, Some(after(5))),
             (suspended(None), Some(after(5))),
+            (out_of_scope(), Some(after(5))),
             (limited(&[Minute], 3), Some(after(3))),
             (limited(&[Minute], 12), Some(after(5))),
             (limited(&[Daily], 30_000), Some(after(5))),

@@ -2,12 +2,13 @@
 
 use super::{Account, CallEnd, Changes, conclude::OPEN_TO_CHANGE};
 use crate::{
-    call::{Call, CallRow, CallState, Hold, Outcome, Settle},
+    call::{BodyEnd, Call, CallRow, CallState, Hold, Outcome, Settle},
     credits::Credits,
     ledger::{Correction, EntryKind, Part, split, sum_of},
     policy::Mode,
-    price::{Mark, Reported, Terms},
+    price::{Mark, Reported},
     time::Timestamp,
+    totals::Tally,
     wire::{Decode, Encode},
 };
 
@@ -49,6 +50,8 @@ struct Verdict {
     state: CallState,
     charged: Credits,
     mark: Option<Mark>,
+    /// It uses up one of the key's forgiven outcomes of the day.
+    takes_forgiveness: bool,
 }
 
 impl Account {
@@ -74,10 +77,14 @@ impl Account {
                 changes,
             );
         }
-        let verdict = self.judge(&call.hold.terms, call.held(), call.hold.observed, &settle);
+        let verdict = self.judge(call, &settle, CallState::Open, clock);
         let Some(call) = self.take_open(settle.call) else {
             return (None, changes);
         };
+        if verdict.takes_forgiveness {
+            self.count_forgiven(call.key, clock);
+            changes.snapshot = true;
+        }
         let outcome = Outcome {
             state: verdict.state,
             status: Some(settle.status),
@@ -85,6 +92,12 @@ impl Account {
             response_time_ms: settle.response_time_ms,
             at: clock,
             mark: verdict.mark,
+            nth_end: if verdict.state.is_open() {
+                0
+            } else {
+                self.next_end()
+            },
+            first_charged: None,
         };
         let settled = Settled {
             state: outcome.state,
@@ -120,6 +133,9 @@ impl Account {
             return;
         }
         self.state.brought_forward.remove(&call.number);
+        self.add_total(&call, Tally::of(Some(outcome)));
+        self.recount_cost(&call, call.held(), outcome.charged);
+        self.state.ends = self.state.ends.max(outcome.nth_end);
         let now = self.state.latest;
         let pool = call.hold.terms.pool;
         let came_back_late = self
@@ -133,11 +149,14 @@ impl Account {
         }
     }
 
-    fn judge(&self, terms: &Terms, held: Credits, observed: bool, settle: &Settle) -> Verdict {
+    /// What `settle` makes of a call that stands as `state`: open, or provisionally ended.
+    fn judge(&self, call: &Call, settle: &Settle, state: CallState, clock: Timestamp) -> Verdict {
+        let terms = &call.hold.terms;
         let released = Verdict {
             state: CallState::Released,
             charged: Credits::ZERO,
             mark: None,
+            takes_forgiveness: false,
         };
         if !settle.answered || !terms.charge_on.holds(settle.status) {
             return released;
@@ -148,14 +167,36 @@ impl Account {
                 ..released
             };
         }
-        if observed || self.policy.gateway.mode == Mode::Observe {
+        if call.hold.observed || self.policy.gateway.mode == Mode::Observe {
             return released;
         }
-        let charge = terms.charge(held, settle.reported.unwrap_or(Reported::Unreadable));
-        Verdict {
+        let reported = settle.reported.unwrap_or(Reported::Unreadable);
+        let charge = terms.charge(call.held(), reported);
+        let charged = Verdict {
             state: CallState::Settled,
             charged: charge.credits,
             mark: charge.mark,
+            takes_forgiveness: false,
+        };
+        match settle.body {
+            None | Some(BodyEnd::Whole | BodyEnd::Left) => charged,
+            Some(BodyEnd::BrokenOff { begun }) => {
+                // A call that was given back as unknown has been forgiven already.
+                let was_forgiven = state == CallState::UnknownReleased;
+                if !begun || charge.credits.is_zero() || was_forgiven {
+                    released
+                } else if self.can_forgive(call.key, clock) {
+                    Verdict {
+                        takes_forgiveness: true,
+                        ..released
+                    }
+                } else {
+                    Verdict {
+                        mark: Some(Mark::Unforgiven),
+                        ..charged
+                    }
+                }
+            }
         }
     }
 
@@ -190,11 +231,13 @@ impl Account {
         if !is_provisional {
             return (as_it_stands, changes);
         }
-        let terms = &row.call.hold.terms;
-        let verdict = self.judge(terms, row.call.held(), row.call.hold.observed, &settle);
+        let verdict = self.judge(&row.call, &settle, outcome.state, clock);
         if verdict.state == CallState::Job {
             // The hold is gone, and this tells no end: the origin's word on the job will.
             return (as_it_stands, changes);
+        }
+        if verdict.takes_forgiveness {
+            self.count_forgiven(row.call.key, clock);
         }
         let settled = self.replace_end(
             row,
@@ -227,18 +270,24 @@ impl Account {
             .map_or(Credits::ZERO, |outcome| outcome.charged);
         let charged_before = split(&row.call.hold.parts, charged).0;
         let (charged, parts) = self.correct_charge(row, &charged_before, &end, changes);
+        self.recount_cost(&row.call, sum_of(&charged_before), charged);
         if let Some(month) = self.month_of(row.call.number) {
+            let outcome = Outcome {
+                state: end.state,
+                status: end.status,
+                charged,
+                response_time_ms: end.response_time_ms,
+                at: clock,
+                mark: end.mark,
+                nth_end: row.outcome.as_ref().map_or(0, |ended| ended.nth_end),
+                first_charged: row.outcome.as_ref().map(Outcome::first_charged),
+            };
+            let changed = Tally::of(Some(&outcome)).less(Tally::of(row.outcome.as_ref()));
+            self.add_total(&row.call, changed);
             changes.ended.push(CallEnd {
                 call: row.call.number,
                 month,
-                outcome: Outcome {
-                    state: end.state,
-                    status: end.status,
-                    charged,
-                    response_time_ms: end.response_time_ms,
-                    at: clock,
-                    mark: end.mark,
-                },
+                outcome,
                 hold: parts.map(|parts| Hold {
                     parts,
                     ..row.call.hold.clone()
@@ -361,6 +410,8 @@ impl Account {
                     response_time_ms: 0,
                     at: clock,
                     mark: None,
+                    nth_end: 0,
+                    first_charged: None,
                 },
                 hold: None,
             });
@@ -380,6 +431,7 @@ impl Account {
             usage.days.uncount(day);
         }
         self.state.account_minute.uncount(call.number);
+        self.recount_cost(call, call.held(), Credits::ZERO);
         let now = self.state.latest;
         let pool = &call.hold.terms.pool;
         let came_back_late = self

@@ -134,7 +134,9 @@ impl Stored {
             operations: BTreeMap::new(),
             deadlines: Default::default(),
             in_flight: BTreeMap::new(),
+            refusals: BTreeMap::new(),
             calls_since_snapshot: 0,
+            gathering: None,
         };
         for row in rows {
             if row.call.number.get() > last {
@@ -221,6 +223,7 @@ impl Account {
     pub fn take_snapshot(&mut self) -> Vec<u8> {
         let latest = self.state.latest;
         self.state.ledger.let_go(latest);
+        self.move_refusals();
         self.calls_since_snapshot = 0;
         encoded(&SnapshotRef {
             state: &self.state,

@@ -2,19 +2,16 @@
 
 use serde::{Serialize, Serializer};
 
-use super::{Account, Status, SubscriptionStatus};
+use super::{Account, Status, SubscriptionStatus, key_view::OwnKeyView};
 use crate::{
     call::{CallRow, CallState},
     credits::Credits,
     id::{AccountId, CallId, CallNumber, ExternalId, KeyId, KeyNumber},
     ledger::{Lot, LotNumber},
-    policy::{Renews, Source},
+    policy::{DEFAULT_POOL, Renews, Source},
     price::Mark,
     time::Timestamp,
 };
-
-/// The pool that a route pays from unless it says otherwise.
-const DEFAULT_POOL: &str = "credits";
 
 /// An account as the admin API tells it.
 #[derive(Debug, Serialize)]
@@ -37,23 +34,6 @@ struct SubscriptionView {
     billing_day: u8,
     #[serde(skip_serializing_if = "Option::is_none")]
     ends_at: Option<Timestamp>,
-}
-
-/// A key as the admin API tells it.
-#[derive(Debug, Serialize)]
-pub struct KeyView<'a> {
-    id: KeyId,
-    name: Option<&'a str>,
-    status: &'static str,
-    created_at: Timestamp,
-    last_used_at: Option<Timestamp>,
-}
-
-/// `GET …/keys`: all of them on one page, as there are never more than a thousand.
-#[derive(Debug, Serialize)]
-pub struct KeysView<'a> {
-    data: Vec<KeyView<'a>>,
-    next: Option<&'a str>,
 }
 
 /// `GET …/balance`.
@@ -106,6 +86,7 @@ pub struct MeView<'a> {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    key: Option<OwnKeyView<'a>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -229,55 +210,12 @@ impl Account {
         }
     }
 
-    /// A key as the admin API tells it.
-    #[must_use]
-    pub fn key_view(&self, number: KeyNumber) -> Option<KeyView<'_>> {
-        let key = self.keys.get(&number)?;
-        Some(KeyView {
-            id: self.key_id(number),
-            name: key.name.as_deref(),
-            status: if key.revoked_at.is_some() {
-                "revoked"
-            } else {
-                "active"
-            },
-            created_at: key.created_at,
-            last_used_at: self
-                .state
-                .usage
-                .get(&number)
-                .and_then(|usage| usage.last_used_at),
-        })
-    }
-
-    /// Every key, the latest last.
-    #[must_use]
-    pub fn keys_view(&self) -> KeysView<'_> {
-        KeysView {
-            data: self
-                .keys
-                .keys()
-                .filter_map(|number| self.key_view(*number))
-                .collect(),
-            next: None,
-        }
-    }
-
     /// A lot as it stands.
     #[must_use]
     pub fn lot_view(&self, pool: &str, number: LotNumber) -> Option<LotView> {
         self.lots(pool)
             .find(|lot| lot.number == number)
             .map(LotView::of)
-    }
-
-    /// The id of the key `number`.
-    #[must_use]
-    pub fn key_id(&self, number: KeyNumber) -> KeyId {
-        KeyId {
-            account: self.profile.id.clone(),
-            number,
-        }
     }
 
     /// The id of `call`.
@@ -307,11 +245,11 @@ impl Account {
         }
     }
 
-    /// What customers read about themselves.
+    /// What customers read about themselves, with the key `key`.
     #[must_use]
-    pub fn me_view(&self) -> MeView<'_> {
+    pub fn me_view(&self, key: KeyNumber, clock: Timestamp) -> MeView<'_> {
         let (status, reason) = self.status_view();
-        let limits = &self.profile.plan.limits;
+        let limits = self.limits_of(key);
         MeView {
             tier: &self.profile.plan.name,
             credits_remaining: self.available(DEFAULT_POOL),
@@ -333,6 +271,7 @@ impl Account {
             }),
             status,
             reason,
+            key: self.own_key_view(key, clock),
         }
     }
 
@@ -355,24 +294,21 @@ impl Account {
             .map_or(CallState::Open, |outcome| outcome.state);
         let open = self.open.get(&row.call.number);
         let outcome = row.outcome.as_ref();
+        let held = row.call.held();
         CallView {
             id: self.call_id(row.call.number),
             account: self.profile.id.clone(),
             key: self.key_id(row.call.key),
-            method: row.method,
-            endpoint: row.endpoint,
+            method: row.call.method,
+            endpoint: row.call.endpoint,
             state: state.as_str(),
             admitted_at: row.call.admitted_at,
             ended_at: outcome.map(|outcome| outcome.at),
             deadline: open
                 .filter(|_| state.is_open())
                 .map(|call| call.hold.deadline),
-            pool: row.call.hold.terms.pool.clone(),
-            held: if state.is_open() {
-                row.call.held()
-            } else {
-                Credits::ZERO
-            },
+            pool: row.call.hold.terms.pool,
+            held: if state.is_open() { held } else { Credits::ZERO },
             charged: outcome.map_or(Credits::ZERO, |outcome| outcome.charged),
             status_code: outcome.and_then(|outcome| outcome.status),
             response_time_ms: outcome

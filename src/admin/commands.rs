@@ -3,8 +3,8 @@
 use super::json::{Fields, Value};
 use crate::{
     account::{
-        Adjustment, Edit, Fingerprint, NewAccount, NewGrant, NewKey, PatchAccount, Status,
-        StatusChange, Told, Word,
+        Adjustment, Edit, Fingerprint, NewAccount, NewGrant, PatchAccount, Status, StatusChange,
+        Told, Word,
     },
     credits::Credits,
     id::{AccountId, ExternalId},
@@ -12,7 +12,7 @@ use crate::{
     problem::Problem,
 };
 
-const NAME_MAX: usize = 200;
+pub(super) const NAME_MAX: usize = 200;
 const REASON_MAX: usize = 200;
 const REFERENCE_MAX: usize = 200;
 /// RFC 5321 §4.5.3.1.3 leaves an address 254 characters.
@@ -95,18 +95,6 @@ pub(super) fn patch(body: &[u8]) -> Result<PatchAccount, Problem> {
         email: or_removed(fields.get("email"), read_email)?,
         billing_day,
         subscription,
-    })
-}
-
-/// `POST /accounts/{id}/keys`: nothing has to be told, so no body will do.
-pub(super) fn create_key(body: &[u8]) -> Result<NewKey, Problem> {
-    let fields = if body.is_empty() {
-        Fields::none()
-    } else {
-        Fields::parse(body, &["name"])?
-    };
-    Ok(NewKey {
-        name: optional_line(&fields, "name", NAME_MAX)?,
     })
 }
 
@@ -225,16 +213,20 @@ fn read_email(email: &Value<'_>) -> Result<String, Problem> {
     )
 }
 
-fn optional_line(fields: &Fields<'_>, name: &str, most: usize) -> Result<Option<String>, Problem> {
+pub(super) fn optional_line(
+    fields: &Fields<'_>,
+    name: &str,
+    most: usize,
+) -> Result<Option<String>, Problem> {
     let value = fields.get(name).not_null();
     value.map(|value| value.line(most)).transpose()
 }
 
 /// `None` where nothing is said; null removes.
-fn or_removed(
+pub(super) fn or_removed<T>(
     value: Value<'_>,
-    read: impl FnOnce(&Value<'_>) -> Result<String, Problem>,
-) -> Result<Option<Edit>, Problem> {
+    read: impl FnOnce(&Value<'_>) -> Result<T, Problem>,
+) -> Result<Option<Edit<T>>, Problem> {
     let Some(value) = value.given() else {
         return Ok(None);
     };

@@ -237,6 +237,29 @@ impl<'a> Value<'a> {
         };
         fields.ok_or_else(|| self.problem("an object"))
     }
+
+    /// A list of 1 to `most` items.
+    ///
+    /// # Errors
+    ///
+    /// Anything else.
+    pub(super) fn list(&self, most: usize) -> Result<Vec<Self>, Problem> {
+        let sent = self.sent.and_then(json::Value::items);
+        let items: Vec<Self> = sent
+            .into_iter()
+            .flatten()
+            .enumerate()
+            .map(|(index, item)| Value {
+                place: format!("{}[{index}]", self.place),
+                sent: Some(item),
+            })
+            .collect();
+        if (1..=most).contains(&items.len()) {
+            Ok(items)
+        } else {
+            Err(self.problem(&format!("a list of 1 to {most} items")))
+        }
+    }
 }
 
 fn not_json(why: &str) -> Problem {

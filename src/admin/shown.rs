@@ -20,8 +20,8 @@ pub fn plans(plans: &BTreeMap<String, Arc<Plan>>) -> String {
     serde_json::to_string(&page).unwrap_or_default()
 }
 
-/// The answer to `POST …/keys`: the object's document of a key with the key itself, or with null
-/// where it was created, and shown, by an earlier request.
+/// The answer to `POST …/keys` and `…/rotate`: the object's document of a key with the key itself,
+/// or with null where it was made, and shown, by an earlier request.
 #[must_use]
 pub fn with_key(document: &str, key: Option<&str>) -> String {
     let start = document.strip_suffix('}').unwrap_or(document);

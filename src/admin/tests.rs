@@ -4,14 +4,15 @@ use proptest::prelude::*;
 
 use crate::{
     account::{
-        Adjustment, Edit, NewAccount, NewGrant, PatchAccount, Status, StatusChange, Told, Word,
+        Adjustment, Edit, KeyLimits, Limit, NewAccount, NewGrant, PatchAccount, PatchKey, Scope,
+        Status, StatusChange, Told, Word,
     },
     credits::Credits,
     id::{CallNumber, ExternalId},
     policy::Source,
     price::Quantity,
-    protocol::{self, UsageQuery},
-    time::Timestamp,
+    protocol::{self, KeysQuery, SummaryQuery, UsageQuery},
+    time::{Span, Timestamp},
 };
 
 const ADMIN: &str = "admin-token-0123456789-0123456789";
@@ -42,7 +43,7 @@ fn account(id: &str) -> AccountId {
 
 fn read(method: &str, path: &str, sent: &Sent<'_>) -> Result<AdminRequest, Problem> {
     let path = format!("/_tollgate/v1{path}");
-    Endpoint::find(method, &path, Ok(Operator::Admin))?.read(sent)
+    Endpoint::find(method, &path, Ok(Operator::Admin))?.read(sent, &secrets(true))
 }
 
 fn send(method: &str, path: &str, body: &str) -> Result<AdminRequest, Problem> {
@@ -116,7 +117,16 @@ fn every_endpoint_answers_to_its_method() {
     for (method, path, command) in [
         ("GET", "/accounts/acme", Command::Show),
         ("HEAD", "/accounts/acme", Command::Show),
-        ("GET", "/accounts/acme/keys", Command::ListKeys),
+        (
+            "GET",
+            "/accounts/acme/keys",
+            Command::Keys(KeysQuery::default()),
+        ),
+        (
+            "GET",
+            "/accounts/acme/keys/key_acme_7",
+            Command::ShowKey(KeyNumber::new(7)),
+        ),
         ("GET", "/accounts/acme/balance", Command::Balance),
         (
             "GET",
@@ -126,6 +136,11 @@ fn every_endpoint_answers_to_its_method() {
                 offset: 0,
                 ..UsageQuery::default()
             }),
+        ),
+        (
+            "GET",
+            "/accounts/acme/usage/summary",
+            Command::UsageSummary(SummaryQuery::default()),
         ),
         (
             "DELETE",
@@ -158,7 +173,10 @@ fn health_needs_no_token_and_takes_any_query() {
         query: Some("t=1"),
         ..Sent::default()
     };
-    assert_eq!(endpoint.read(&sent), Ok(AdminRequest::Healthz));
+    assert_eq!(
+        endpoint.read(&sent, &secrets(true)),
+        Ok(AdminRequest::Healthz)
+    );
 }
 
 #[test]
@@ -192,7 +210,12 @@ fn another_method_is_told_which_ones_there_are() {
         ("DELETE", "/accounts", "POST"),
         ("POST", "/accounts/acme", "GET, HEAD, PATCH"),
         ("PUT", "/accounts/acme/keys", "GET, HEAD, POST"),
-        ("GET", "/accounts/acme/keys/key_acme_1", "DELETE"),
+        (
+            "PUT",
+            "/accounts/acme/keys/key_acme_1",
+            "GET, HEAD, PATCH, DELETE",
+        ),
+        ("GET", "/accounts/acme/keys/key_acme_1/rotate", "POST"),
         ("get", "/plans", "GET, HEAD"),
         ("OPTIONS", "/healthz", "GET, HEAD"),
     ] {
@@ -211,9 +234,13 @@ fn each_token_opens_what_it_is_for() {
         ("GET", "/accounts/acme", true),
         ("HEAD", "/accounts/acme/balance", true),
         ("GET", "/accounts/acme/usage", true),
+        ("GET", "/accounts/acme/usage/summary", true),
         ("POST", "/accounts", false),
         ("PATCH", "/accounts/acme", false),
         ("DELETE", "/accounts/acme/keys/key_acme_1", false),
+        ("GET", "/accounts/acme/keys/key_acme_1", true),
+        ("PATCH", "/accounts/acme/keys/key_acme_1", false),
+        ("POST", "/accounts/acme/keys/key_acme_1/rotate", false),
         ("POST", "/accounts/acme/grants", false),
     ] {
         let path = format!("/_tollgate/v1{path}");
@@ -524,13 +551,269 @@ fn a_key_needs_no_more_than_to_be_asked_for() {
         };
         assert_eq!(
             read("POST", "/accounts/acme/keys", &sent),
-            Ok(AdminRequest::CreateKey {
+            Ok(AdminRequest::IssueSecret {
                 account: account("acme"),
-                new: NewKey { name },
+                purpose: Purpose::Create(NewKey {
+                    name,
+                    ..NewKey::default()
+                }),
                 idempotency: None,
             }),
             "{body}"
         );
+    }
+}
+
+/// What a secret is asked for, as it reaches the object.
+fn purpose(method: &str, path: &str, body: &str) -> Purpose {
+    match send(method, path, body).unwrap() {
+        AdminRequest::IssueSecret { purpose, .. } => {
+            let command = purpose.clone().command(SecretDigest::of(b"secret"));
+            let told: Command = protocol::decode(&protocol::encode(&command)).unwrap();
+            assert_eq!(told, command, "on the wire");
+            purpose
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_key_is_issued_and_changed_with_all_that_it_can_have() {
+    let body = r#"{
+        "name": "shop", "expires_at": "2026-12-01T01:00:00+01:00", "budget": 9007199254740991,
+        "limits": {
+            "requests_per_minute": 4294967295, "requests_per_day": "unlimited",
+            "requests_in_flight": null
+        },
+        "scope": ["POST /search", "GET /tracks/*"]
+    }"#;
+    let limits = KeyLimits {
+        requests_per_minute: Some(Limit::Of(u32::MAX)),
+        requests_per_day: Some(Limit::Unlimited),
+        ..KeyLimits::default()
+    };
+    let scope = || Scope::new(vec!["POST /search".to_owned(), "GET /tracks/*".to_owned()]);
+    let expires_at = Timestamp::parse_rfc3339("2026-12-01T00:00:00Z").unwrap();
+    assert_eq!(
+        purpose("POST", "/accounts/acme/keys", body),
+        Purpose::Create(NewKey {
+            name: Some("shop".to_owned()),
+            limits: Some(limits),
+            scope: Some(scope()),
+            expires_at: Some(expires_at),
+            budget: Some(Credits::MAX),
+        })
+    );
+    let nulls = r#"{"name":null,"limits":null,"scope":null,"expires_at":null,"budget":null}"#;
+    assert_eq!(
+        purpose("POST", "/accounts/acme/keys", nulls),
+        Purpose::Create(NewKey::default())
+    );
+    for (body, patch) in [
+        ("{}", PatchKey::default()),
+        (
+            body,
+            PatchKey {
+                name: Some(Edit::Set("shop".to_owned())),
+                limits: Some(Edit::Set(limits)),
+                scope: Some(Edit::Set(scope())),
+                expires_at: Some(Edit::Set(expires_at)),
+                budget: Some(Edit::Set(Credits::MAX)),
+            },
+        ),
+        (
+            nulls,
+            PatchKey {
+                name: Some(Edit::Remove),
+                limits: Some(Edit::Remove),
+                scope: Some(Edit::Remove),
+                expires_at: Some(Edit::Remove),
+                budget: Some(Edit::Remove),
+            },
+        ),
+        (
+            r#"{"limits":{}}"#,
+            PatchKey {
+                limits: Some(Edit::Set(KeyLimits::default())),
+                ..PatchKey::default()
+            },
+        ),
+    ] {
+        let key = KeyNumber::new(7);
+        assert_eq!(
+            command("PATCH", "/accounts/acme/keys/key_acme_7", body),
+            Command::PatchKey { key, patch },
+            "{body}"
+        );
+    }
+    for seconds in [0, 1, 86_400, 2_592_000] {
+        let body = format!(r#"{{"overlap_seconds":{seconds}}}"#);
+        assert_eq!(
+            purpose("POST", "/accounts/acme/keys/key_acme_7/rotate", &body),
+            Purpose::Rotate(RotateKey {
+                key: KeyNumber::new(7),
+                overlap: Span::from_seconds(seconds),
+            })
+        );
+    }
+}
+
+#[test]
+fn a_wrong_field_of_a_key_is_named_in_post_and_patch() {
+    let many: Vec<_> = (0..51).map(|n| format!("\"GET /{n}\"")).collect();
+    let many = format!("[{}]", many.join(","));
+    let long = format!("[\"GET /{}\"]", "x".repeat(300));
+    for (field, value, named, found) in [
+        ("limits", "7", "limits", "found 7"),
+        ("limits", "\"unlimited\"", "limits", "found \"unlimited\""),
+        ("limits", "[]", "limits", "found a list"),
+        ("limits", r#"{"jobs":1}"#, "limits.jobs", "unknown field"),
+        (
+            "limits",
+            r#"{"account_requests_per_minute":1}"#,
+            "limits.account_requests_per_minute",
+            "unknown field",
+        ),
+        (
+            "limits",
+            r#"{"jobs_open":1,"jobs_open":2}"#,
+            "limits.jobs_open",
+            "found twice",
+        ),
+        (
+            "limits",
+            r#"{"requests_per_minute":0}"#,
+            "limits.requests_per_minute",
+            "found 0",
+        ),
+        (
+            "limits",
+            r#"{"requests_per_day":-1}"#,
+            "limits.requests_per_day",
+            "found -1",
+        ),
+        (
+            "limits",
+            r#"{"requests_per_day":1.5}"#,
+            "limits.requests_per_day",
+            "found 1.5",
+        ),
+        (
+            "limits",
+            r#"{"requests_in_flight":4294967296}"#,
+            "limits.requests_in_flight",
+            "from 1 to 4294967295, \"unlimited\", or null",
+        ),
+        (
+            "limits",
+            r#"{"requests_in_flight":"Unlimited"}"#,
+            "limits.requests_in_flight",
+            "found \"Unlimited\"",
+        ),
+        ("scope", "\"POST /search\"", "scope", "found \"POST"),
+        ("scope", "{}", "scope", "found an object"),
+        ("scope", "[]", "scope", "a list of 1 to 50 items"),
+        ("scope", &many, "scope", "a list of 1 to 50 items"),
+        ("scope", "[\"GET /\",7]", "scope[1]", "found 7"),
+        ("scope", "[null]", "scope[0]", "found null"),
+        ("scope", "[[\"GET /\"]]", "scope[0]", "found a list"),
+        ("scope", "[\"GET /\\n\"]", "scope[0]", "found \"GET /\\n\""),
+        ("scope", &long, "scope[0]", "found \"GET /xxx"),
+        (
+            "scope",
+            "[\"GET /\",\"GET /a\",\"GET \\u002f\"]",
+            "scope[2]",
+            "each route once",
+        ),
+        (
+            "expires_at",
+            "\"tomorrow\"",
+            "expires_at",
+            "found \"tomorrow\"",
+        ),
+        ("expires_at", "1780000000", "expires_at", "found 1780000000"),
+        (
+            "expires_at",
+            "\"2026-12-01\"",
+            "expires_at",
+            "found \"2026-12-01\"",
+        ),
+        ("budget", "-1", "budget", "found -1"),
+        ("budget", "1.0", "budget", "found 1.0"),
+        ("budget", "\"7\"", "budget", "found \"7\""),
+        (
+            "budget",
+            "9007199254740992",
+            "budget",
+            "found 9007199254740992",
+        ),
+        ("budget", r#"{"credits":1}"#, "budget", "found an object"),
+        ("name", "7", "name", "found 7"),
+        ("overlap_seconds", "7", "overlap_seconds", "unknown field"),
+        ("id", "\"key_acme_9\"", "id", "unknown field"),
+    ] {
+        let body = format!("{{\"{field}\":{value}}}");
+        for (method, path) in [
+            ("POST", "/accounts/acme/keys"),
+            ("PATCH", "/accounts/acme/keys/key_acme_1"),
+        ] {
+            let (told, detail) = complaint(send(method, path, &body));
+            assert_eq!(told.as_deref(), Some(named), "{body} {detail}");
+            assert!(detail.contains(found), "{body} {detail}");
+        }
+    }
+    for (body, found) in [
+        ("{}", "found nothing"),
+        (r#"{"overlap_seconds":null}"#, "found null"),
+        (r#"{"overlap_seconds":-1}"#, "found -1"),
+        (r#"{"overlap_seconds":2592001}"#, "from 0 to 2592000"),
+        (r#"{"overlap_seconds":"60"}"#, "found \"60\""),
+    ] {
+        let refused = send("POST", "/accounts/acme/keys/key_acme_1/rotate", body);
+        let (field, detail) = complaint(refused);
+        assert_eq!(field.as_deref(), Some("overlap_seconds"), "{detail}");
+        assert!(detail.contains(found), "{detail}");
+    }
+}
+
+#[test]
+fn keys_are_asked_for_page_by_page() {
+    let asked = |query| {
+        let query = Some(query);
+        let sent = Sent {
+            query,
+            ..Sent::default()
+        };
+        read("GET", "/accounts/acme/keys", &sent)
+    };
+    let keys = |limit, after: Option<u32>| {
+        let after = after.map(KeyNumber::new);
+        Ok(about(
+            account("acme"),
+            Command::Keys(KeysQuery { limit, after }),
+            None,
+        ))
+    };
+    for (query, expected) in [
+        ("", keys(50, None)),
+        ("limit=1", keys(1, None)),
+        ("limit=500&next=7", keys(500, Some(7))),
+        ("next=4294967295", keys(50, Some(u32::MAX))),
+    ] {
+        assert_eq!(asked(query), expected, "{query}");
+    }
+    for (query, field) in [
+        ("limit=0", "limit"),
+        ("limit=501", "limit"),
+        ("next=", "next"),
+        ("next=key_acme_7", "next"),
+        ("next=-1", "next"),
+        ("next=%2B1", "next"),
+        ("next=4294967296", "next"),
+        ("next=1&next=2", "next"),
+        ("offset=1", "offset"),
+    ] {
+        assert_eq!(complaint(asked(query)).0.as_deref(), Some(field), "{query}");
     }
 }
 
@@ -1013,6 +1296,11 @@ fn what_opens_accounts_or_makes_credits_needs_an_idempotency_key() {
         ("/calls/call_acme_1/settle", b"{}".as_slice(), false),
         ("/calls/call_acme_1/release", b"{}".as_slice(), false),
         ("/accounts/acme/keys", b"{}".as_slice(), false),
+        (
+            "/accounts/acme/keys/key_acme_1/rotate",
+            br#"{"overlap_seconds":0}"#.as_slice(),
+            false,
+        ),
     ] {
         let sent = |idempotency_key| Sent {
             idempotency_key,
@@ -1045,7 +1333,7 @@ fn a_request_is_the_same_by_method_path_and_body() {
             ..JSON
         };
         match read("POST", path, &sent).unwrap() {
-            AdminRequest::CreateKey { idempotency, .. } => idempotency.unwrap(),
+            AdminRequest::IssueSecret { idempotency, .. } => idempotency.unwrap(),
             AdminRequest::Manage { manage, .. } => manage.idempotency.unwrap(),
             other => panic!("{other:?}"),
         }
@@ -1085,6 +1373,7 @@ fn a_parameter_that_means_nothing_is_refused() {
         ("GET", "/accounts/acme", "verbose", "verbose"),
         ("GET", "/accounts/acme/usage", "limit=0", "limit"),
         ("GET", "/accounts/acme/usage", "from=x", "from"),
+        ("GET", "/accounts/acme/usage/summary", "by=year", "by"),
         (
             "DELETE",
             "/accounts/acme/keys/key_acme_1",
@@ -1132,6 +1421,10 @@ fn body_of_something() -> impl Strategy<Value = Vec<u8>> {
         "billing_day",
         "credits",
         "value",
+        "limits",
+        "scope",
+        "budget",
+        "overlap_seconds",
     ]);
     let value = prop_oneof![
         any::<String>().prop_map(|text| serde_json::to_string(&text).unwrap()),
@@ -1141,6 +1434,9 @@ fn body_of_something() -> impl Strategy<Value = Vec<u8>> {
         "\"[0-9TZ:+-]{0,30}\"",
         "[\\[\\]{}\",:]{0,10}",
         Just(r#"{"status":"active","billing_day":99}"#.to_owned()),
+        Just(r#"{"requests_per_day":"unlimited","jobs_open":99999999999}"#.to_owned()),
+        prop::collection::vec(any::<String>(), 0..4)
+            .prop_map(|items| serde_json::to_string(&items).unwrap()),
         Just("null".to_owned()),
     ];
     prop::collection::vec((name, value), 0..5).prop_map(|members| {
@@ -1182,7 +1478,7 @@ proptest! {
     ) {
         for path in [path, format!("/_tollgate/v1/{under}"), format!("/_tollgate/v1/accounts/{under}")] {
             if let Ok(endpoint) = Endpoint::find(&method, &path, Ok(Operator::Admin)) {
-                let _ = endpoint.read(&JSON);
+                let _ = endpoint.read(&JSON, &secrets(true));
             }
         }
     }

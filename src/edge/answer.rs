@@ -70,6 +70,23 @@ pub fn document(
     respond(status, &headers, Some(json.as_bytes()))
 }
 
+/// CSV, and where there is more of it, a link to that.
+pub fn csv(
+    visit: &Visit,
+    csv: &str,
+    link: Option<&str>,
+    about: &About<'_>,
+) -> Result<web_sys::Response, JsValue> {
+    let headers = own_headers(visit, about)?;
+    headers.set("Cache-Control", "no-store")?;
+    headers.set("Content-Type", "text/csv; charset=utf-8; header=present")?;
+    headers.set("Vary", "Accept")?;
+    if let Some(link) = link {
+        headers.set("Link", link)?;
+    }
+    respond(200, &headers, Some(csv.as_bytes()))
+}
+
 /// The answer to a preflight: whoever asks may send `methods`, and read the answer if `origin`.
 pub fn preflight(
     visit: &Visit,
@@ -91,15 +108,16 @@ pub fn preflight(
     respond(204, &headers, None)
 }
 
-/// The origin's answer, handed on: its status and body untouched, Tollgate's headers in place of
-/// any of the same names.
+/// The origin's answer, handed on: its status untouched, Tollgate's headers in place of any of the
+/// same names. `body` is its own, or what carries it.
 pub fn hand_on(
     visit: &Visit,
     origin_url: &str,
     from_origin: &web_sys::Response,
+    body: Option<&web_sys::ReadableStream>,
     about: &About<'_>,
 ) -> Result<web_sys::Response, JsValue> {
-    let answer = copy_of(from_origin)?;
+    let answer = copy_of(from_origin, body)?;
     let headers = answer.headers();
     for name in OWNED {
         headers.delete(name)?;
@@ -153,11 +171,14 @@ pub fn out_of_order(
     Ok(answer)
 }
 
-/// A response with the same status, body and headers whose headers can be changed. Built from the
+/// A response with the same status and headers whose headers can be changed. Built from the
 /// body and the response itself, so that a compressed body keeps its bytes.
-fn copy_of(from_origin: &web_sys::Response) -> Result<web_sys::Response, JsValue> {
+fn copy_of(
+    from_origin: &web_sys::Response,
+    body: Option<&web_sys::ReadableStream>,
+) -> Result<web_sys::Response, JsValue> {
     web_sys::Response::new_with_opt_readable_stream_and_init(
-        from_origin.body().as_ref(),
+        body,
         from_origin.unchecked_ref::<web_sys::ResponseInit>(),
     )
 }

@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, rc::Rc};
 
-use js_sys::Uint8Array;
+use js_sys::{Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
 
 use super::{
@@ -48,6 +48,8 @@ pub struct Forward<'a> {
     pub cache: bool,
     /// A WebSocket upgrade passes.
     pub upgrade: bool,
+    /// The Worker carries the answer's body itself.
+    pub whole_body: bool,
     /// How long to wait for the origin's headers.
     pub timeout: Span,
 }
@@ -145,6 +147,11 @@ impl Forward<'_> {
         if !self.cache {
             // Cloudflare's cache knows no accounts: one customer's answer would be another's.
             init.set_cache(web_sys::RequestCache::NoStore);
+        }
+        if self.whole_body {
+            // Read as the origin sent it, and not decoded, to be encoded anew on its way out.
+            Reflect::set(&init, &"encodeResponseBody".into(), &"manual".into())
+                .map_err(|thrown| OriginFailure::unreachable(&thrown))?;
         }
         init.set_signal(Some(&controller.signal()));
         let timed_out = Rc::new(Cell::new(false));

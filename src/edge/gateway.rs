@@ -20,6 +20,7 @@ use crate::{
     credits::Credits,
     id::AccountId,
     key::Carriers,
+    ledger_page::{LedgerPage, link_to_next, prefers_csv},
     policy::{Origin, router::Page},
     problem::{Code, Problem},
     protocol::{Document, Read, Reply, Request},
@@ -148,6 +149,7 @@ impl Gateway {
             identity: None,
             cache: false,
             upgrade: false,
+            whole_body: false,
             timeout: gateway.origin_timeout,
         };
         let from_origin = forward
@@ -164,6 +166,7 @@ impl Gateway {
             visit,
             &forward.origin_url(),
             &from_origin,
+            from_origin.body().as_ref(),
             &about,
         )?)
     }
@@ -190,7 +193,8 @@ impl Gateway {
             )?),
             _ => None,
         };
-        let page = self_service::read(page, url.query)?;
+        let secrets = &deployment.secrets;
+        let page = self_service::read(page, url.query, &key.account, &secrets.key_secret)?;
         let read = Request::Read(Read {
             key: key.key,
             digest: key.digest,
@@ -201,8 +205,34 @@ impl Gateway {
                 let json = quote.unwrap_or(document.json);
                 Ok(self.show_document(visit, &Document { json, ..document })?)
             }
+            Reply::Ledger(page) => Ok(self.show_ledger(visit, &key.account, &page)?),
             Reply::Refused(refusal) => Err(refused(visit, &refusal).into()),
             other => Err(unexpected(&other).into()),
+        }
+    }
+
+    /// A page of the ledger of `account`, as JSON or CSV.
+    pub(super) fn show_ledger(
+        &self,
+        visit: &Visit,
+        account: &AccountId,
+        page: &LedgerPage,
+    ) -> Result<web_sys::Response, JsValue> {
+        let request_id = visit.request_id();
+        let about = About {
+            request_id: &request_id,
+            standing: page.standing.as_ref(),
+            charged: page.standing.map(|_| Credits::ZERO),
+        };
+        let next = page.next(&self.deployment.secrets.key_secret, account);
+        if visit
+            .header("Accept")
+            .is_some_and(|accept| prefers_csv(&accept))
+        {
+            let link = next.map(|next| link_to_next(visit.url().query, &next));
+            answer::csv(visit, &page.to_csv(), link.as_deref(), &about)
+        } else {
+            answer::document(visit, 200, &page.to_json(next.as_deref()), &about)
         }
     }
 

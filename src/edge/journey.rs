@@ -8,16 +8,17 @@ use wasm_bindgen_futures::future_to_promise;
 
 use super::{
     answer::{self, About, Refused},
+    carriage::Carriage,
     forward::{Forward, Identity, OriginFailure},
     gateway::{Gateway, Interruption, Served, refuse, refused, unavailable, unexpected},
     log::{Fault, Line},
-    passage::{Fare, Passage, UNMATCHED_ENDPOINT},
+    passage::{Fare, Passage, endpoint_of},
     platform::{console_error, message_of},
     visit::Visit,
 };
 use crate::{
     account::{Admission, Admit, Refusal},
-    call::Settle,
+    call::{BodyEnd, Settle},
     credits::Credits,
     headers::Standing,
     id::CallId,
@@ -26,7 +27,7 @@ use crate::{
     price::{Quantity, Reported},
     problem::Code,
     protocol::{Reply, Request},
-    repeat::Caller,
+    repeat::{Asked, Caller},
 };
 
 /// From the admission to the settlement: one promise, which outlives the client.
@@ -56,7 +57,7 @@ impl Gateway {
         let known = passage
             .fare
             .as_ref()
-            .and_then(|fare| self.known_refusal(visit, fare));
+            .and_then(|fare| self.known_refusal(visit, endpoint_of(passage.route), fare));
         if let Some(refusal) = known {
             return Err(refused(visit, &refusal).into());
         }
@@ -82,16 +83,18 @@ impl Gateway {
     }
 
     /// A refusal that may be repeated without asking.
-    fn known_refusal(&self, visit: &Visit, fare: &Fare) -> Option<Refusal> {
+    fn known_refusal(&self, visit: &Visit, endpoint: &str, fare: &Fare) -> Option<Refusal> {
         if self.deployment.policy.gateway.mode == Mode::Observe {
             return None;
         }
-        self.deployment.refusals.borrow_mut().recall(
-            &Caller::of(&fare.key),
-            &fare.terms.pool,
-            fare.terms.least,
-            visit.started,
-        )
+        let asked = Asked {
+            method: &visit.method,
+            endpoint,
+            pool: &fare.terms.pool,
+            least: fare.terms.least,
+        };
+        let mut refusals = self.deployment.refusals.borrow_mut();
+        refusals.recall(&Caller::of(&fare.key), asked, visit.started)
     }
 
     async fn admit(
@@ -109,9 +112,7 @@ impl Gateway {
             key: fare.key.key,
             digest: fare.key.digest,
             method: visit.method.clone(),
-            endpoint: route
-                .map_or(UNMATCHED_ENDPOINT, |route| &route.template)
-                .to_owned(),
+            endpoint: endpoint_of(route).to_owned(),
             terms: fare.terms.clone(),
             repeated_refusals: deployment.refusals.borrow_mut().take_repeated(&caller),
         };
@@ -194,20 +195,22 @@ impl Journey {
         // An answer that cannot be handed on is none: a status outside 200 to 599, for one.
         let handed_on = forwarded.and_then(|from_origin| self.hand_on(&from_origin, reported));
         let answered = handed_on.is_ok();
-        let status = match &handed_on {
-            Ok(answer) => answer.status(),
-            Err(failure) => failure.problem().status(),
-        };
-        let answer = match handed_on {
-            Ok(answer) => Ok(answer),
-            Err(failure) => self.apologise(&failure),
+        let (status, answer, carriage) = match handed_on {
+            Ok((answer, carriage)) => (answer.status(), Ok(answer), carriage),
+            Err(failure) => (failure.problem().status(), self.apologise(&failure), None),
         };
         self.line.answered(status, self.visit.started);
         if let Ok(answer) = answer {
             // The client may be gone: the call is settled all the same.
             drop(to_client.send(answer));
         }
-        self.settle(status, answered, reported).await;
+        let mut body = None;
+        if let Some(carriage) = carriage {
+            let carried = carriage.carry().await;
+            body = Some(carried.end);
+            self.line.detail = carried.detail;
+        }
+        self.settle(status, answered, reported, body).await;
         self.line.write();
     }
 
@@ -243,6 +246,7 @@ impl Journey {
             identity: identity.as_ref(),
             cache: route.is_some_and(|route| route.cache),
             upgrade: route.is_some_and(|route| route.upgrade),
+            whole_body: self.whole_body_ride().is_some(),
             timeout: route.map_or(gateway.origin_timeout, |route| route.timeout),
         };
         let forwarded = forward
@@ -264,24 +268,57 @@ impl Journey {
         )
     }
 
-    /// The origin's answer, for the client.
+    /// The call, if it may end only with its answer's body.
+    fn whole_body_ride(&self) -> Option<&Ride> {
+        self.ride
+            .as_ref()
+            .filter(|_| self.passage.route.is_some_and(|route| route.whole_body))
+    }
+
+    /// What carries the body of an answer that is charged if all of it arrives, and what the
+    /// client reads then. An answer that is free by its status is not waited for.
+    fn carriage(
+        &self,
+        from_origin: &web_sys::Response,
+    ) -> Result<Option<(Carriage, web_sys::ReadableStream)>, JsValue> {
+        let status = from_origin.status();
+        let is_charged = |ride: &Ride| ride.fare.terms.charge_on.holds(status);
+        if !self.whole_body_ride().is_some_and(is_charged) {
+            return Ok(None);
+        }
+        let Some(body) = from_origin.body() else {
+            return Ok(None);
+        };
+        let length = from_origin.headers().get("Content-Length")?;
+        let length = length.and_then(|length| length.parse().ok());
+        Carriage::of(&body, length).map(Some)
+    }
+
+    /// The origin's answer, for the client, and what carries its body if the call waits for that.
     fn hand_on(
         &self,
         from_origin: &web_sys::Response,
         reported: Option<Reported>,
-    ) -> Result<web_sys::Response, OriginFailure> {
+    ) -> Result<(web_sys::Response, Option<Carriage>), OriginFailure> {
+        let failed = |thrown: JsValue| OriginFailure::unreachable(&thrown);
+        let (carriage, body) = self.carriage(from_origin).map_err(failed)?.map_or_else(
+            || (None, from_origin.body()),
+            |(carriage, body)| (Some(carriage), Some(body)),
+        );
         let (standing, charged) = self.standing_after(from_origin.status(), true, reported);
         let about = About {
             request_id: &self.line.request_id,
             standing: standing.as_ref(),
-            charged,
+            // What costs nothing costs nothing however its body ends.
+            charged: charged.filter(|charged| carriage.is_none() || charged.is_zero()),
         };
         let origin_url = match self.gateway.origin(&self.visit) {
             Origin::Url(url) => url.clone(),
             Origin::Service(_) | Origin::Zone => self.visit.url().origin(),
         };
-        answer::hand_on(&self.visit, &origin_url, from_origin, &about)
-            .map_err(|thrown| OriginFailure::unreachable(&thrown))
+        answer::hand_on(&self.visit, &origin_url, from_origin, body.as_ref(), &about)
+            .map(|answer| (answer, carriage))
+            .map_err(failed)
     }
 
     /// The answer where the origin has none.
@@ -332,7 +369,13 @@ impl Journey {
     }
 
     /// Tells the account's object how the call ended. Where that fails twice, its alarm ends it.
-    async fn settle(&mut self, status: u16, answered: bool, reported: Option<Reported>) {
+    async fn settle(
+        &mut self,
+        status: u16,
+        answered: bool,
+        reported: Option<Reported>,
+        body: Option<BodyEnd>,
+    ) {
         let Some(ride) = &self.ride else {
             return;
         };
@@ -343,6 +386,7 @@ impl Journey {
             response_time_ms: u32::try_from(self.line.ms).unwrap_or(u32::MAX),
             answered,
             reported,
+            body,
         });
         match self
             .gateway

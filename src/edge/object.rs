@@ -74,7 +74,7 @@ impl AccountCore {
             self.set_alarm(object.store().storage(), now.plus(SWEEP));
             return;
         }
-        self.arm(&object, now);
+        self.arm(&object, object.next_alarm(), now);
     }
 }
 
@@ -100,26 +100,21 @@ impl AccountCore {
         };
         let now = clock();
         let reply = object.handle(request, now);
-        self.arm(&object, now);
+        self.arm(&object, object.next_wakeup(), now);
         Answer {
             reply,
             rows_written: object.store_mut().take_rows_written(),
         }
     }
 
-    /// Sets the alarm, if it would come too late.
-    fn arm(&self, object: &Object<SqlStore>, now: Timestamp) {
-        let Some(wakeup) = object.next_wakeup() else {
+    /// Sets the alarm, if it would come too late for `wakeup`.
+    fn arm(&self, object: &Object<SqlStore>, wakeup: Option<Timestamp>, now: Timestamp) {
+        let Some(at) = wakeup.map(|wakeup| sweep_after(wakeup).max(now)) else {
             return;
         };
-        if self
-            .alarm_at
-            .get()
-            .is_some_and(|alarm_at| alarm_at <= sweep_after(wakeup))
-        {
-            return;
+        if self.alarm_at.get().is_none_or(|alarm_at| alarm_at > at) {
+            self.set_alarm(object.store().storage(), at);
         }
-        self.set_alarm(object.store().storage(), sweep_after(wakeup).max(now));
     }
 
     fn set_alarm(&self, storage: &Storage, at: Timestamp) {

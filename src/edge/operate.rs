@@ -4,7 +4,7 @@ use super::{
     answer::{self, About},
     deployment::Deployment,
     gateway::{Gateway, Interruption, unavailable, unexpected},
-    log::Line,
+    log::{Fault, Line},
     platform::random,
     visit::Visit,
 };
@@ -14,9 +14,13 @@ use crate::{
     key::SecretDigest,
     path::CanonicalPath,
     problem::{Code, Problem},
-    protocol::{Command, Document, Manage, Reply, Request},
+    protocol::{AuditStep, Command, Manage, Reply, Request},
 };
 
+/// A Worker may ask objects at most 1,000 times for one request.
+const AUDIT_SLICES_MAX: usize = 900;
+const AUDIT_UNFINISHED: &str =
+    r#"{"ok":null,"detail":"there is more to read; ask again within a minute to go on"}"#;
 const HEALTHY: &str = r#"{"status":"ok"}"#;
 
 impl Gateway {
@@ -44,12 +48,13 @@ impl Gateway {
             visit.header("Idempotency-Key"),
             visit.header("Content-Type"),
         );
-        let request = endpoint.read(&Sent {
+        let sent = Sent {
             query: visit.url().query,
             idempotency_key: idempotency_key.as_deref(),
             content_type: content_type.as_deref(),
             body: &body,
-        })?;
+        };
+        let request = endpoint.read(&sent, &self.deployment.secrets)?;
         match request {
             AdminRequest::Healthz => self.tell(visit, 200, HEALTHY),
             AdminRequest::Plans => {
@@ -59,31 +64,26 @@ impl Gateway {
                 account,
                 manage,
                 region,
-            } => {
-                let document = self.manage(&account, *manage, region, line).await?;
-                self.tell(visit, document.status, &document.json)
-            }
-            AdminRequest::CreateKey {
+            } => match self.manage(&account, *manage, region, line).await? {
+                Reply::Document(document) => self.tell(visit, document.status, &document.json),
+                Reply::Ledger(page) => Ok(self.show_ledger(visit, &account, &page)?),
+                Reply::Audit(step) => self.audit(visit, &account, step, line).await,
+                other => Err(unexpected(&other).into()),
+            },
+            AdminRequest::IssueSecret {
                 account,
-                new,
+                purpose,
                 idempotency,
             } => {
                 let secret = random()?;
-                let command = Command::CreateKey {
-                    new,
-                    digest: SecretDigest::of(&secret),
+                let manage = Manage {
+                    command: purpose.command(SecretDigest::of(&secret)),
+                    idempotency,
                 };
-                let document = self
-                    .manage(
-                        &account,
-                        Manage {
-                            command,
-                            idempotency,
-                        },
-                        None,
-                        line,
-                    )
-                    .await?;
+                let document = match self.manage(&account, manage, None, line).await? {
+                    Reply::Document(document) => document,
+                    other => return Err(unexpected(&other).into()),
+                };
                 // The secret is known here alone, and only to the request that made it.
                 let prefix = self.deployment.policy.gateway.key_prefix();
                 let issued = document.created_key.map(|number| {
@@ -101,13 +101,46 @@ impl Gateway {
         }
     }
 
+    /// Has the object read slice after slice, until it is done or this request has asked often
+    /// enough: then whoever asked may ask again, and the audit goes on where it is.
+    async fn audit(
+        &self,
+        visit: &Visit,
+        account: &AccountId,
+        mut step: AuditStep,
+        line: &mut Line,
+    ) -> Result<web_sys::Response, Interruption> {
+        for _ in 0..AUDIT_SLICES_MAX {
+            if let AuditStep::Finished { ok, json } = &step {
+                if !ok {
+                    Fault {
+                        event: "audit_failed",
+                        account: Some(account),
+                        detail: "the answer to the audit tells where the books differ",
+                    }
+                    .write();
+                }
+                return self.tell(visit, 200, json);
+            }
+            let next = Manage {
+                command: Command::Audit,
+                idempotency: None,
+            };
+            step = match self.manage(account, next, None, line).await? {
+                Reply::Audit(step) => step,
+                other => return Err(unexpected(&other).into()),
+            };
+        }
+        self.tell(visit, 200, AUDIT_UNFINISHED)
+    }
+
     async fn manage(
         &self,
         account: &AccountId,
         manage: Manage,
         region: Option<&str>,
         line: &mut Line,
-    ) -> Result<Document, Interruption> {
+    ) -> Result<Reply, Interruption> {
         line.account = Some(account.to_string());
         let opens = matches!(manage.command, Command::Open(_));
         // Only what is safe to repeat is asked again by itself: everything but what has no key to
@@ -128,9 +161,8 @@ impl Gateway {
         })?;
         line.rows = line.rows.saturating_add(answer.rows_written);
         match answer.reply {
-            Reply::Document(document) => Ok(document),
             Reply::Problem(complaint) => Err(Problem::from(complaint).into()),
-            other => Err(unexpected(&other).into()),
+            reply => Ok(reply),
         }
     }
 

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// What usage lists as the endpoint of a path that no route names.
-pub(super) const UNMATCHED_ENDPOINT: &str = "*";
+const UNMATCHED_ENDPOINT: &str = "*";
 
 /// What a request turns out to be.
 pub(super) enum Destination {
@@ -51,6 +51,11 @@ pub(super) struct Passage {
     pub(super) fare: Option<Fare>,
     /// What enforcing would have answered.
     pub(super) would_refuse: Option<&'static str>,
+}
+
+/// The route's template, as usage lists it.
+pub(super) fn endpoint_of(route: Option<&Route>) -> &str {
+    route.map_or(UNMATCHED_ENDPOINT, |route| &route.template)
 }
 
 /// What a request has to pay, and whose key it carries.

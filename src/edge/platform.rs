@@ -47,6 +47,51 @@ extern "C" {
         init: &web_sys::RequestInit,
     ) -> Result<web_sys::Response, JsValue>;
 
+    /// What is written at one end and read as an answer's body at the other. A write is done when
+    /// its bytes were taken, and fails when nobody is there to take them.
+    pub type IdentityTransformStream;
+    #[wasm_bindgen(constructor, catch)]
+    pub fn new() -> Result<IdentityTransformStream, JsValue>;
+    #[wasm_bindgen(method, getter)]
+    pub fn readable(this: &IdentityTransformStream) -> web_sys::ReadableStream;
+    #[wasm_bindgen(method, getter)]
+    pub fn writable(this: &IdentityTransformStream) -> JsValue;
+
+    /// The same for as many bytes as are told before: the answer keeps its `Content-Length`.
+    #[wasm_bindgen(extends = IdentityTransformStream)]
+    pub type FixedLengthStream;
+    #[wasm_bindgen(constructor, catch)]
+    pub fn new(length: f64) -> Result<FixedLengthStream, JsValue>;
+
+    #[derive(Clone)]
+    #[wasm_bindgen(js_name = WritableStreamDefaultWriter)]
+    pub type Writer;
+    #[wasm_bindgen(constructor, catch, js_class = "WritableStreamDefaultWriter")]
+    pub fn new(stream: &JsValue) -> Result<Writer, JsValue>;
+    #[wasm_bindgen(method)]
+    pub fn write(this: &Writer, bytes: &Uint8Array) -> Promise;
+    #[wasm_bindgen(method)]
+    pub fn close(this: &Writer) -> Promise;
+    #[wasm_bindgen(method)]
+    pub fn abort(this: &Writer, reason: &JsValue) -> Promise;
+
+    /// Reads into memory that it is lent.
+    #[wasm_bindgen(js_name = ReadableStreamBYOBReader)]
+    pub type Reader;
+    #[wasm_bindgen(constructor, catch, js_class = "ReadableStreamBYOBReader")]
+    pub fn new(stream: &web_sys::ReadableStream) -> Result<Reader, JsValue>;
+    #[wasm_bindgen(method)]
+    pub fn read(this: &Reader, into: &Uint8Array) -> Promise;
+    #[wasm_bindgen(method)]
+    pub fn cancel(this: &Reader) -> Promise;
+
+    /// What was read: bytes, in the memory that was lent, or the end.
+    pub type Piece;
+    #[wasm_bindgen(method, getter)]
+    pub fn done(this: &Piece) -> bool;
+    #[wasm_bindgen(method, getter)]
+    pub fn value(this: &Piece) -> Uint8Array;
+
     #[wasm_bindgen(js_name = setTimeout)]
     fn set_timeout(callback: &Function, millis: i32) -> JsValue;
     #[wasm_bindgen(js_name = clearTimeout)]

@@ -10,14 +10,15 @@ use wasm_bindgen::prelude::*;
 
 use super::platform::{message_of, to_number};
 use crate::{
-    account::CallEnd,
+    account::{CallEnd, Rolled},
     call::{Call, CallRow, CallState, Hold, Outcome},
     credits::Credits,
     id::{CallNumber, KeyNumber},
-    ledger::Entry,
+    ledger::{Entry, EntryKind, LotNumber},
     object::{Loaded, Remembered, Store, Write},
     price::Mark,
     time::{MonthNumber, Timestamp},
+    totals::Totals,
 };
 
 /// The stored schema's version.
@@ -34,12 +35,19 @@ const SCHEMA: &str = "
         id INTEGER PRIMARY KEY, key BLOB NOT NULL, request BLOB NOT NULL, status INTEGER NOT NULL,
         json TEXT NOT NULL, until INTEGER
     );";
+/// Made when the first month is rolled up.
+const ROLLED: &str =
+    "CREATE TABLE IF NOT EXISTS rolled (number INTEGER PRIMARY KEY, body BLOB NOT NULL)";
 /// Rows of the table `account`.
 const VERSION_ROW: u32 = 1;
 const PROFILE_ROW: u32 = 2;
 const SNAPSHOT_ROW: u32 = 3;
 /// The columns of a call, in the order in which [`read_call`] reads them.
-const CALL_COLUMNS: &str = "number, at, key, method, endpoint, hold, state, status, charged, response_time_ms, ended_at, mark";
+const CALL_COLUMNS: &str = "number, at, key, method, endpoint, hold, state, status, charged, response_time_ms, \
+    ended_at, mark, nth_end, first_charged";
+/// The columns of an entry, in the order in which [`read_entry`] reads them.
+const ENTRY_COLUMNS: &str =
+    "number, at, kind, pool, lot, credits, balance, calls_before, call, reference";
 
 #[wasm_bindgen]
 extern "C" {
@@ -80,6 +88,7 @@ extern "C" {
         response_time_ms: u32,
         ended_at: f64,
         mark: Option<u8>,
+        nth_end: f64,
         number: f64,
     ) -> Result<Cursor, JsValue>;
 
@@ -140,8 +149,8 @@ impl MonthStatements {
             month,
             admit: format!("INSERT INTO {table} (number, at, key, method, endpoint, hold) VALUES (?, ?, ?, ?, ?, ?)").into(),
             end: format!(
-                "UPDATE {table} SET state = ?, status = ?, charged = ?, response_time_ms = ?, ended_at = ?, mark = ? \
-                 WHERE number = ?"
+                "UPDATE {table} SET state = ?, status = ?, charged = ?, response_time_ms = ?, ended_at = ?, mark = ?, \
+                 nth_end = ? WHERE number = ?"
             )
             .into(),
         }
@@ -188,10 +197,10 @@ impl SqlStore {
         Ok(())
     }
 
-    fn has_schema(&self) -> Result<bool, StorageError> {
+    fn has_table(&self, name: &str) -> Result<bool, StorageError> {
         let found = self.rows(
-            "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'account'",
-            &[],
+            "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?",
+            &[name.into()],
         )?;
         Ok(found.length() > 0)
     }
@@ -203,8 +212,15 @@ impl SqlStore {
             .collect()
     }
 
+    fn entries(&self, query: &str, bindings: &[JsValue]) -> Result<Vec<Entry>, StorageError> {
+        self.rows(query, bindings)?
+            .iter()
+            .map(|row| read_entry(&row.unchecked_into()))
+            .collect()
+    }
+
     fn write(&mut self, write: &Write) -> Result<(), StorageError> {
-        if write.profile.is_some() && !self.has_schema()? {
+        if write.profile.is_some() && !self.has_table("account")? {
             self.run(SCHEMA, &[])?;
             self.put(VERSION_ROW, &SCHEMA_VERSION.to_be_bytes())?;
         }
@@ -214,7 +230,8 @@ impl SqlStore {
                     "CREATE TABLE IF NOT EXISTS {} (
                         number INTEGER PRIMARY KEY, at INTEGER NOT NULL, key INTEGER NOT NULL, method TEXT NOT NULL,
                         endpoint TEXT NOT NULL, hold BLOB NOT NULL, state INTEGER NOT NULL DEFAULT 0, status INTEGER,
-                        charged INTEGER, response_time_ms INTEGER, ended_at INTEGER, mark INTEGER)",
+                        charged INTEGER, response_time_ms INTEGER, ended_at INTEGER, mark INTEGER,
+                        nth_end INTEGER NOT NULL DEFAULT 0, first_charged INTEGER)",
                     table_of(month)
                 ),
                 &[],
@@ -240,6 +257,21 @@ impl SqlStore {
         }
         for entry in &write.changes.entries {
             self.enter(entry)?;
+        }
+        if let Some(rolled) = &write.changes.rolled {
+            self.run(ROLLED, &[])?;
+            let body = minicbor::to_vec(rolled).map_err(|_| StorageError::unreadable("month"))?;
+            self.run(
+                "INSERT INTO rolled (number, body) VALUES (?, ?)",
+                &[to_number(rolled.row()).into(), blob(&body)],
+            )?;
+        }
+        for (month, totals) in &write.changes.totals {
+            self.write_totals(*month, totals)?;
+        }
+        if let Some(month) = write.changes.dropped_month {
+            self.run(&format!("DROP TABLE {}", table_of(month)), &[])?;
+            self.run(&format!("DROP TABLE IF EXISTS {}", totals_of(month)), &[])?;
         }
         for (number, body) in &write.keys {
             let bindings = [number.get().into(), blob(body)];
@@ -279,8 +311,8 @@ impl SqlStore {
             to_number(call.number.get()),
             millis(call.admitted_at),
             call.key.get(),
-            &row.method,
-            &row.endpoint,
+            &call.method,
+            &call.endpoint,
             Uint8Array::from(hold.as_slice()),
         )?;
         self.rows_written += cursor.rows_written();
@@ -305,18 +337,48 @@ impl SqlStore {
             outcome.response_time_ms,
             millis(outcome.at),
             outcome.mark.map(Mark::number),
+            to_number(outcome.nth_end),
             to_number(end.call.get()),
         )?;
         self.rows_written += cursor.rows_written();
-        let Some(hold) = &end.hold else {
-            return Ok(());
+        outcome
+            .first_charged
+            .map_or(Ok(()), |first_charged| self.correct(end, first_charged))
+    }
+
+    fn correct(&mut self, end: &CallEnd, first_charged: Credits) -> Result<(), StorageError> {
+        let hold = match &end.hold {
+            Some(hold) => {
+                blob(&minicbor::to_vec(hold).map_err(|_| StorageError::unreadable("hold"))?)
+            }
+            None => JsValue::NULL,
         };
-        let hold = minicbor::to_vec(hold).map_err(|_| StorageError::unreadable("hold"))?;
         let statement = format!(
-            "UPDATE {} SET hold = ? WHERE number = ?",
+            "UPDATE {} SET hold = coalesce(?, hold), first_charged = ? WHERE number = ?",
             table_of(end.month)
         );
-        self.run(&statement, &[blob(&hold), to_number(end.call.get()).into()])
+        let bindings = [
+            hold,
+            to_number(first_charged.get()).into(),
+            to_number(end.call.get()).into(),
+        ];
+        self.run(&statement, &bindings)
+    }
+
+    /// A month's table is made with its first row; a release before this one has made none.
+    fn write_totals(&mut self, month: MonthNumber, totals: &Totals) -> Result<(), StorageError> {
+        let table = totals_of(month);
+        self.run(
+            &format!(
+                "CREATE TABLE IF NOT EXISTS {table} (number INTEGER PRIMARY KEY, body BLOB NOT NULL)"
+            ),
+            &[],
+        )?;
+        let body = minicbor::to_vec(totals).map_err(|_| StorageError::unreadable("totals"))?;
+        self.run(
+            &format!("INSERT INTO {table} (body) VALUES (?)"),
+            &[blob(&body)],
+        )
     }
 
     fn enter(&mut self, entry: &Entry) -> Result<(), StorageError> {
@@ -371,7 +433,7 @@ impl Store for SqlStore {
     type Error = StorageError;
 
     fn load(&self) -> Result<Option<Loaded>, StorageError> {
-        if !self.has_schema()? {
+        if !self.has_table("account")? {
             return Ok(None);
         }
         let mut loaded = Loaded::default();
@@ -404,12 +466,17 @@ impl Store for SqlStore {
         Ok(self.calls(&query, &[to_number(call.get()).into()])?.pop())
     }
 
-    fn calls_after(&self, month: MonthNumber, last: u64) -> Result<Vec<CallRow>, StorageError> {
+    fn calls_after(
+        &self,
+        month: MonthNumber,
+        last: u64,
+        limit: u64,
+    ) -> Result<Vec<CallRow>, StorageError> {
         let query = format!(
-            "SELECT {CALL_COLUMNS} FROM {} WHERE number > ? ORDER BY number",
+            "SELECT {CALL_COLUMNS} FROM {} WHERE number > ? ORDER BY number LIMIT ?",
             table_of(month)
         );
-        self.calls(&query, &[to_number(last).into()])
+        self.calls(&query, &[to_number(last).into(), to_number(limit).into()])
     }
 
     fn newest_calls(
@@ -437,6 +504,67 @@ impl Store for SqlStore {
             table_of(month)
         );
         self.calls(&query, &[to_number(before).into(), to_number(limit).into()])
+    }
+
+    fn rolled(&self, from: u64, limit: u64) -> Result<Vec<Rolled>, StorageError> {
+        if !self.has_table("rolled")? {
+            return Ok(Vec::new());
+        }
+        let query = "SELECT body FROM rolled WHERE number >= ? ORDER BY number LIMIT ?";
+        let bindings = [to_number(from).into(), to_number(limit).into()];
+        let rows = self.rows(query, &bindings)?;
+        rows.iter()
+            .map(|row| read_rolled(&row.unchecked_into()))
+            .collect()
+    }
+
+    fn rolled_before(&self, before: u64) -> Result<Option<Rolled>, StorageError> {
+        if !self.has_table("rolled")? {
+            return Ok(None);
+        }
+        let query = "SELECT body FROM rolled WHERE number < ? ORDER BY number DESC LIMIT 1";
+        let rows = self.rows(query, &[to_number(before).into()])?;
+        let row = rows.iter().next();
+        row.map(|row| read_rolled(&row.unchecked_into()))
+            .transpose()
+    }
+
+    fn totals(
+        &self,
+        month: MonthNumber,
+        after: u64,
+        limit: u64,
+    ) -> Result<Vec<(u64, Totals)>, StorageError> {
+        let table = totals_of(month);
+        if !self.has_table(&table)? {
+            return Ok(Vec::new());
+        }
+        let query =
+            format!("SELECT number, body FROM {table} WHERE number > ? ORDER BY number LIMIT ?");
+        let bindings = [to_number(after).into(), to_number(limit).into()];
+        let rows = self.rows(&query, &bindings)?;
+        rows.iter()
+            .map(|row| {
+                let row: Array = row.unchecked_into();
+                let number = integer(&row.get(0)).and_then(|number| u64::try_from(number).ok());
+                number
+                    .zip(minicbor::decode(&bytes(&row.get(1))).ok())
+                    .ok_or_else(|| StorageError::unreadable("totals"))
+            })
+            .collect()
+    }
+
+    fn entries_before(&self, before: u64, limit: u64) -> Result<Vec<Entry>, StorageError> {
+        let query = format!(
+            "SELECT {ENTRY_COLUMNS} FROM entries WHERE number < ? ORDER BY number DESC LIMIT ?"
+        );
+        self.entries(&query, &[to_number(before).into(), to_number(limit).into()])
+    }
+
+    fn entries_after(&self, last: u64, limit: u64) -> Result<Vec<Entry>, StorageError> {
+        let query =
+            format!("SELECT {ENTRY_COLUMNS} FROM entries WHERE number > ? ORDER BY number LIMIT ?");
+        self.entries(&query, &[to_number(last).into(), to_number(limit).into()])
     }
 
     fn remembered(&self, id: u64) -> Result<Option<Remembered>, StorageError> {
@@ -485,8 +613,20 @@ impl Store for SqlStore {
 }
 
 fn table_of(month: MonthNumber) -> String {
+    named_by("calls", month)
+}
+
+fn totals_of(month: MonthNumber) -> String {
+    named_by("totals", month)
+}
+
+fn named_by(what: &str, month: MonthNumber) -> String {
     let (year, month) = month.year_month();
-    format!("calls_{year:04}_{month:02}")
+    format!("{what}_{year:04}_{month:02}")
+}
+
+fn read_rolled(row: &Array) -> Result<Rolled, StorageError> {
+    minicbor::decode(&bytes(&row.get(0))).map_err(|_| StorageError::unreadable("month"))
 }
 
 fn read_call(row: &Array) -> Result<CallRow, StorageError> {
@@ -503,6 +643,8 @@ fn read_call(row: &Array) -> Result<CallRow, StorageError> {
             .and_then(CallNumber::new)
             .ok_or_else(unreadable)?,
         key: KeyNumber::new(small(2).ok_or_else(unreadable)?),
+        method: row.get(3).as_string().unwrap_or_default(),
+        endpoint: row.get(4).as_string().unwrap_or_default(),
         admitted_at: Timestamp::from_millis(number_at(1).ok_or_else(unreadable)?),
         hold,
         is_job: false,
@@ -514,12 +656,31 @@ fn read_call(row: &Array) -> Result<CallRow, StorageError> {
         response_time_ms: small(9).unwrap_or_default(),
         at: Timestamp::from_millis(number_at(10).unwrap_or_default()),
         mark: small(11).and_then(|mark| Mark::from_number(u8::try_from(mark).ok()?)),
+        nth_end: unsigned(12).unwrap_or_default(),
+        first_charged: unsigned(13).and_then(Credits::new),
     });
-    Ok(CallRow {
-        call,
-        method: row.get(3).as_string().unwrap_or_default(),
-        endpoint: row.get(4).as_string().unwrap_or_default(),
-        outcome,
+    Ok(CallRow { call, outcome })
+}
+
+fn read_entry(row: &Array) -> Result<Entry, StorageError> {
+    let unreadable = || StorageError::unreadable("entry");
+    let signed = |index| integer(&row.get(index)).ok_or_else(unreadable);
+    let unsigned = |index| u64::try_from(signed(index)?).map_err(|_| unreadable());
+    let small = |index| u32::try_from(signed(index)?).map_err(|_| unreadable());
+    Ok(Entry {
+        number: unsigned(0)?,
+        at: Timestamp::from_millis(signed(1)?),
+        kind: u8::try_from(small(2)?)
+            .ok()
+            .and_then(EntryKind::from_number)
+            .ok_or_else(unreadable)?,
+        pool: row.get(3).as_string().unwrap_or_default(),
+        lot: LotNumber::new(small(4)?),
+        credits: signed(5)?,
+        balance: signed(6)?,
+        calls_before: unsigned(7)?,
+        call: unsigned(8).ok().and_then(CallNumber::new),
+        reference: row.get(9).as_string(),
     })
 }
 

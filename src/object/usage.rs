@@ -1,6 +1,6 @@
 //! `/usage`: a page of the call log, read within a bound however long the log is.
 
-use super::{Failure, Object, Store, storage};
+use super::{Failure, Object, ROWS_MAX, Store, storage};
 use crate::{
     account::{Account, LogMonth, UsageLine, UsageView},
     call::{CallRow, CallState},
@@ -8,8 +8,6 @@ use crate::{
     protocol::{UsageFilter, UsageQuery},
 };
 
-/// The most rows that one request reads.
-const ROWS_MAX: u64 = 5_000;
 /// How many rows are read at a time where a filter looks for matches.
 const ROWS_AT_A_TIME: u64 = 500;
 
@@ -153,7 +151,7 @@ fn matches(filter: &UsageFilter, row: &CallRow) -> bool {
         && filter
             .endpoint
             .as_ref()
-            .is_none_or(|endpoint| *endpoint == row.endpoint)
+            .is_none_or(|endpoint| *endpoint == row.call.endpoint)
         && filter.status.is_none_or(|asked| status == Some(asked))
 }
 
@@ -180,7 +178,7 @@ fn usage_line(account: &Account, row: CallRow) -> UsageLine {
         .filter(|outcome| outcome.state != CallState::Open);
     UsageLine {
         timestamp: row.call.admitted_at,
-        endpoint: row.endpoint,
+        endpoint: row.call.endpoint,
         status_code: answered.as_ref().and_then(|outcome| outcome.status),
         credits_consumed: answered
             .as_ref()
@@ -189,7 +187,7 @@ fn usage_line(account: &Account, row: CallRow) -> UsageLine {
             .as_ref()
             .and_then(|outcome| outcome.status.map(|_| outcome.response_time_ms)),
         request_id: account.call_id(row.call.number),
-        method: row.method,
+        method: row.call.method,
         key: account.key_id(row.call.key),
     }
 }

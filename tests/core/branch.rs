@@ -1,27 +1,33 @@
 //! A branch of the bank: one account's object, a clock, and commands in few words.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
 use tollgate::{
     account::{
-        Admit, Cancel, Fingerprint, NewAccount, NewGrant, NewKey, PatchAccount, Status,
-        StatusChange, Word,
+        Admit, Cancel, Fingerprint, NewAccount, NewGrant, NewKey, PatchAccount, PatchKey,
+        RotateKey, Status, StatusChange, Word,
     },
-    call::{CallRow, Settle},
+    call::{BodyEnd, CallRow, Settle},
     id::{AccountId, CallNumber, KeyNumber},
     key::SecretDigest,
+    ledger_page::{LedgerCursor, LedgerLine, LedgerPage, LedgerQuery},
     object::Object,
     policy::{Policy, Source},
     price::{Quantity, Reported, Terms},
-    protocol::{Command, Manage, Page, Read, Reply, Request, decode, encode},
-    time::Timestamp,
+    protocol::{
+        AuditStep, Command, KeysQuery, Manage, Page, Read, Reply, Request, SummaryQuery, decode,
+        encode,
+    },
+    time::{Span, Timestamp},
+    totals::summary::By,
 };
 
 use crate::{
-    auditor::{audit, audit_calls},
+    auditor::{audit, audit_calls, audit_costs, audit_ledger, audit_rolled, audit_totals},
     memory_store::MemoryStore,
     sold,
+    statement::moment,
 };
 
 /// One account and all that moves it.
@@ -30,14 +36,23 @@ pub struct Branch {
     pub object: Object<MemoryStore>,
     pub policy: Arc<Policy>,
     pub clock: Timestamp,
+    /// The template of the route that is called.
+    pub endpoint: String,
     /// The clock has stepped back at least once.
     pub strayed: bool,
+    /// How often each key was rotated.
+    pub rotations: BTreeMap<u32, u32>,
     operations: u64,
 }
 
 /// The secret part of a key that the tests issue.
 pub fn digest_of(key: u32) -> SecretDigest {
-    SecretDigest::of(&key.to_be_bytes())
+    digest_after(key, 0)
+}
+
+/// The secret part that a key has after so many rotations.
+pub fn digest_after(key: u32, rotations: u32) -> SecretDigest {
+    SecretDigest::of(&(u64::from(rotations) << 32 | u64::from(key)).to_be_bytes())
 }
 
 /// The fingerprint of a request sent with an `Idempotency-Key`.
@@ -48,6 +63,19 @@ pub fn fingerprint(key: u8, request: u8) -> Fingerprint {
     }
 }
 
+/// What a gateway tells of a call that was answered.
+pub fn answered(operation: u64, call: u64, status: u16) -> Settle {
+    Settle {
+        call: CallNumber::new(call).expect("a call's number"),
+        operation,
+        status,
+        response_time_ms: 7,
+        answered: true,
+        reported: None,
+        body: None,
+    }
+}
+
 impl Branch {
     /// Nothing is opened yet.
     pub fn new(policy: Arc<Policy>, clock: Timestamp) -> Self {
@@ -55,7 +83,9 @@ impl Branch {
             object: Object::new(MemoryStore::default(), Arc::clone(&policy)),
             policy,
             clock,
+            endpoint: "/search".into(),
             strayed: false,
+            rotations: BTreeMap::new(),
             operations: 1_000_000,
         }
     }
@@ -112,18 +142,50 @@ impl Branch {
     }
 
     pub fn create_key(&mut self) -> Reply {
+        self.create_key_as(NewKey::default())
+    }
+
+    pub fn create_key_as(&mut self, new: NewKey) -> Reply {
         let number = self
             .object
             .account()
             .map_or(1, |account| account.next_key().get());
         let digest = digest_of(number);
-        self.manage(
-            Command::CreateKey {
-                new: NewKey { name: None },
-                digest,
-            },
-            None,
-        )
+        self.manage(Command::CreateKey { new, digest }, None)
+    }
+
+    pub fn patch_key(&mut self, key: u32, patch: PatchKey) -> Reply {
+        let key = KeyNumber::new(key);
+        self.manage(Command::PatchKey { key, patch }, None)
+    }
+
+    /// Gives a key its next secret, which is the one that is called with from then on.
+    pub fn rotate_key(&mut self, key: u32, overlap: Span) -> Reply {
+        let rotations = self.rotations_of(key) + 1;
+        let rotate = RotateKey {
+            key: KeyNumber::new(key),
+            overlap,
+        };
+        let digest = digest_after(key, rotations);
+        let reply = self.manage(Command::RotateKey { rotate, digest }, None);
+        if matches!(reply, Reply::Document(_)) {
+            self.rotations.insert(key, rotations);
+        }
+        reply
+    }
+
+    pub fn rotations_of(&self, key: u32) -> u32 {
+        self.rotations.get(&key).copied().unwrap_or(0)
+    }
+
+    /// A key as the operator reads it.
+    pub fn show_key(&mut self, key: u32) -> Value {
+        match self.manage(Command::ShowKey(KeyNumber::new(key)), None) {
+            Reply::Document(document) => {
+                serde_json::from_str(&document.json).expect("a key is JSON")
+            }
+            reply => panic!("no key {key}: {reply:?}"),
+        }
     }
 
     pub fn grant(
@@ -172,9 +234,9 @@ impl Branch {
         let admit = Admit {
             operation,
             key: KeyNumber::new(key),
-            digest: digest_of(key),
+            digest: digest_after(key, self.rotations_of(key)),
             method: "POST".into(),
-            endpoint: "/search".into(),
+            endpoint: self.endpoint.clone(),
             terms,
             repeated_refusals: 0,
         };
@@ -187,29 +249,18 @@ impl Branch {
         self.admit_as(operation, 1, terms)
     }
 
-    pub fn settle_as(
-        &mut self,
-        operation: u64,
-        call: u64,
-        status: u16,
-        reported: Option<Reported>,
-        answered: bool,
-    ) -> Reply {
-        let settle = Settle {
-            call: CallNumber::new(call).expect("a call's number"),
-            operation,
-            status,
-            response_time_ms: 7,
-            answered,
-            reported,
-        };
-        self.send(Request::Settle(settle))
-    }
-
     /// Settles a call under the operation id that its row names.
     pub fn settle(&mut self, call: u64, status: u16) -> Reply {
+        self.settle_body(call, status, None)
+    }
+
+    /// Settles a call whose answer's body ended so.
+    pub fn settle_body(&mut self, call: u64, status: u16, body: Option<BodyEnd>) -> Reply {
         let operation = self.row(call).call.hold.operation;
-        self.settle_as(operation, call, status, None, true)
+        self.send(Request::Settle(Settle {
+            body,
+            ..answered(operation, call, status)
+        }))
     }
 
     /// The origin's word on how a call ended.
@@ -225,17 +276,62 @@ impl Branch {
     pub fn read(&mut self, key: u32, page: Page) -> Reply {
         let read = Read {
             key: KeyNumber::new(key),
-            digest: digest_of(key),
+            digest: digest_after(key, self.rotations_of(key)),
             page,
         };
         self.send(Request::Read(read))
     }
 
+    /// The account's own audit finds nothing.
+    pub fn audit_itself(&mut self) -> Result<(), String> {
+        loop {
+            match self.manage(Command::Audit, None) {
+                Reply::Audit(AuditStep::Unfinished) => {}
+                Reply::Audit(AuditStep::Finished { ok: true, .. }) => return Ok(()),
+                other => return Err(format!("the audit found {other:?}")),
+            }
+        }
+    }
+
+    /// All that ever was, summed up, as the operator reads it.
+    pub fn summary(&mut self, by: By) -> Value {
+        let query = SummaryQuery {
+            by,
+            from: Some(Timestamp::EPOCH),
+            to: Some(moment("2099-01-01")),
+            next: None,
+        };
+        let Reply::Document(document) = self.manage(Command::UsageSummary(query), None) else {
+            panic!("no summary");
+        };
+        serde_json::from_str(&document.json).expect("a summary is JSON")
+    }
+
+    /// The whole ledger, newest first, read in pages of `limit` lines.
+    pub fn ledger(&mut self, limit: u32) -> Vec<LedgerLine> {
+        let mut lines = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self.ledger_page(limit, after);
+            assert!(page.lines.len() <= limit as usize);
+            lines.extend(page.lines);
+            after = page.next;
+            if after.is_none() {
+                return lines;
+            }
+        }
+    }
+
+    pub fn ledger_page(&mut self, limit: u32, after: Option<LedgerCursor>) -> LedgerPage {
+        let query = LedgerQuery { limit, after };
+        let Reply::Ledger(page) = self.manage(Command::Ledger(query), None) else {
+            panic!("no ledger");
+        };
+        page
+    }
+
     pub fn row(&self, call: u64) -> &CallRow {
-        self.store()
-            .calls()
-            .find(|row| row.call.number.get() == call)
-            .expect("the call's row")
+        self.store().row(call).expect("the call's row")
     }
 
     /// The object is thrown out of memory; what is stored stays.
@@ -254,6 +350,19 @@ impl Branch {
         self.object.tick(self.clock)
     }
 
+    /// The alarm, again and again until there is nothing left to do.
+    pub fn rest(&mut self) -> Result<(), String> {
+        self.tick()?;
+        while self
+            .object
+            .next_wakeup()
+            .is_some_and(|wakeup| wakeup <= self.clock)
+        {
+            self.tick()?;
+        }
+        Ok(())
+    }
+
     /// The balance of a pool, as the operator reads it.
     pub fn balance(&mut self, pool: &str) -> Value {
         let Reply::Document(document) = self.manage(Command::Balance, None) else {
@@ -265,12 +374,24 @@ impl Branch {
 
     /// What must hold between any two commands.
     pub fn check(&mut self) -> Result<(), String> {
-        self.tick()?;
+        self.rest()?;
         let Some(account) = self.object.account() else {
             return Ok(());
         };
         audit(self.store(), account)?;
         audit_calls(self.store())?;
+        audit_rolled(self.store(), account)?;
+        audit_totals(self.store(), account)?;
+        audit_costs(
+            self.store(),
+            account,
+            self.policy.gateway.calendar,
+            self.clock,
+        )?;
+        let lines = self.ledger(3);
+        let account = self.object.account().ok_or("no account")?;
+        audit_ledger(&lines, account)?;
+        self.audit_itself()?;
         self.check_waking()
     }
 
@@ -286,7 +407,7 @@ impl Branch {
         );
         let open = before.open_calls() as u64;
         let keys = u64::from(before.next_key().get());
-        if rows_read > 2 + keys + open + 128 {
+        if rows_read > 2 + keys + open + 256 {
             return Err(format!("waking read {rows_read} rows"));
         }
         let seen = |account: &tollgate::account::Account| {
@@ -297,8 +418,10 @@ impl Branch {
                 "{}\n{}\n{}\n{}\n{standings:?}\n{:?}",
                 serde_json::to_string(&account.view()).expect("JSON"),
                 serde_json::to_string(&account.balance_view()).expect("JSON"),
-                serde_json::to_string(&account.me_view()).expect("JSON"),
-                serde_json::to_string(&account.keys_view()).expect("JSON"),
+                serde_json::to_string(&account.me_view(KeyNumber::new(1), self.clock))
+                    .expect("JSON"),
+                serde_json::to_string(&account.keys_view(&KeysQuery::default(), self.clock))
+                    .expect("JSON"),
                 account.next_wakeup(),
             )
         };

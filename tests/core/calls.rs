@@ -73,7 +73,17 @@ fn refusals_come_in_their_order() {
                              | call 200 key 2   | 402 115 of 200
                              | key              | 201
                              | call 1 key 3     | call 6 holds 1
-                             | revoke 9         | NotFound",
+                             | revoke 9         | NotFound
+         # Expired, then suspended, then out of scope; then the limits, then the credits.
+                             | patch 3 scope GET:/ budget 2 expires 2026-11-02T10:02:00 | 200
+                             | call 1 key 3 to GET:/ | call 7 holds 1
+         +10s                | call 0 key 3 to GET:/ | 429 in_flight, wait 1
+                             | call 3 key 3 to GET:/ | 402 budget 2, 0 of 3
+                             | call 3 key 3     | 403 not POST /search
+                             | suspend unpaid   | 200
+                             | call 3 key 3     | 403 unpaid
+         +1m                 | call 3 key 3     | 401
+                             | call 3 key 2     | 403 unpaid",
     );
 }
 
@@ -250,6 +260,98 @@ fn a_hold_that_nobody_ends_is_given_back_as_often_as_a_day_forgives() {
          2026-11-03          | call 10          | call 6 holds 10
          +5m                 | tick             | ok
                              | row 6            | unknown released 0",
+    );
+}
+
+#[test]
+fn a_whole_body_is_charged_also_to_a_client_that_leaves_and_free_where_the_origin_breaks_off() {
+    statement(
+        "2026-11-02T10:00:00 | open prepaid     | 201
+                             | key              | 201
+                             | grant credits 50 extra | 201
+                             | call 10          | call 1 holds 10
+                             | settle 1 200 body whole | settled 10
+                             | call 10          | call 2 holds 10
+                             | settle 2 200 body left | settled 10
+         # Before its first byte, an answer is as good as none.
+                             | call 10          | call 3 holds 10
+                             | settle 3 200 body never_begun | released 0
+         # Its status has the first word.
+                             | call 10          | call 4 holds 10
+                             | settle 4 500 body whole | released 0
+                             | call 10 2xx      | call 5 holds 10
+                             | settle 5 302 body broken_off | released 0
+                             | call 10          | call 6 holds 10
+                             | settle 6 200 body broken_off | released 0
+                             | settle 6 200 body whole | released 0
+                             | balance credits  | 30 available, 0 held, 20 spent
+                             | entries          | 2026-11-02T10:00:00 granted credits +50 = 50",
+    );
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_given_back_as_often_as_a_day_forgives() {
+    statement(
+        "2026-11-02T10:00:00 | open prepaid     | 201
+                             | key              | 201
+                             | key              | 201
+                             | grant credits 500 extra | 201
+                             | call 10          | call 1 holds 10
+                             | settle 1 200 body broken_off | released 0
+         # What a client cannot bring about, or what is free, takes nothing of the forgiveness.
+                             | call 10          | call 2 holds 10
+                             | settle 2 200 body never_begun | released 0
+                             | call 0           | call 3 holds 0
+                             | settle 3 200 body broken_off | released 0
+                             | call 10          | call 4 holds 10
+                             | settle 4 500 body broken_off | released 0
+                             | evict            | ok
+         # It is one with that of ends that are never learned, whatever becomes of those.
+                             | call 10          | call 5 holds 10
+         +5m                 | tick             | ok
+                             | row 5            | unknown released 0
+                             | call 10 charge_unknown | call 6 holds 10
+                             | settle 6 200 body broken_off | settled 10
+                             | row 6            | settled 10, Unforgiven
+                             | call 10..600 per 60 | call 7 holds 490
+                             | settle 7 200 reported 120 body broken_off | settled 20
+                             | row 7            | settled 20, Unforgiven
+                             | call 10          | call 8 holds 10
+                             | settle 8 200 body never_begun | released 0
+         # It can be refunded as any other; each key has its own forgiveness, and each day.
+                             | release 6        | refunded 0
+                             | call 10 key 2    | call 9 holds 10
+                             | settle 9 200 body broken_off | released 0
+         2026-11-03          | call 10          | call 10 holds 10
+                             | settle 10 200 body broken_off | released 0",
+    );
+}
+
+#[test]
+fn a_provisional_end_that_was_forgiven_is_not_forgiven_once_more() {
+    statement(
+        "2026-11-02T10:00:00 | open prepaid     | 201
+                             | key              | 201
+                             | grant credits 500 extra | 201
+                             | call 10          | call 1 holds 10
+                             | call 10          | call 2 holds 10
+                             | call 10          | call 3 holds 10
+                             | call 10 charge_unknown | call 4 holds 10
+         +5m                 | tick             | ok
+                             | row 2            | unknown released 0
+                             | row 3            | unknown charged 10, Unforgiven
+                             | settle 2 200 body broken_off | released 0
+                             | settle 3 200 body broken_off | settled 10
+                             | row 3            | settled 10, Unforgiven
+         # A download that took longer than its hold is charged after all.
+                             | settle 1 200 body whole | settled 10
+                             | entries          | 2026-11-02T10:00:00 granted credits +500 = 500; 2026-11-02T10:05:00 corrected credits -10 = 470
+         # Charged as unknown yesterday, broken off as is learned today.
+         2026-11-03          | settle 4 200 body broken_off | released 0
+                             | call 10          | call 5 holds 10
+                             | settle 5 200 body broken_off | released 0
+                             | call 10          | call 6 holds 10
+                             | settle 6 200 body broken_off | settled 10",
     );
 }
 
@@ -488,6 +590,7 @@ fn a_repeated_request_for_a_key_makes_one_key_and_shows_no_secret_again() {
     let ask = |branch: &mut Branch, name: &str, request: u8, secret: u32| {
         let new = NewKey {
             name: Some(name.into()),
+            ..NewKey::default()
         };
         let command = Command::CreateKey {
             new,

@@ -441,6 +441,35 @@ fn the_same_idempotency_key_gets_the_same_answer() {
 }
 
 #[test]
+fn what_was_refused_stays_refused_under_its_idempotency_key() {
+    statement(
+        "2026-11-02 | open tight              | 201
+                    | key                     | 201
+                    | call 10 job             | call 1 holds 10
+                    | settle 1 202            | job 0
+                    | settle 1 credits 11 id 1 | AboveHold
+                    | settle 1 credits 11 id 1 | AboveHold
+                    | settle 1 credits 5 id 1/2 | IdempotencyMismatch
+                    | settle 1 credits 5 id 2 | settled 5
+                    | settle 1 credits 5 id 3 | AlreadySettled
+                    | release 1 id 4          | refunded 0
+                    | evict                   | ok
+         # As it was then, whatever came after.
+                    | settle 1 credits 5 id 3 | AlreadySettled
+                    | settle 1 credits 11 id 1 | AboveHold
+                    | settle 1 credits 5 id 5 | AlreadyReleased
+                    | fail 1                  | ok
+                    | release 1 id 6          | unavailable: disk full
+                    | release 1 id 6          | AlreadyReleased
+         # What was wrong with the request alone is looked at anew: the operator may have mended it.
+                    | adjust credits -50 id 8 | BadRequest
+                    | grant credits 30 extra  | 201
+                    | adjust credits -50 id 8 | 201
+         +1d        | settle 1 credits 11 id 1 | AlreadyReleased",
+    );
+}
+
+#[test]
 fn an_adjustment_is_an_entry_and_a_balance_never_goes_below_zero() {
     statement(
         "2026-11-02 | open saver              | 201

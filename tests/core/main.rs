@@ -11,15 +11,20 @@
     clippy::unwrap_used
 )]
 
+mod audit;
 mod auditor;
 mod branch;
 mod calls;
 mod jobs;
+mod keys;
+mod ledger;
 mod memory_store;
 mod properties;
 mod renewals;
+mod roll_ups;
 mod rows;
 mod simulation;
 mod sold;
 mod statement;
 mod stored;
+mod summaries;

@@ -3,11 +3,13 @@
 use std::{cell::Cell, collections::BTreeMap};
 
 use tollgate::{
+    account::Rolled,
     call::{CallRow, CallState, Hold},
     id::{CallNumber, KeyNumber},
     ledger::{Entry, EntryKind, LotNumber, split},
     object::{Loaded, Remembered, Store, Write},
     time::MonthNumber,
+    totals::Totals,
 };
 
 /// One account's tables.
@@ -17,6 +19,10 @@ pub struct MemoryStore {
     keys: BTreeMap<KeyNumber, Vec<u8>>,
     snapshot: Vec<u8>,
     months: BTreeMap<MonthNumber, BTreeMap<u64, CallRow>>,
+    /// Months whose tables were dropped, and what is left of them.
+    dropped: BTreeMap<MonthNumber, BTreeMap<u64, CallRow>>,
+    rolled: BTreeMap<u64, Vec<u8>>,
+    totals: BTreeMap<MonthNumber, Vec<Vec<u8>>>,
     entries: Vec<Entry>,
     remembered: BTreeMap<u64, Remembered>,
     /// What calls took from lots when they first ended: entries tell every change since.
@@ -27,6 +33,8 @@ pub struct MemoryStore {
     pub rows_read: Cell<u64>,
     /// Snapshots written.
     pub snapshots_written: u64,
+    /// Rows of totals written.
+    pub totals_written: u64,
     /// So many commits from now on fail.
     pub commits_to_fail: u32,
 }
@@ -42,14 +50,59 @@ impl std::fmt::Display for DiskFull {
 }
 
 impl MemoryStore {
-    /// The whole call log, oldest first.
+    /// The whole call log, oldest first, with the months that were dropped since.
     pub fn calls(&self) -> impl Iterator<Item = &CallRow> {
+        let months = self.dropped.values().chain(self.months.values());
+        months.flat_map(BTreeMap::values)
+    }
+
+    /// Whether the month of `call` was dropped.
+    pub fn is_dropped(&self, call: CallNumber) -> bool {
+        let mut months = self.dropped.values();
+        months.any(|calls| calls.contains_key(&call.get()))
+    }
+
+    /// The calls in the months that are kept.
+    pub fn kept(&self) -> impl Iterator<Item = &CallRow> {
         self.months.values().flat_map(BTreeMap::values)
+    }
+
+    /// The calls of a month that was dropped: what only the tests still know.
+    pub fn dropped(&self) -> impl Iterator<Item = (MonthNumber, Vec<&CallRow>)> {
+        let months = self.dropped.iter();
+        months.map(|(month, calls)| (*month, calls.values().collect()))
+    }
+
+    /// The row of a call.
+    pub fn row(&self, call: u64) -> Option<&CallRow> {
+        let mut months = self.dropped.values().chain(self.months.values());
+        months.find_map(|calls| calls.get(&call))
+    }
+
+    /// Something changes a row behind the account's back.
+    pub fn tamper_with_row(&mut self, call: u64, change: impl FnOnce(&mut CallRow)) {
+        let row = self
+            .months
+            .values_mut()
+            .find_map(|calls| calls.get_mut(&call));
+        change(row.expect("the row of a call"));
+    }
+
+    /// Something changes an entry behind the account's back.
+    pub fn tamper_with_entries(&mut self, change: impl FnOnce(&mut Vec<Entry>)) {
+        change(&mut self.entries);
     }
 
     /// The ledger's entries, oldest first.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// As if what the first row of totals tells had come so many times more.
+    pub fn repeat_totals(&mut self, times: usize) {
+        let rows = self.totals.values_mut().next().expect("totals");
+        let row = rows[0].clone();
+        rows.extend(std::iter::repeat_n(row, times));
     }
 
     /// The same tables with the same bytes in them.
@@ -58,6 +111,8 @@ impl MemoryStore {
             && self.keys == other.keys
             && self.snapshot == other.snapshot
             && self.months == other.months
+            && self.rolled == other.rolled
+            && self.totals == other.totals
             && self.entries == other.entries
             && self.remembered == other.remembered
     }
@@ -96,9 +151,15 @@ impl Store for MemoryStore {
             .cloned())
     }
 
-    fn calls_after(&self, month: MonthNumber, last: u64) -> Result<Vec<CallRow>, DiskFull> {
+    fn calls_after(
+        &self,
+        month: MonthNumber,
+        last: u64,
+        limit: u64,
+    ) -> Result<Vec<CallRow>, DiskFull> {
         let rows: Vec<CallRow> = self.months[&month]
             .range(last + 1..)
+            .take(limit as usize)
             .map(|(_, row)| row.clone())
             .collect();
         self.read(rows.len());
@@ -112,14 +173,38 @@ impl Store for MemoryStore {
         limit: u64,
     ) -> Result<Vec<CallRow>, DiskFull> {
         let rows: Vec<CallRow> = self.months[&month]
-            .values()
+            .range(..before)
             .rev()
-            .filter(|row| row.call.number.get() < before)
             .take(limit as usize)
-            .cloned()
+            .map(|(_, row)| row.clone())
             .collect();
         self.read(rows.len());
         Ok(rows)
+    }
+
+    fn entries_before(&self, before: u64, limit: u64) -> Result<Vec<Entry>, DiskFull> {
+        let entries: Vec<Entry> = self
+            .entries
+            .iter()
+            .rev()
+            .filter(|entry| entry.number < before)
+            .take(limit as usize)
+            .cloned()
+            .collect();
+        self.read(entries.len());
+        Ok(entries)
+    }
+
+    fn entries_after(&self, last: u64, limit: u64) -> Result<Vec<Entry>, DiskFull> {
+        let entries: Vec<Entry> = self
+            .entries
+            .iter()
+            .filter(|entry| entry.number > last)
+            .take(limit as usize)
+            .cloned()
+            .collect();
+        self.read(entries.len());
+        Ok(entries)
     }
 
     fn newest_calls(
@@ -142,6 +227,38 @@ impl Store for MemoryStore {
             .cloned()
             .collect();
         self.read(rows.len() + offset as usize);
+        Ok(rows)
+    }
+
+    fn rolled(&self, from: u64, limit: u64) -> Result<Vec<Rolled>, DiskFull> {
+        let rows = self.rolled.range(from..).take(limit as usize);
+        let rows: Vec<Rolled> = rows
+            .map(|(_, bytes)| minicbor::decode(bytes).expect("decodes"))
+            .collect();
+        self.read(rows.len());
+        Ok(rows)
+    }
+
+    fn rolled_before(&self, before: u64) -> Result<Option<Rolled>, DiskFull> {
+        let row = self.rolled.range(..before).next_back();
+        self.read(row.iter().len());
+        Ok(row.map(|(_, bytes)| minicbor::decode(bytes).expect("decodes")))
+    }
+
+    fn totals(
+        &self,
+        month: MonthNumber,
+        after: u64,
+        limit: u64,
+    ) -> Result<Vec<(u64, Totals)>, DiskFull> {
+        let rows = self.totals.get(&month).into_iter().flatten();
+        let rows: Vec<_> = (1..)
+            .zip(rows)
+            .skip(after as usize)
+            .take(limit as usize)
+            .map(|(number, bytes)| (number, minicbor::decode(bytes).expect("decodes")))
+            .collect();
+        self.read(rows.len());
         Ok(rows)
     }
 
@@ -205,6 +322,24 @@ impl Store for MemoryStore {
             );
             self.entries.push(entry.clone());
             self.wrote(1);
+        }
+        if let Some(rolled) = &write.changes.rolled {
+            let bytes = minicbor::to_vec(rolled).expect("encodes");
+            assert!(self.rolled.insert(rolled.row(), bytes).is_none());
+            self.wrote(1);
+        }
+        for (month, totals) in &write.changes.totals {
+            assert!(write.snapshot.is_some(), "totals without a snapshot");
+            assert!(self.months.contains_key(month), "totals of no month");
+            let rows = self.totals.entry(*month).or_default();
+            rows.push(minicbor::to_vec(totals).expect("encodes"));
+            self.totals_written += 1;
+            self.wrote(1);
+        }
+        if let Some(month) = write.changes.dropped_month {
+            self.totals.remove(&month);
+            let calls = self.months.remove(&month).expect("the month's table");
+            self.dropped.insert(month, calls);
         }
         if let Some(profile) = &write.profile {
             self.profile = Some(profile.clone());

@@ -12,21 +12,26 @@ use std::{
 
 use tollgate::{
     account::{
-        Adjustment, Admit, Cancel, Fingerprint, NewGrant, NewKey, Status, StatusChange, Told, Word,
+        Adjustment, Admit, Cancel, Edit, Fingerprint, KeyLimits, Limit, NewGrant, NewKey, PatchKey,
+        Refusal, Scope, Status, StatusChange, Told, Word,
     },
-    call::{CallRow, CallState, Settle},
+    call::{BodyEnd, CallRow, CallState, Settle},
     id::{CallNumber, KeyNumber},
     ledger::EntryKind,
-    policy::Source,
-    price::{ChargeOn, Job, Meter, OnUnknown, Quantity, Reported, Terms},
+    policy::{Mode, Source},
+    price::{ChargeOn, Job, Mark, Meter, OnUnknown, Quantity, Reported, Terms},
     problem::Code,
     protocol::{Command, Manage, Reply, Request},
     time::{Calendar, Span, Timestamp},
+    totals::summary::By,
 };
 
 use crate::{
-    auditor::{audit, audit_calls},
-    branch::{Branch, digest_of, fingerprint},
+    auditor::{
+        audit, audit_calls, audit_costs, audit_ledger, audit_rolled, audit_summary, audit_totals,
+        cost_of_month,
+    },
+    branch::{Branch, digest_after, digest_of, fingerprint},
     sold,
     statement::moment,
 };
@@ -240,16 +245,65 @@ enum Progress {
     Done,
 }
 
+/// What a key may do, as the operator has been answered.
+#[derive(Clone, Debug, Default)]
+struct KeyTerms {
+    /// From when on each secret but the latest is dead.
+    dead: Vec<Timestamp>,
+    budget: Option<u64>,
+    limits: KeyLimits,
+    scope: Option<&'static str>,
+    expires_at: Option<Timestamp>,
+}
+
+impl KeyTerms {
+    fn knows(&self, secret: u32, clock: Timestamp) -> bool {
+        let is_dead = self
+            .dead
+            .get(secret as usize)
+            .is_some_and(|dead| *dead <= clock);
+        !is_dead && self.expires_at.is_none_or(|expires_at| clock < expires_at)
+    }
+
+    fn allows(&self, (method, endpoint): (&str, &str)) -> bool {
+        match self.scope {
+            None => true,
+            Some("POST /search") => (method, endpoint) == ("POST", "/search"),
+            Some(_) => method != "POST" && endpoint.starts_with("/tracks/"),
+        }
+    }
+
+    /// The minute, day, in flight and jobs that hold for the key.
+    fn limits(&self, plan: tollgate::policy::Limits) -> [Option<u32>; 4] {
+        let over = |own: Option<Limit>, plan| match own {
+            None => plan,
+            Some(Limit::Of(limit)) => Some(limit),
+            Some(Limit::Unlimited) => None,
+        };
+        [
+            over(self.limits.requests_per_minute, plan.requests_per_minute),
+            over(self.limits.requests_per_day, plan.requests_per_day),
+            over(self.limits.requests_in_flight, plan.requests_in_flight),
+            over(self.limits.jobs_open, plan.jobs_open),
+        ]
+    }
+}
+
 /// A request on its way through a Worker, and what really happened to it.
 #[derive(Clone, Debug)]
 struct Journey {
     operation: u64,
     key: u32,
+    /// How often the key had been rotated when it got this secret; told when it first asks.
+    secret: u32,
+    route: (&'static str, &'static str),
     terms: Terms,
     attempts: u32,
     progress: Progress,
     /// What the origin answered: whether at all, the status, seconds of audio.
     answer: Option<(bool, u16, u64)>,
+    /// How the answer's body ended, where the call waits for that.
+    body: Option<BodyEnd>,
     /// The object has taken the settlement, first at this time of its clock.
     told_at: Option<Timestamp>,
     /// The object has taken the cancel.
@@ -282,6 +336,7 @@ struct World {
     skew: i64,
     alarm: Option<Timestamp>,
     grants: BTreeMap<u8, bool>,
+    keys: BTreeMap<u32, KeyTerms>,
     /// What adjustments should have come to.
     adjustments: BTreeMap<u8, i64>,
     /// By the `Idempotency-Key` of the origin's words.
@@ -297,6 +352,11 @@ struct World {
     /// Calls whose time was up at some time of the object's clock, or brought forward by it: they
     /// may have ended before they were told of.
     outrun: BTreeSet<CallNumber>,
+    /// How long calls are kept, and whether the gateway only observes: edits of the policy.
+    usage: &'static str,
+    mode: &'static str,
+    /// Calls that were open while the gateway only observed.
+    observed: BTreeSet<CallNumber>,
     history: String,
     steps: u64,
 }
@@ -306,7 +366,9 @@ impl World {
         let mut chance = Chance(seed.wrapping_mul(0xD134_2543_DE82_EF95) ^ 0xA5A5);
         let plan = chance.one_of(&["free", "starter", "tight", "saver", "calendar"]);
         let start = moment("2027-12-30T22:30:00");
-        let mut branch = Branch::with_account("standard", plan, start);
+        let usage = chance.one_of(&["usage_1", "usage_5", "usage_40", "usage_90", "usage_90"]);
+        let mode = chance.one_of(&["standard", "standard", "standard", "standard", "observe"]);
+        let mut branch = Branch::with_account(&format!("{usage} {mode}"), plan, start);
         branch.create_key();
         branch.grant("credits", 100 + chance.below(400), Source::Extra, None);
         let mut world = Self {
@@ -324,13 +386,17 @@ impl World {
             skew: 0,
             alarm: None,
             grants: BTreeMap::new(),
+            keys: [1, 2].map(|key| (key, KeyTerms::default())).into(),
             adjustments: BTreeMap::new(),
             answered: BTreeMap::new(),
             latest: start,
             unlimited: (BTreeSet::new(), BTreeSet::new()),
             strayed: None,
             outrun: BTreeSet::new(),
-            history: format!("plan {plan}\n"),
+            usage,
+            mode,
+            observed: BTreeSet::new(),
+            history: format!("plan {plan} {usage} {mode}\n"),
             steps: 0,
         };
         world.invent();
@@ -352,10 +418,18 @@ impl World {
             self.journeys.push(Journey {
                 operation: 1_000 + index as u64,
                 key: 1 + self.chance.below(2) as u32,
+                secret: 0,
+                route: self.chance.one_of(&[
+                    ("POST", "/search"),
+                    ("POST", "/search"),
+                    ("GET", "/tracks/{id}"),
+                    ("HEAD", "/tracks/{id}"),
+                ]),
                 terms,
                 attempts: 0,
                 progress: Progress::Asking,
                 answer: None,
+                body: None,
                 told_at: None,
                 cancelled: false,
                 concluded: false,
@@ -470,7 +544,24 @@ impl World {
             self.ring()?;
         }
         self.inspect()?;
-        self.inspect_ends()
+        self.inspect_ends()?;
+        self.inspect_rest()
+    }
+
+    /// Nobody comes any more: the alarm alone rolls up every month.
+    fn inspect_rest(&mut self) -> Result<(), String> {
+        let lived = self.now;
+        for _ in 0..5 {
+            self.now += Span::from_days(30).as_millis();
+            self.ring()?;
+        }
+        let account = self.branch.object.account().ok_or("no account")?;
+        if !account.log().is_empty() || self.branch.object.next_alarm().is_some() {
+            return Err(format!("left to itself, it still has {:?}", account.log()));
+        }
+        self.inspect()?;
+        self.now = lived;
+        Ok(())
     }
 
     fn step(&mut self, event: Event) -> Result<(), String> {
@@ -526,27 +617,39 @@ impl World {
                 && (row.call.admitted_at > clock || row.call.hold.deadline <= clock)
         });
         self.outrun.extend(outrun.map(|row| row.call.number));
-        if self.alarm.is_none_or(|alarm| alarm > clock) {
-            return Ok(());
+        if self.branch.policy.gateway.mode == Mode::Observe {
+            let open = self.branch.store().kept();
+            let open = open.filter(|row| state(row) == CallState::Open);
+            self.observed.extend(open.map(|row| row.call.number));
         }
-        if self.branch.tick().is_ok() {
-            self.set_alarm();
-            if self.alarm.is_some_and(|alarm| alarm <= clock) {
-                return Err("the alarm left something due".into());
+        // Months that are due together are rolled up one after the other.
+        for _ in 0..20 {
+            if self.alarm.is_none_or(|alarm| alarm > clock) {
+                return Ok(());
             }
+            if self.branch.tick().is_err() {
+                return Ok(());
+            }
+            self.alarm = self.branch.object.next_alarm();
         }
-        Ok(())
+        Err("the alarm left something due".into())
     }
 
+    /// A message sets the alarm only if it would come too late.
     fn set_alarm(&mut self) {
-        if self.branch.object.account().is_some() {
-            self.alarm = self.branch.object.next_wakeup();
-        }
+        let wakeup = self.branch.object.next_wakeup();
+        self.alarm = self.alarm.into_iter().chain(wakeup).min();
     }
 
     // The Worker.
 
     fn ask(&mut self, index: usize) {
+        if self.journeys[index].attempts == 0 {
+            // Some have not heard yet of the latest secret.
+            let latest = self.branch.rotations_of(self.journeys[index].key);
+            let behind = u32::from(self.chance.percent(20));
+            self.journeys[index].secret = latest.saturating_sub(behind);
+        }
         self.journeys[index].attempts += 1;
         let journey = &self.journeys[index];
         let (attempts, admit) = (
@@ -554,9 +657,9 @@ impl World {
             Admit {
                 operation: journey.operation,
                 key: KeyNumber::new(journey.key),
-                digest: digest_of(journey.key),
-                method: "POST".into(),
-                endpoint: "/dub".into(),
+                digest: digest_after(journey.key, journey.secret),
+                method: journey.route.0.into(),
+                endpoint: journey.route.1.into(),
                 terms: journey.terms.clone(),
                 repeated_refusals: 0,
             },
@@ -606,9 +709,18 @@ impl World {
             502
         };
         let seconds = self.chance.below(450);
+        let body = match self.chance.below(12) {
+            0 => Some(BodyEnd::Whole),
+            1 => Some(BodyEnd::Left),
+            2 => Some(BodyEnd::BrokenOff { begun: false }),
+            3 | 4 => Some(BodyEnd::BrokenOff { begun: true }),
+            _ => None,
+        };
         let journey = &mut self.journeys[index];
+        let body = body.filter(|_| answered && journey.terms.job.is_none());
         journey.progress = Progress::Done;
         journey.answer = Some((answered, status, seconds));
+        journey.body = body;
         let settle = Settle {
             call,
             operation: journey.operation,
@@ -616,6 +728,7 @@ impl World {
             response_time_ms: 1,
             answered,
             reported: Quantity::parse(&seconds.to_string()).map(Reported::Value),
+            body,
         };
         self.note(&format!("the origin answers call {call} with {status}"));
         let is_job = self.journeys[index].terms.job.is_some() && status < 400;
@@ -701,10 +814,13 @@ impl World {
         let journey = |operation: u64| operation as usize - 1_000;
         match request {
             Request::Admit(admit) => {
-                if self.branch.store().calls().count() > calls_before {
-                    self.inspect_admission()?;
-                }
                 let index = journey(admit.operation);
+                if self.branch.store().calls().count() > calls_before {
+                    self.inspect_admission(index)?;
+                }
+                if let Reply::Refused(refusal) = &reply {
+                    self.inspect_refusal(index, refusal)?;
+                }
                 if !self.chance.percent(5) {
                     let delay = match self.chance.below(10) {
                         0 => self.chance.below(5_000),
@@ -723,9 +839,11 @@ impl World {
                 {
                     return Err(format!("a late settle changed {row:?}"));
                 }
-                self.journeys[journey(settle.operation)]
-                    .told_at
-                    .get_or_insert(clock);
+                if reply != Reply::Settled(None) {
+                    self.journeys[journey(settle.operation)]
+                        .told_at
+                        .get_or_insert(clock);
+                }
             }
             Request::Manage(Manage {
                 command: Command::EndCall { call, word },
@@ -746,9 +864,11 @@ impl World {
         let plan = self
             .chance
             .one_of(&["free", "starter", "pro", "saver", "calendar", "tight"]);
-        match self.chance.below(15) {
+        match self.chance.below(20) {
             0..5 => self.operator_grants(),
-            12.. => self.operator_adjusts(),
+            12..15 => self.operator_adjusts(),
+            15..18 => self.operator_changes_a_key(),
+            18.. => self.operator_rotates_a_key(),
             5 | 6 => {
                 self.note(&format!("plan {plan}"));
                 self.branch.change_plan(plan);
@@ -770,14 +890,8 @@ impl World {
             }
             9 => {
                 self.note("a key that nobody uses");
-                let new = NewKey { name: None };
-                self.branch.manage(
-                    Command::CreateKey {
-                        new,
-                        digest: digest_of(77),
-                    },
-                    None,
-                );
+                let (new, digest) = (NewKey::default(), digest_of(77));
+                self.branch.manage(Command::CreateKey { new, digest }, None);
             }
             10 => {
                 self.note("the policy is edited");
@@ -788,7 +902,11 @@ impl World {
                     "subscription_first",
                     "extra_needs_subscription",
                 ]);
-                self.branch.policy = sold::edited(edits);
+                if self.chance.percent(20) {
+                    self.mode = self.chance.one_of(&["standard", "observe"]);
+                }
+                let edits = format!("{edits} {} {}", self.usage, self.mode);
+                self.branch.policy = sold::edited(&edits);
                 self.branch.evict();
             }
             _ => {
@@ -797,6 +915,73 @@ impl World {
             }
         }
         self.set_alarm();
+    }
+
+    fn operator_changes_a_key(&mut self) {
+        fn edit<T>(value: Option<T>) -> Option<Edit<T>> {
+            Some(value.map_or(Edit::Remove, Edit::Set))
+        }
+        let key = 1 + self.chance.below(2) as u32;
+        let mut terms = self.keys[&key].clone();
+        let mut patch = PatchKey::default();
+        match self.chance.below(7) {
+            0..3 => {
+                terms.budget = self.chance.one_of(&[None, Some(30), Some(100), Some(300)]);
+                patch.budget = edit(terms.budget.map(sold::credits));
+            }
+            3 | 4 => {
+                let limit = |chance: &mut Chance| {
+                    let limit = Limit::Of(1 + chance.below(15) as u32);
+                    chance.one_of(&[None, Some(Limit::Unlimited), Some(limit)])
+                };
+                terms.limits = KeyLimits {
+                    requests_per_minute: limit(&mut self.chance),
+                    requests_per_day: limit(&mut self.chance),
+                    requests_in_flight: limit(&mut self.chance),
+                    jobs_open: limit(&mut self.chance),
+                };
+                patch.limits = edit(Some(terms.limits));
+            }
+            5 => {
+                terms.scope =
+                    self.chance
+                        .one_of(&[None, Some("POST /search"), Some("GET /tracks/*")]);
+                patch.scope = edit(terms.scope.map(|item| Scope::new(vec![item.into()])));
+            }
+            _ => {
+                let hours = self.chance.one_of(&[None, None, Some(1), Some(24)]);
+                let clock = self.clock();
+                terms.expires_at = hours.map(|hours| clock.plus(Span::from_seconds(hours * 3_600)));
+                patch.expires_at = edit(terms.expires_at);
+            }
+        }
+        let reply = self.branch.patch_key(key, patch.clone());
+        self.note(&format!("key {key} {patch:?} -> {}", brief(&reply)));
+        if matches!(reply, Reply::Document(_)) {
+            self.keys.insert(key, terms);
+        }
+    }
+
+    fn operator_rotates_a_key(&mut self) {
+        let key = 1 + self.chance.below(2) as u32;
+        let overlap = Span::from_seconds(self.chance.one_of(&[0, 60, 3_600, 86_400]));
+        let clock = self.clock();
+        let reply = self.branch.rotate_key(key, overlap);
+        self.note(&format!(
+            "key {key} rotated, {overlap:?} -> {}",
+            brief(&reply)
+        ));
+        if matches!(reply, Reply::Document(_))
+            && let Some(terms) = self.keys.get_mut(&key)
+        {
+            // What is gone is dead at any time of a clock that steps about.
+            terms.dead.fill(Timestamp::EPOCH);
+            terms.dead.push(if overlap > Span::ZERO {
+                clock.plus(overlap)
+            } else {
+                Timestamp::EPOCH
+            });
+        }
     }
 
     /// A grant is sent until it is answered, and now and then once more.
@@ -914,20 +1099,28 @@ impl World {
             let ended = before.outcome.as_ref().map_or(latest, |outcome| outcome.at);
             latest > ended.plus(Span::from_days(30))
         };
+        let is_gone = self.branch.store().is_dropped(call);
+        let is_observed =
+            before.call.hold.observed || self.branch.policy.gateway.mode == Mode::Observe;
         // Whether an object that was evicted still knows of a stray clock depends on its writes.
-        let expected = [late(clock), late(self.latest)]
-            .map(|is_late| expected_end(before, word, is_late, *available));
+        let expected = [late(clock), late(self.latest)].map(|is_late| match is_gone {
+            true => Err(Code::NotFound),
+            false => expected_end(before, word, is_late, is_observed, *available),
+        });
         if !expected.contains(&told) {
             return wrong(&format!("{told:?} and not {expected:?}"));
         }
         if told.is_ok() {
             let operation = before.call.hold.operation as usize;
             self.journeys[operation - 1_000].concluded = true;
-            if let Some(key) = key {
-                let until = clock.plus(Span::from_days(1));
-                let reply = reply.clone();
-                self.answered.insert(key, Answered { until, reply });
-            }
+        }
+        // A no that depends on how the call stands is remembered as well.
+        if told != Err(Code::BadRequest)
+            && let Some(key) = key
+        {
+            let until = clock.plus(Span::from_days(1));
+            let reply = reply.clone();
+            self.answered.insert(key, Answered { until, reply });
         }
         Ok(())
     }
@@ -936,11 +1129,22 @@ impl World {
         self.branch.object.store_mut().commits_to_fail = 0;
         let clock = self.clock();
         self.branch.set_clock(clock);
-        self.branch.tick()?;
+        self.branch.rest()?;
         self.set_alarm();
         let account = self.branch.object.account().ok_or("no account")?;
         audit(self.branch.store(), account)?;
         audit_calls(self.branch.store())?;
+        audit_costs(self.branch.store(), account, Calendar::default(), clock)?;
+        audit_rolled(self.branch.store(), account)?;
+        audit_totals(self.branch.store(), account)?;
+        for by in [By::Day, By::Hour, By::Endpoint, By::Key] {
+            let told = self.branch.summary(by);
+            audit_summary(self.branch.store(), by, &told)?;
+        }
+        let lines = self.branch.ledger(500);
+        let account = self.branch.object.account().ok_or("no account")?;
+        audit_ledger(&lines, account)?;
+        self.branch.audit_itself()?;
         self.inspect_grants()?;
         self.branch.check_waking()
     }
@@ -979,18 +1183,60 @@ impl World {
         Ok(())
     }
 
-    /// The call that was just admitted exceeds no limit, as the log tells.
-    fn inspect_admission(&mut self) -> Result<(), String> {
+    /// What the key's calls of this month cost, as the log tells.
+    fn cost_of_month(&self, key: u32) -> u64 {
+        let (store, key) = (self.branch.store(), KeyNumber::new(key));
+        cost_of_month(store, key, Calendar::default(), self.clock())
+    }
+
+    /// A key is refused as such, as out of scope or for its budget only where that is so.
+    fn inspect_refusal(&self, index: usize, refusal: &Refusal) -> Result<(), String> {
+        let journey = &self.journeys[index];
+        let terms = &self.keys[&journey.key];
+        let is_right = match refusal {
+            Refusal::UnknownKey => !terms.knows(journey.secret, self.clock()),
+            Refusal::OutOfScope { .. } => !terms.allows(journey.route),
+            Refusal::InsufficientCredits {
+                required, budget, ..
+            } => budget.is_none_or(|budget| {
+                let cost = self.cost_of_month(journey.key) + required.get();
+                terms.budget == Some(budget.get()) && cost > budget.get()
+            }),
+            Refusal::Suspended { .. } | Refusal::RateLimited { .. } | Refusal::Cancelled => true,
+        };
+        if is_right {
+            return Ok(());
+        }
+        Err(format!("{refusal:?} to {journey:?} under {terms:?}"))
+    }
+
+    /// The call that was just admitted exceeds no limit and no budget, and its key may make it, as
+    /// the log tells.
+    fn inspect_admission(&mut self, index: usize) -> Result<(), String> {
         let account = self.branch.object.account().ok_or("no account")?;
         let limits = account.profile().plan.limits;
+        let (journey, clock) = (&self.journeys[index], self.clock());
+        let terms = &self.keys[&journey.key];
+        let [per_minute, per_day, most_in_flight, most_jobs] = terms.limits(limits);
         let calls: Vec<&CallRow> = self.branch.store().calls().collect();
         let newest = calls.last().ok_or("no call")?;
         let of_key = || calls.iter().filter(|row| row.call.key == newest.call.key);
-        if limits.requests_per_minute.is_none() {
+        if per_minute.is_none() {
             self.unlimited.0.insert(newest.call.number);
         }
         if limits.account_requests_per_minute.is_none() {
             self.unlimited.1.insert(newest.call.number);
+        }
+        if newest.call.hold.observed {
+            return Ok(());
+        }
+        if !terms.knows(journey.secret, clock) || !terms.allows(journey.route) {
+            return Err(format!("{journey:?} was admitted under {terms:?}"));
+        }
+        let cost = self.cost_of_month(journey.key);
+        let pays = newest.call.hold.terms.pool == "credits" && newest.call.held().get() > 0;
+        if pays && terms.budget.is_some_and(|budget| cost > budget) {
+            return Err(format!("key {} cost {cost} under {terms:?}", journey.key));
         }
         let calendar = Calendar::default();
         let today = calendar.day_of(newest.call.admitted_at);
@@ -1015,16 +1261,16 @@ impl World {
                 .copied()
                 .filter(|row| counted(&self.unlimited.1, row)),
         );
-        if exceeds(minute, limits.requests_per_minute)
+        if exceeds(minute, per_minute)
             || exceeds(account_minute, limits.account_requests_per_minute)
-            || exceeds(in_day, limits.requests_per_day)
-            || exceeds(in_flight, limits.requests_in_flight)
+            || exceeds(in_day, per_day)
+            || exceeds(in_flight, most_in_flight)
             || (newest.call.hold.terms.job.is_some()
-                && limits.jobs_open.is_some_and(|limit| jobs >= limit as usize))
+                && most_jobs.is_some_and(|limit| jobs >= limit as usize))
         {
             return Err(format!(
                 "call {}: {minute} and {account_minute} in a minute, {in_day} in a day, \
-                 {in_flight} in flight, {jobs} jobs under {limits:?}",
+                 {in_flight} in flight, {jobs} jobs under {limits:?}, {terms:?}",
                 newest.call.number
             ));
         }
@@ -1056,15 +1302,25 @@ impl World {
             if !seen.insert(operation) {
                 return Err(format!("operation {operation} became two calls"));
             }
+            if self.observed.contains(&row.call.number) || row.call.hold.observed {
+                inspect_observed(row)?;
+                continue;
+            }
             let was_outrun = self.outrun.contains(&row.call.number);
             inspect_end(row, journey, was_outrun)?;
             let hold = &row.call.hold;
             let outcome = row.outcome.as_ref().ok_or("an open call")?;
-            let is_forgiven = outcome.state == CallState::UnknownReleased
+            // One that had ended before it was told of may have been forgiven on another day.
+            let is_broken_off = outcome.state == CallState::Released
+                && journey.body == Some(BodyEnd::BrokenOff { begun: true })
+                && is_charged(hold.terms.charge_on, outcome.status)
+                && journey.told_at.is_some()
+                && !journey.concluded
+                && !was_outrun;
+            let is_unknown = outcome.state == CallState::UnknownReleased
                 && hold.terms.on_unknown == OnUnknown::Release
-                && row.call.held().get() > 0
                 && (hold.terms.job.is_none() || journey.told_at.is_none());
-            if is_forgiven {
+            if row.call.held().get() > 0 && (is_unknown || is_broken_off) {
                 let day = calendar.day_of(outcome.at);
                 let count = forgiven.entry((row.call.key, day)).or_default();
                 *count += 1;
@@ -1076,6 +1332,15 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// What was admitted while the gateway only observes is never charged.
+fn inspect_observed(row: &CallRow) -> Result<(), String> {
+    let charged = row.outcome.as_ref().ok_or("an open call")?.charged;
+    if row.call.hold.observed && charged.get() > 0 {
+        return Err(format!("observed, and charged: {row:?}"));
+    }
+    Ok(())
 }
 
 fn inspect_end(row: &CallRow, journey: &Journey, was_outrun: bool) -> Result<(), String> {
@@ -1107,11 +1372,14 @@ fn inspect_end(row: &CallRow, journey: &Journey, was_outrun: bool) -> Result<(),
         // Each word was looked at when it came.
         return Ok(());
     }
-    let succeeded = answered
-        && match row.call.hold.terms.charge_on {
-            ChargeOn::BelowFourHundred => status < 400,
-            ChargeOn::TwoHundreds => (200..300).contains(&status),
-        };
+    let is_broken_off = match journey.body {
+        Some(BodyEnd::BrokenOff { begun: false }) => true,
+        // The charge of one beyond the forgiveness is looked at below.
+        Some(BodyEnd::BrokenOff { begun: true }) => outcome.mark != Some(Mark::Unforgiven),
+        None | Some(BodyEnd::Whole | BodyEnd::Left) => false,
+    };
+    let succeeded =
+        answered && is_charged(row.call.hold.terms.charge_on, Some(status)) && !is_broken_off;
     if !succeeded {
         return if outcome.state == CallState::Released && charged == 0 {
             Ok(())
@@ -1141,11 +1409,19 @@ fn inspect_end(row: &CallRow, journey: &Journey, was_outrun: bool) -> Result<(),
     Ok(())
 }
 
+fn is_charged(charge_on: ChargeOn, status: Option<u16>) -> bool {
+    status.is_some_and(|status| match charge_on {
+        ChargeOn::BelowFourHundred => status < 400,
+        ChargeOn::TwoHundreds => (200..300).contains(&status),
+    })
+}
+
 /// What a word makes of a call: its state and charge, or what it is answered.
 fn expected_end(
     before: &CallRow,
     word: &Word,
     is_late: bool,
+    is_observed: bool,
     available: u64,
 ) -> Result<(CallState, u64), Code> {
     use CallState::{
@@ -1164,7 +1440,10 @@ fn expected_end(
     };
     let price = || {
         price().and_then(|price| {
-            if price > held {
+            let is_value = matches!(word, Word::Settle(Told::Value(_)));
+            if is_observed && !(is_value && price > terms.most.get()) {
+                Ok(0)
+            } else if price > held {
                 Err(Code::AboveHold)
             } else {
                 Ok(price)

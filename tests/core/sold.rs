@@ -73,6 +73,15 @@ grants = [{ pool = "strict", amount = 40, renews = "monthly" }]
 [[routes]]
 match = "GET /"
 cost = 0
+[[routes]]
+match = "POST /search"
+cost = 1
+[[routes]]
+match = "GET /tracks/{id}"
+cost = 1
+[[routes]]
+match = "GET /tracks/{id}/preview"
+cost = 0
 "#;
 
 /// Some credits.
@@ -89,6 +98,8 @@ pub fn edited(edits: &str) -> Arc<Policy> {
             "observe" => policy.gateway.mode = Mode::Observe,
             "extra_needs_subscription" => policy.gateway.extra_needs_subscription = true,
             "without_starter" => drop(policy.plans.remove("starter")),
+            "without_search" => policy.routes.retain(|route| route.template != "/search"),
+            "without_credits" => drop(policy.pools.remove("credits")),
             "without_lyrics" => drop(policy.pools.remove("lyrics")),
             "starter_2_per_minute" => {
                 edit_plan(&mut policy, "starter", |plan| {
@@ -106,6 +117,9 @@ pub fn edited(edits: &str) -> Arc<Policy> {
             }
             "local_days" => {
                 policy.gateway.calendar = Calendar::parse("00:00+02:00").unwrap();
+            }
+            usage if usage.starts_with("usage_") => {
+                policy.gateway.usage_days = usage["usage_".len()..].parse().unwrap();
             }
             other => panic!("no such edit: {other}"),
         }

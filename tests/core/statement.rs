@@ -4,18 +4,21 @@
 //! every line the auditor looks at the books, and the account is woken from storage and compared.
 
 use tollgate::{
-    account::{Adjustment, Fingerprint, Refusal, Status, StatusChange, Told, Word},
-    call::CallState,
-    ledger::EntryKind,
+    account::{
+        Adjustment, Admit, Edit, Fingerprint, KeyLimits, Limit, NewKey, PatchKey, Refusal, Scope,
+        Status, StatusChange, Told, Word,
+    },
+    call::{BodyEnd, CallState, Settle},
+    id::KeyNumber,
     policy::Source,
     price::{ChargeOn, Job, Meter, OnUnknown, Quantity, Terms},
     problem::ViolatedPolicy,
-    protocol::{Command, Page, Reply},
+    protocol::{AuditStep, Command, Page, Reply, Request},
     time::{Span, Timestamp},
 };
 
 use crate::{
-    branch::{Branch, fingerprint, reported},
+    branch::{Branch, answered, digest_after, fingerprint, reported},
     sold,
 };
 
@@ -81,9 +84,38 @@ impl Teller {
                 let subscription = after(options, "subscription").map(subscription);
                 told(&branch.open(plan, billing_day, subscription))
             }
-            ["key"] => told(&branch.create_key()),
+            ["key", ref options @ ..] => {
+                let patch = key_patch(options);
+                told(&branch.create_key_as(NewKey {
+                    limits: given(patch.limits),
+                    scope: given(patch.scope),
+                    expires_at: given(patch.expires_at),
+                    budget: given(patch.budget),
+                    name: None,
+                }))
+            }
+            ["patch", key, ref options @ ..] => {
+                told(&branch.patch_key(key.parse().unwrap(), key_patch(options)))
+            }
+            ["rotate", key, overlap] => {
+                told(&branch.rotate_key(key.parse().unwrap(), span(overlap)))
+            }
+            ["show", key] => {
+                let key = branch.show_key(key.parse().unwrap());
+                let budget = match key["budget"].as_u64() {
+                    Some(budget) => format!(" of {budget}"),
+                    None => String::new(),
+                };
+                let last_used = key["last_used_at"].as_str().map_or("never", trimmed);
+                format!(
+                    "{}, used {}{budget}, {} refused, last used {last_used}",
+                    key["status"].as_str().unwrap(),
+                    key["budget_used"],
+                    key["refused_today"],
+                )
+            }
             ["revoke", key] => told(&branch.manage(
-                Command::RevokeKey(tollgate::id::KeyNumber::new(key.parse().unwrap())),
+                Command::RevokeKey(KeyNumber::new(key.parse().unwrap())),
                 None,
             )),
             ["call", ref price @ ..] => {
@@ -93,20 +125,36 @@ impl Teller {
                     || branch.operation(),
                     |operation| operation.parse().unwrap(),
                 );
-                let reply = branch.admit_as(operation, key, terms);
+                let (method, endpoint) = after(price, "to")
+                    .and_then(|route| route.split_once(':'))
+                    .unwrap_or(("POST", "/search"));
+                let secret = after(price, "secret").map_or_else(
+                    || branch.rotations_of(key),
+                    |secret| secret.parse().unwrap(),
+                );
+                let reply = branch.send(Request::Admit(Admit {
+                    operation,
+                    key: KeyNumber::new(key),
+                    digest: digest_after(key, secret),
+                    method: method.into(),
+                    endpoint: endpoint.into(),
+                    terms,
+                    repeated_refusals: after(price, "repeated")
+                        .map_or(0, |repeated| repeated.parse().unwrap()),
+                }));
                 self.told_admission(&reply)
             }
             ["call_with_another_secret", cost] => {
-                let admit = tollgate::account::Admit {
+                let admit = Admit {
                     operation: 1,
-                    key: tollgate::id::KeyNumber::new(1),
+                    key: KeyNumber::new(1),
                     digest: crate::branch::digest_of(99),
                     method: "GET".into(),
                     endpoint: "/".into(),
                     terms: terms(&[cost]),
                     repeated_refusals: 0,
                 };
-                let reply = branch.send(tollgate::protocol::Request::Admit(admit));
+                let reply = branch.send(Request::Admit(admit));
                 self.told_admission(&reply)
             }
             ["settle", call, ref word @ ..] if is_the_origins(word) => {
@@ -143,9 +191,12 @@ impl Teller {
                     || branch.row(call).call.hold.operation,
                     |operation| operation.parse().unwrap(),
                 );
-                let value = after(options, "reported").map(reported);
-                let answered = !options.contains(&"unreachable");
-                told(&branch.settle_as(operation, call, status.parse().unwrap(), value, answered))
+                told(&branch.send(Request::Settle(Settle {
+                    answered: !options.contains(&"unreachable"),
+                    reported: after(options, "reported").map(reported),
+                    body: after(options, "body").map(body_end),
+                    ..answered(operation, call, status.parse().unwrap())
+                })))
             }
             ["cancel", operation] => told(&branch.cancel(operation.parse().unwrap())),
             ["tick"] => branch.tick().map_or_else(|error| error, |()| "ok".into()),
@@ -200,15 +251,7 @@ impl Teller {
                 let told = store.entries()[self.entries_told..]
                     .iter()
                     .map(|entry| {
-                        let kind = match entry.kind {
-                            EntryKind::Granted => "granted",
-                            EntryKind::Renewed => "renewed",
-                            EntryKind::RolledOver => "rolled over",
-                            EntryKind::Expired => "expired",
-                            EntryKind::Adjusted => "adjusted",
-                            EntryKind::Corrected => "corrected",
-                            EntryKind::Refunded => "refunded",
-                        };
+                        let kind = entry.kind.as_str().replace('_', " ");
                         format!(
                             "{} {kind} {} {:+} = {}",
                             short(entry.at),
@@ -222,10 +265,14 @@ impl Teller {
                 self.entries_told = store.entries().len();
                 told
             }
-            ["standing"] => {
+            ["ledger", limit] => {
+                let page = branch.ledger_page(limit.parse().unwrap(), None);
+                told(&Reply::Ledger(page))
+            }
+            ["standing", ref options @ ..] => {
                 let account = branch.object.account().expect("awake");
-                let standing =
-                    account.standing(tollgate::id::KeyNumber::new(1), None, branch.clock);
+                let key = after(options, "key").map_or(1, |key| key.parse().unwrap());
+                let standing = account.standing(KeyNumber::new(key), None, branch.clock);
                 let window = |window: Option<tollgate::headers::Window>| {
                     window.map_or_else(
                         || "unlimited".to_owned(),
@@ -296,12 +343,14 @@ impl Teller {
                 available,
                 renews_at,
                 affordable_then,
+                budget,
                 ..
             }) => {
                 let retry = renews_at
                     .filter(|_| *affordable_then)
                     .map_or_else(String::new, |at| format!(", wait {}", wait(at)));
-                format!("402 {available} of {required}{retry}")
+                let budget = budget.map_or_else(String::new, |budget| format!("budget {budget}, "));
+                format!("402 {budget}{available} of {required}{retry}")
             }
             _ => told(reply),
         }
@@ -315,6 +364,9 @@ fn told(reply: &Reply) -> String {
         Reply::Refused(Refusal::Suspended { reason, .. }) => {
             format!("403 {}", reason.as_deref().unwrap_or_default())
         }
+        Reply::Refused(Refusal::OutOfScope {
+            method, endpoint, ..
+        }) => format!("403 not {method} {endpoint}"),
         Reply::Refused(Refusal::Cancelled) => "refused: cancelled".into(),
         Reply::Refused(refusal) => format!("{refusal:?}"),
         Reply::Settled(None) => "no such call".into(),
@@ -322,6 +374,27 @@ fn told(reply: &Reply) -> String {
         Reply::Cancelled => "cancelled".into(),
         Reply::Document(document) => document.status.to_string(),
         Reply::Problem(problem) => format!("{:?}", problem.code),
+        Reply::Ledger(page) => page
+            .lines
+            .iter()
+            .map(|line| {
+                let about = line
+                    .request_id
+                    .as_ref()
+                    .map_or_else(String::new, |call| format!(" {call}"));
+                format!(
+                    "{}{about} {} {:+} = {}",
+                    line.kind.as_str().replace('_', " "),
+                    line.pool,
+                    line.credits,
+                    line.balance
+                )
+            })
+            .collect::<Vec<_>>()
+            .join("; "),
+        Reply::Audit(AuditStep::Unfinished) => "more to read".into(),
+        Reply::Audit(AuditStep::Finished { ok: true, .. }) => "ok".into(),
+        Reply::Audit(AuditStep::Finished { json, .. }) => json.clone(),
         Reply::Unavailable { detail } => format!("unavailable: {detail}"),
     }
 }
@@ -405,6 +478,67 @@ fn terms(words: &[&str]) -> Terms {
             OnUnknown::Release
         },
         ..Terms::fixed(pool.into(), least)
+    }
+}
+
+/// `budget 20`, `expires 2026-12-01`, `scope POST:/search,GET:/tracks/*`,
+/// `limits minute=2,day=unlimited`; `none` in place of a value takes it away.
+fn key_patch(options: &[&str]) -> PatchKey {
+    fn edit<T>(text: &str, read: impl FnOnce(&str) -> T) -> Edit<T> {
+        if text == "none" {
+            Edit::Remove
+        } else {
+            Edit::Set(read(text))
+        }
+    }
+    PatchKey {
+        name: None,
+        limits: after(options, "limits").map(|limits| edit(limits, key_limits)),
+        scope: after(options, "scope").map(|scope| {
+            let item = |item: &str| item.replacen(':', " ", 1);
+            edit(scope, |scope| {
+                Scope::new(scope.split(',').map(item).collect())
+            })
+        }),
+        expires_at: after(options, "expires").map(|at| edit(at, moment)),
+        budget: after(options, "budget")
+            .map(|budget| edit(budget, |budget| sold::credits(budget.parse().unwrap()))),
+    }
+}
+
+/// `minute=2,day=unlimited`.
+fn key_limits(text: &str) -> KeyLimits {
+    let mut limits = KeyLimits::default();
+    for (name, limit) in text.split(',').filter_map(|limit| limit.split_once('=')) {
+        let place = match name {
+            "minute" => &mut limits.requests_per_minute,
+            "day" => &mut limits.requests_per_day,
+            "in_flight" => &mut limits.requests_in_flight,
+            "jobs" => &mut limits.jobs_open,
+            other => panic!("no such limit: {other}"),
+        };
+        *place = Some(match limit {
+            Limit::UNLIMITED => Limit::Unlimited,
+            limit => Limit::Of(limit.parse().unwrap()),
+        });
+    }
+    limits
+}
+
+fn given<T>(edit: Option<Edit<T>>) -> Option<T> {
+    match edit? {
+        Edit::Set(value) => Some(value),
+        Edit::Remove => None,
+    }
+}
+
+fn body_end(told: &str) -> BodyEnd {
+    match told {
+        "whole" => BodyEnd::Whole,
+        "left" => BodyEnd::Left,
+        "never_begun" => BodyEnd::BrokenOff { begun: false },
+        "broken_off" => BodyEnd::BrokenOff { begun: true },
+        other => panic!("no end of a body: {other}"),
     }
 }
 

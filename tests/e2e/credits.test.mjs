@@ -1,14 +1,11 @@
 // Credits: what is charged, from which lot, when they come and go. Months pass by the moved clock.
 import assert from "node:assert/strict";
-import { readdirSync } from "node:fs";
-import { join } from "node:path";
-import { DatabaseSync } from "node:sqlite";
 import * as suite from "node:test";
 import { test } from "node:test";
-import { setTimeout } from "node:timers/promises";
 import { openAccount, policyFor, statuses } from "./harness/account.mjs";
 import { startGateway } from "./harness/gateway.mjs";
 import { after, answer, hold, neverAnswer, resetBeforeHeaders, startOrigin } from "./harness/origin.mjs";
+import { untilStored } from "./harness/storage.mjs";
 
 const SECOND = 1_000;
 const HOLD_SECONDS = 300;
@@ -356,24 +353,11 @@ test("the alarm ends a hold whose account nobody asks about, dated at its deadli
   clock.advance((HOLD_SECONDS + 10) * SECOND);
   await gateway.restart();
   // Nothing but the database tells, as to ask the account would end the hold.
-  const endedAt = () => {
-    const files = readdirSync(gateway.state, { recursive: true }).filter((name) => /[0-9a-f]{64}\.sqlite$/.test(name));
-    for (const file of files) {
-      const database = new DatabaseSync(join(gateway.state, file), { readOnly: true });
-      try {
-        const table = database.prepare("SELECT max(name) AS name FROM sqlite_master WHERE name LIKE 'calls_%'").get();
-        const row =
-          table.name &&
-          database.prepare(`SELECT ended_at FROM ${table.name} WHERE endpoint = '/render' AND at = ?`).get(admitted);
-        if (row?.ended_at) return row.ended_at;
-      } finally {
-        database.close();
-      }
-    }
-    return null;
-  };
-  let ended;
-  while (!(ended = endedAt())) await setTimeout(20);
+  const ended = await untilStored(gateway, (database) => {
+    const { name } = database.prepare("SELECT max(name) AS name FROM sqlite_master WHERE name LIKE 'calls_%'").get();
+    const found = name && database.prepare(`SELECT ended_at FROM ${name} WHERE endpoint = '/render' AND at = ?`);
+    return found?.get(admitted)?.ended_at;
+  });
   assert.equal(ended, admitted + HOLD_SECONDS * SECOND);
   origin.on("POST /render", answer());
   assert.equal((await account.balance()).available, 50);

@@ -60,6 +60,7 @@ test("/me tells plan, balance and limits", async () => {
       },
     },
     status: "active",
+    key: { id: account.keyId, name: null, expires_at: null, scope: null, budget: null, budget_used: 1 },
   });
 });
 

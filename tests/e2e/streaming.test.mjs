@@ -32,6 +32,10 @@ cost = 1
 [[routes]]
 match = "GET /download"
 cost = 1
+[[routes]]
+match = "GET /whole"
+cost = 1
+whole_body = true
 `,
 });
 const customer = await openAccount(gateway);
@@ -88,16 +92,17 @@ test("an origin may answer while the body still comes", async () => {
   assert.equal(String(await begun.rest()), "late");
 });
 
-test("a download larger than an isolate's memory passes through, and leaves it flat", async () => {
-  origin.on("/download", large(LARGE));
-  const before = residentMegabytes();
-  const answer = await gateway.open("GET", "/download", { headers: { authorization } }).end();
-  assert.equal(answer.headers["content-length"], String(LARGE));
-  let received = 0;
-  for (let piece; (piece = await answer.next()) !== null;) received += piece.length;
-  assert.equal(received, LARGE);
-  staysFlat(before);
-});
+for (const path of ["/download", "/whole"])
+  test(`a download larger than an isolate's memory passes through, and leaves it flat: ${path}`, async () => {
+    origin.on(path, large(LARGE));
+    const before = residentMegabytes();
+    const answer = await gateway.open("GET", path, { headers: { authorization } }).end();
+    assert.equal(answer.headers["content-length"], String(LARGE));
+    let received = 0;
+    for (let piece; (piece = await answer.next()) !== null;) received += piece.length;
+    assert.equal(received, LARGE);
+    staysFlat(before);
+  });
 
 test("an upload larger than an isolate's memory passes through, and leaves it flat", async () => {
   const before = residentMegabytes();
@@ -114,23 +119,24 @@ test("an upload larger than an isolate's memory passes through, and leaves it fl
   staysFlat(before);
 });
 
-test("a slow reader holds the origin back instead of filling the gateway", async () => {
-  let sent = 0;
-  origin.on("/download", async (exchange) => {
-    exchange.begin(200);
-    const piece = Buffer.alloc(MB, "x");
-    for (; sent < 100 && !exchange.outgoing.destroyed; sent++) await exchange.write(piece);
-    exchange.end();
+for (const path of ["/download", "/whole"])
+  test(`a slow reader holds the origin back instead of filling the gateway: ${path}`, async () => {
+    let sent = 0;
+    origin.on(path, async (exchange) => {
+      exchange.begin(200);
+      const piece = Buffer.alloc(MB, "x");
+      for (; sent < 100 && !exchange.outgoing.destroyed; sent++) await exchange.write(piece);
+      exchange.end();
+    });
+    const before = residentMegabytes();
+    const answer = await gateway.open("GET", path, { headers: { authorization } }).end();
+    const first = await answer.next();
+    // Until nothing moves any more: what is under way fits into the sockets' buffers.
+    for (let last = -1; sent !== last; await new Promise((resolve) => setTimeout(resolve, 150))) last = sent;
+    assert.ok(sent < 60, `${sent} MB were taken of a reader that reads nothing`);
+    staysFlat(before);
+    assert.equal(first.length + (await answer.rest()).length, 100 * MB);
   });
-  const before = residentMegabytes();
-  const answer = await gateway.open("GET", "/download", { headers: { authorization } }).end();
-  const first = await answer.next();
-  // Until nothing moves any more: what is under way fits into the sockets' buffers.
-  for (let last = -1; sent !== last; await new Promise((resolve) => setTimeout(resolve, 150))) last = sent;
-  assert.ok(sent < 60, `${sent} MB were taken of a reader that reads nothing`);
-  staysFlat(before);
-  assert.equal(first.length + (await answer.rest()).length, 100 * MB);
-});
 
 // workerd's memory, as the kernel counts it: Tollgate's isolate and all else of the runtime.
 function residentMegabytes(field = "VmRSS") {

@@ -5,12 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{A_SPAN, Table, Value, gateway::set, is_name, parse_span};
 use crate::{
     credits::Credits,
-    policy::{Grant, Limits, Plan, Pool, Renews, Source},
+    policy::{DEFAULT_POOL, Grant, Limits, Plan, Pool, Renews, Source},
     time::Span,
 };
-
-/// The pool that pays where none is named.
-const USUAL_POOL: &str = "credits";
 
 const A_NAME: &str = "a name of 1 to 64 letters, digits, _ and -";
 
@@ -46,10 +43,10 @@ pub(super) fn read_pool_name(table: &mut Table<'_>, pools: &BTreeMap<String, Poo
             })
             .unwrap_or_default(),
         None => {
-            if !pools.contains_key(USUAL_POOL) {
+            if !pools.contains_key(DEFAULT_POOL) {
                 table.note("pool", &declared(), "\"credits\" (the default)");
             }
-            USUAL_POOL.to_owned()
+            DEFAULT_POOL.to_owned()
         }
     }
 }

@@ -216,18 +216,22 @@ fn read_route(mut table: Table<'_>, policy: &Policy) -> Option<Route> {
             table.forbid(name, "nothing, as the route is public");
         }
     } else {
-        // Read and checked, but not acted upon yet: nobody may rely on what is not there.
-        for (name, found) in [
-            ("whole_body", route.whole_body.then_some("true")),
-            ("idempotency", route.idempotent.then_some("\"origin\"")),
+        let opens_job = matches!(&access, Some(Access::Priced(price)) if price.job.is_some());
+        for (senseless, why) in [
+            (opens_job, "as a job outlives its answer's body"),
+            (route.upgrade, "as a WebSocket has no body"),
         ] {
-            if let Some(found) = found {
-                table.note(
-                    name,
-                    "to be left out, as this version does not act upon it yet",
-                    found,
-                );
+            if route.whole_body && senseless {
+                table.note("whole_body", &format!("to be left out, {why}"), "true");
             }
+        }
+        // Read and checked, but not acted upon yet: nobody may rely on what is not there.
+        if route.idempotent {
+            table.note(
+                "idempotency",
+                "to be left out, as this version does not act upon it yet",
+                "\"origin\"",
+            );
         }
     }
     table.finish();

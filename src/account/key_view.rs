@@ -1,0 +1,135 @@
+//! What operators and customers read of keys, in the shapes of the contract.
+
+use serde::Serialize;
+
+use super::{Account, Key, KeyLimits, Scope};
+use crate::{
+    credits::Credits,
+    id::{KeyId, KeyNumber},
+    protocol::KeysQuery,
+    time::Timestamp,
+};
+
+/// A key as the admin API tells it.
+#[derive(Debug, Serialize)]
+pub struct KeyView<'a> {
+    id: KeyId,
+    name: Option<&'a str>,
+    status: &'static str,
+    created_at: Timestamp,
+    last_used_at: Option<Timestamp>,
+    expires_at: Option<Timestamp>,
+    limits: Option<KeyLimits>,
+    scope: Option<&'a Scope>,
+    budget: Option<Credits>,
+    /// What its calls of this month hold and were charged, with a budget or without.
+    budget_used: u64,
+    rotated_at: Option<Timestamp>,
+    /// Until when the secret before the last rotation is good.
+    overlap_ends_at: Option<Timestamp>,
+    refused_today: u32,
+}
+
+/// `GET …/keys`: the oldest first.
+#[derive(Debug, Serialize)]
+pub struct KeysView<'a> {
+    data: Vec<KeyView<'a>>,
+    /// What to ask for with `next=` to see what comes after; `null` at the end.
+    next: Option<String>,
+}
+
+/// The customer's own key, in `GET /me`.
+#[derive(Debug, Serialize)]
+pub struct OwnKeyView<'a> {
+    id: KeyId,
+    name: Option<&'a str>,
+    expires_at: Option<Timestamp>,
+    scope: Option<&'a Scope>,
+    budget: Option<Credits>,
+    budget_used: u64,
+}
+
+impl Account {
+    /// A key as the admin API tells it.
+    #[must_use]
+    pub fn key_view(&self, number: KeyNumber, clock: Timestamp) -> Option<KeyView<'_>> {
+        let key = self.keys.get(&number)?;
+        let usage = self.state.usage.get(&number);
+        let today = self.policy.gateway.calendar.day_of(clock);
+        Some(KeyView {
+            id: self.key_id(number),
+            name: key.name.as_deref(),
+            status: key.status(clock),
+            created_at: key.created_at,
+            last_used_at: usage.and_then(|usage| usage.last_used_at),
+            expires_at: key.expires_at,
+            limits: key.limits,
+            scope: key.scope.as_ref(),
+            budget: key.budget,
+            budget_used: self.cost_of_month(number, clock),
+            rotated_at: key.rotated_at,
+            overlap_ends_at: key.overlap_ends_at(clock),
+            refused_today: usage.map_or(0, |usage| usage.refused.of(today)),
+        })
+    }
+
+    /// A page of the keys.
+    #[must_use]
+    pub fn keys_view(&self, query: &KeysQuery, clock: Timestamp) -> KeysView<'_> {
+        let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);
+        let first = query.after.map_or(0, |after| after.get().saturating_add(1));
+        let mut numbers = self
+            .keys
+            .range(KeyNumber::new(first)..)
+            .map(|(key, _)| *key);
+        let page: Vec<KeyNumber> = numbers.by_ref().take(limit).collect();
+        let last = page.last().filter(|_| numbers.next().is_some());
+        KeysView {
+            next: last.map(ToString::to_string),
+            data: page
+                .into_iter()
+                .filter_map(|number| self.key_view(number, clock))
+                .collect(),
+        }
+    }
+
+    /// The customer's own key.
+    pub(super) fn own_key_view(
+        &self,
+        number: KeyNumber,
+        clock: Timestamp,
+    ) -> Option<OwnKeyView<'_>> {
+        let key = self.keys.get(&number)?;
+        Some(OwnKeyView {
+            id: self.key_id(number),
+            name: key.name.as_deref(),
+            expires_at: key.expires_at,
+            scope: key.scope.as_ref(),
+            budget: key.budget,
+            budget_used: self.cost_of_month(number, clock),
+        })
+    }
+
+    /// The id of the key `number`.
+    #[must_use]
+    pub fn key_id(&self, number: KeyNumber) -> KeyId {
+        KeyId {
+            account: self.profile.id.clone(),
+            number,
+        }
+    }
+}
+
+impl Key {
+    fn status(&self, clock: Timestamp) -> &'static str {
+        if self.revoked_at.is_some() {
+            "revoked"
+        } else if self.is_expired(clock) {
+            "expired"
+        } else if self.overlap_ends_at(clock).is_some() {
+            "rotating"
+        } else {
+            "active"
+        }
+    }
+}

@@ -1,0 +1,30 @@
+// What the accounts' objects have stored, read from their databases: to ask an object would wake it.
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
+import { setTimeout } from "node:timers/promises";
+
+// The first answer of `look`, asked of each object's database again and again, that is not null.
+export const untilStored = (gateway, look) => until(gateway, /[0-9a-f]{64}\.sqlite$/, look);
+
+// Resolves when the only alarm that is set is to go off at `moment`, a Date.
+export const untilAlarmIs = (gateway, moment) =>
+  until(gateway, /-Account\/metadata\.sqlite$/, (database) => {
+    const alarms = database.prepare("SELECT scheduled_time / 1000000 AS at FROM _cf_ALARM").all();
+    return alarms.length === 1 && alarms[0].at === moment.getTime() ? moment : null;
+  });
+
+async function until(gateway, files, look) {
+  for (;;) {
+    for (const file of readdirSync(gateway.state, { recursive: true }).filter((name) => files.test(name))) {
+      const database = new DatabaseSync(join(gateway.state, file), { readOnly: true });
+      try {
+        const found = look(database);
+        if (found != null) return found;
+      } finally {
+        database.close();
+      }
+    }
+    await setTimeout(20);
+  }
+}
