@@ -18,8 +18,8 @@ const INPUTS = [
   "package-lock.json",
 ];
 
-// Bytes that an isolate loads, gzipped. The goal is 200,000; what needs more than this has to be worth it.
-const BUDGET = 230_000;
+// Bytes that an isolate loads, gzipped. The goal is 200,000; what needs more than this must be worth it.
+const BUDGET = 335_000;
 
 // In dist/, but not part of what is uploaded.
 const NOT_DEPLOYED = ["README.md", "entry.js.map", "inputs.sha256"];

@@ -7,6 +7,7 @@ mod accounts;
 mod answer;
 mod carriage;
 mod deployment;
+mod directory;
 mod forward;
 mod gateway;
 mod journey;
@@ -20,12 +21,12 @@ mod visit;
 
 use wasm_bindgen::{handler, prelude::*};
 
-pub use self::object::AccountCore;
 use self::{
     deployment::Deployment,
     gateway::Gateway,
     platform::{Context, Env, console_error},
 };
+pub use self::{directory::DirectoryCore, object::AccountCore};
 
 /// Runs once in each isolate, before anything else, and again after a trap.
 #[wasm_bindgen(start)]

@@ -775,6 +775,7 @@ impl World {
         let manage = Manage {
             command,
             idempotency,
+            signs_under: None,
         };
         self.travel(Request::Manage(manage), 100_000_000);
         if self.chance.percent(25) {
@@ -848,6 +849,7 @@ impl World {
             Request::Manage(Manage {
                 command: Command::EndCall { call, word },
                 idempotency,
+                ..
             }) => {
                 let before = before.ok_or("a word on no call")?;
                 self.inspect_word(&before, (call, &word, idempotency), &reply)?;
@@ -1001,6 +1003,7 @@ impl World {
             let manage = Manage {
                 command: Command::Grant(grant.clone()),
                 idempotency: Some(fingerprint(id, id)),
+                signs_under: None,
             };
             let reply = self.branch.send(Request::Manage(manage));
             self.note(&format!("grant {id} of {amount} -> {}", brief(&reply)));
@@ -1025,6 +1028,7 @@ impl World {
             let manage = Manage {
                 command: Command::Adjust(adjustment.clone()),
                 idempotency: Some(fingerprint(100 + id, id)),
+                signs_under: None,
             };
             let reply = self.branch.send(Request::Manage(manage));
             self.note(&format!("{adjustment:?} -> {}", brief(&reply)));
