@@ -6,6 +6,7 @@
 mod accounts;
 mod answer;
 mod carriage;
+mod crossing;
 mod deployment;
 mod directory;
 mod forward;
@@ -16,10 +17,14 @@ mod object;
 mod operate;
 mod passage;
 mod platform;
+mod promise;
 mod sql;
 mod visit;
 
+use std::task::{self, Waker};
+
 use wasm_bindgen::{handler, prelude::*};
+use wasm_bindgen_futures::future_to_promise;
 
 use self::{
     deployment::Deployment,
@@ -36,19 +41,30 @@ pub fn start() {
     handler::set_on_abort(handler::schedule_reinit);
 }
 
-/// Answers one request.
+/// Answers one request: with a response where nothing has to be waited for, else with a promise of
+/// one.
 ///
 /// # Errors
 /// What the platform throws where its own objects are built; nothing that a caller can bring about.
 #[wasm_bindgen]
-pub async fn fetch(
-    request: web_sys::Request,
-    env: Env,
-    context: Context,
-) -> Result<web_sys::Response, JsValue> {
-    match Deployment::of(&env) {
-        Ok(deployment) => Gateway::new(deployment, env, context).answer(request).await,
-        Err(faults) => answer::out_of_order(&request, &faults),
+pub fn fetch(request: web_sys::Request, env: Env, context: Context) -> Result<JsValue, JsValue> {
+    let deployment = match Deployment::of(&env) {
+        Ok(deployment) => deployment,
+        Err(faults) => return answer::out_of_order(&request, &faults).map(Into::into),
+    };
+    let mut answer = Box::pin(async move {
+        let answer = Gateway::new(deployment, env, context)
+            .answer(request)
+            .await?;
+        Ok(answer.into())
+    });
+    // Nobody is woken by this look at it: the promise looks again.
+    match answer
+        .as_mut()
+        .poll(&mut task::Context::from_waker(Waker::noop()))
+    {
+        task::Poll::Ready(answer) => answer,
+        task::Poll::Pending => Ok(future_to_promise(answer).into()),
     }
 }
 

@@ -355,7 +355,7 @@ struct World {
     /// How long calls are kept, and whether the gateway only observes: edits of the policy.
     usage: &'static str,
     mode: &'static str,
-    /// Calls that were open while the gateway only observed.
+    /// Calls that were open, or had ended without a word, while the gateway only observed.
     observed: BTreeSet<CallNumber>,
     history: String,
     steps: u64,
@@ -618,9 +618,13 @@ impl World {
         });
         self.outrun.extend(outrun.map(|row| row.call.number));
         if self.branch.policy.gateway.mode == Mode::Observe {
-            let open = self.branch.store().kept();
-            let open = open.filter(|row| state(row) == CallState::Open);
-            self.observed.extend(open.map(|row| row.call.number));
+            let unsettled = self.branch.store().kept().filter(|row| {
+                matches!(
+                    state(row),
+                    CallState::Open | CallState::UnknownReleased | CallState::UnknownCharged
+                )
+            });
+            self.observed.extend(unsettled.map(|row| row.call.number));
         }
         // Months that are due together are rolled up one after the other.
         for _ in 0..20 {
