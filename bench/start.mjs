@@ -32,11 +32,11 @@ const TIMED = `
 import { readFileSync, readdirSync } from "node:fs";
 const dist = ${JSON.stringify(inProject("dist"))} + "/";
 const named = (end) => readFileSync(dist + readdirSync(dist).find((name) => end.test(name)));
-const policy = named(/-policy\\.\\w+$/);
+const policy = named(/-policy\\.cbor$/);
 globalThis.addEventListener = () => {};
 const before = performance.now();
 globalThis.benchWasm = new WebAssembly.Module(named(/\\.wasm$/));
-globalThis.benchPolicy = /-policy\\.toml$/m.test(readdirSync(dist).join("\\n")) ? policy.toString() : new Uint8Array(policy).buffer;
+globalThis.benchPolicy = new Uint8Array(policy).buffer;
 const started = performance.now();
 await import("./bundle.mjs");
 console.log(JSON.stringify({ compile: started - before, start: performance.now() - started }));
@@ -45,11 +45,11 @@ console.log(JSON.stringify({ compile: started - before, start: performance.now()
 function startInNode() {
   const home = folder("tmpfs");
   const bundle = readFileSync(inProject("dist", "entry.js"), "utf8")
-    .replace(/^import \{([^}]*)\} from "cloudflare:workers";$/gm, (_, names) => {
+    .replace(/import\s*\{([^}]*)\}\s*from\s*"cloudflare:workers";/g, (_, names) => {
       return `const {${names.replace(/ as /g, ": ")}} = { WorkerEntrypoint: class {}, DurableObject: class {} };`;
     })
-    .replace(/^import (\w+) from "[^"]*\.wasm";$/gm, "const $1 = benchWasm;")
-    .replace(/^import (\w+) from "[^"]*-policy\.\w+";$/gm, "const $1 = benchPolicy;");
+    .replace(/import ([\w$]+) from\s*"[^"]*\.wasm";/g, "const $1 = benchWasm;")
+    .replace(/import ([\w$]+) from\s*"[^"]*-policy\.cbor";/g, "const $1 = benchPolicy;");
   writeFileSync(join(home, "bundle.mjs"), bundle);
   writeFileSync(join(home, "timed.mjs"), TIMED);
   return Array.from({ length: ROUNDS }, () => JSON.parse(execFileSync(process.execPath, [join(home, "timed.mjs")])));

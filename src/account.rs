@@ -32,8 +32,6 @@ use std::{
     sync::Arc,
 };
 
-use minicbor::{Decode, Encode};
-
 use self::outbox::Outbox;
 pub use self::{
     admit::{Admission, Admit},
@@ -61,6 +59,7 @@ use crate::{
     policy::{Plan, Policy, Renews},
     time::{Day, MonthNumber, Timestamp},
     totals::Totals,
+    wire::{Decode, Encode},
 };
 
 /// At most so many holds are open per account: what a wake-up may have to read.

@@ -1,7 +1,5 @@
 //! A call: from its admission to its end, in memory and as a row of the call log.
 
-use minicbor::{Decode, Encode};
-
 use crate::{
     account::Refusal,
     credits::Credits,
@@ -9,6 +7,7 @@ use crate::{
     ledger::{Part, sum_of},
     price::{Mark, Terms},
     time::Timestamp,
+    wire::{Decode, Encode},
 };
 
 /// What a call is admitted under and ended by. Stored with its row.

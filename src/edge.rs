@@ -24,22 +24,22 @@ mod visit;
 
 use std::task::{self, Waker};
 
-use wasm_bindgen::prelude::*;
+use wasm_bindgen::{handler, prelude::*};
 use wasm_bindgen_futures::future_to_promise;
-// Linked for what worker-build's shim calls in it.
-use worker as _;
 
 use self::{
     deployment::Deployment,
     gateway::Gateway,
-    platform::{Context, Env},
+    platform::{Context, Env, console_error},
 };
 pub use self::{directory::DirectoryCore, object::AccountCore};
 
-/// Runs once in each isolate, before anything else.
+/// Runs once in each isolate, before anything else, and again after a trap.
 #[wasm_bindgen(start)]
 pub fn start() {
-    console_error_panic_hook::set_once();
+    std::panic::set_hook(Box::new(|panic| console_error(&panic.to_string())));
+    // What a trap leaves of the memory is not to be trusted: the next call begins a new one.
+    handler::set_on_abort(handler::schedule_reinit);
 }
 
 /// Answers one request: with a response where nothing has to be waited for, else with a promise of
@@ -69,10 +69,10 @@ pub fn fetch(request: web_sys::Request, env: Env, context: Context) -> Result<Js
     }
 }
 
-/// What is wrong with the policy that travels with this bundle; nothing, where it is `undefined`.
+/// Why the policy that travels with this bundle cannot be read; nothing, where it is `undefined`.
 /// A deploy that would serve nobody is refused before it serves.
-#[wasm_bindgen(js_name = policyMistake)]
+#[wasm_bindgen(js_name = policyFault)]
 #[must_use]
-pub fn policy_mistake() -> Option<String> {
+pub fn policy_fault() -> Option<String> {
     deployment::policy().err()
 }

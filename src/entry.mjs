@@ -1,16 +1,14 @@
 // The only hand-written JavaScript in the deployed code: the runtime gives RPC and alarms to classes
 // that extend DurableObject, which a class exported from Rust cannot, and some things cost less on this side.
 import { DurableObject } from "cloudflare:workers";
-import policy from "../policy.toml";
-import Gateway, { AccountCore, DirectoryCore } from "../build/index.js";
+import policy from "../build/policy.cbor";
+import { AccountCore, DirectoryCore, fetch, policyFault, wake } from "../build/index.js";
 
 // Rust reads it from here at first use, also after a trap has begun the wasm anew.
 globalThis.tollgatePolicy = policy;
 
 // Rust's futures go on by way of this, several times in each call, and workerd's own costs more.
 globalThis.queueMicrotask = (callback) => void Promise.resolve().then(callback);
-
-const { wake } = Gateway.prototype;
 
 // What crosses between JavaScript and Rust in one piece: every crossing costs, and every text that crosses is
 // copied (see edge/crossing.rs and edge/promise.rs).
@@ -71,7 +69,7 @@ export class Directory extends lent((state) => new DirectoryCore(state)) {}
 
 export class ImportedKeys extends DurableObject {}
 
-export default Gateway;
+export default { fetch };
 
-const mistake = Gateway.prototype.policyMistake();
-if (mistake) throw new Error(mistake);
+const fault = policyFault();
+if (fault) throw new Error(fault);

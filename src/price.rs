@@ -2,9 +2,11 @@
 
 use std::fmt;
 
-use minicbor::{Decode, Encode};
-
-use crate::{credits::Credits, time::Span};
+use crate::{
+    credits::Credits,
+    time::Span,
+    wire::{Decode, Encode},
+};
 
 /// How much of something a call used (seconds, characters …): a decimal number with at most
 /// three places, kept in thousandths.

@@ -4,12 +4,12 @@
 
 use std::fmt;
 
-use minicbor::{Decode, Encode};
 use serde::Serialize;
 
 use crate::{
     credits::Credits,
     time::{Span, Timestamp},
+    wire::{Decode, Encode},
 };
 
 /// One refusal.

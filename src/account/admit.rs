@@ -1,7 +1,5 @@
 //! A request becomes a call, or is refused: one decision over everything, all or nothing.
 
-use minicbor::{Decode, Encode};
-
 use super::{
     Account, Changes, Earlier, Fingerprint, KeyUsage, LogMonth, OPEN_CALLS_MAX, OPERATIONS_KNOWN,
     Refusal, Status, retried::Turn,
@@ -17,6 +15,7 @@ use crate::{
     price::Terms,
     problem::{ViolatedPolicy, Violation},
     time::{Span, Timestamp},
+    wire::{Decode, Encode},
 };
 
 /// How soon a caller that has too many calls in flight may look again.

@@ -1,7 +1,5 @@
 //! The origin's or the operator's word on how a call ended: a job's end, a refund.
 
-use minicbor::{Decode, Encode};
-
 use super::{Account, CallEnd, Changes, Rejected, settle::ReplacedEnd};
 use crate::{
     call::{CallRow, CallState, Outcome},
@@ -10,6 +8,7 @@ use crate::{
     policy::Mode,
     price::{Quantity, Terms},
     time::{Span, Timestamp},
+    wire::{Decode, Encode},
 };
 
 /// How long a settled call can be refunded, and a provisional end replaced by the real one.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use minicbor::{Decode, Encode};
+use crate::wire::{Decode, Encode};
 use sha2::{Digest, Sha256};
 
 use super::{Account, Changes};

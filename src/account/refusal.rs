@@ -1,12 +1,11 @@
 //! Why a request does not become a call, as callers read it, and how long that holds.
 
-use minicbor::{Decode, Encode};
-
 use crate::{
     credits::Credits,
     headers::Standing,
     problem::{Code, Problem, Shortage, ViolatedPolicy, Violation},
     time::{Span, Timestamp},
+    wire::{Decode, Encode},
 };
 
 /// How long an isolate may repeat that a key, or its account, is refused or over a limit.

@@ -6,8 +6,8 @@ use wasm_bindgen::prelude::*;
 
 use super::{
     crossing::{HeaderLines, values_of},
-    log::Line,
-    platform::{clock, console_error},
+    log::{Fault, Line},
+    platform::clock,
     visit::Visit,
 };
 use crate::{
@@ -160,9 +160,7 @@ pub fn out_of_order(
     faults: &str,
 ) -> Result<web_sys::Response, JsValue> {
     let visit = Visit::new(request.clone()?)?;
-    console_error(
-        &serde_json::json!({ "event": "not_fit_to_serve", "detail": faults }).to_string(),
-    );
+    Fault::new("not_fit_to_serve", faults).write();
     let refused = Problem::new(
         Code::Unavailable,
         "this gateway is not set up; its operator's log says why",

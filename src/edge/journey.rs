@@ -11,7 +11,7 @@ use super::{
     carriage::Carriage,
     forward::{Forward, Identity, OriginFailure},
     gateway::{Gateway, Interruption, Served, refuse, refused, unavailable, unexpected},
-    log::Line,
+    log::{Fault, Line},
     passage::{Fare, Passage, endpoint_of},
     platform::{console_error, message_of},
     visit::Visit,
@@ -168,8 +168,11 @@ impl Gateway {
         );
         let cancelled = future_to_promise(async move {
             if let Err(failed) = objects.give_up(&account, operation).await {
-                let event = serde_json::json!({ "event": "cancel_failed", "account": account, "detail": failed.detail });
-                console_error(&event.to_string());
+                Fault {
+                    account: Some(&account),
+                    ..Fault::new("cancel_failed", &failed.detail)
+                }
+                .write();
             }
             Ok(JsValue::UNDEFINED)
         });

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use js_sys::{Function, Promise, Uint8Array};
+use js_sys::{ArrayBuffer, Function, Promise, Uint8Array};
 use wasm_bindgen::prelude::*;
 
 use crate::time::Timestamp;
@@ -111,7 +111,12 @@ extern "C" {
     pub fn console_error(line: &str);
 
     #[wasm_bindgen(thread_local_v2, js_namespace = globalThis, js_name = tollgatePolicy)]
-    pub static POLICY_TEXT: String;
+    static POLICY: ArrayBuffer;
+}
+
+/// The policy that travels with this bundle.
+pub fn compiled_policy() -> Vec<u8> {
+    POLICY.with(|policy| Uint8Array::new(policy).to_vec())
 }
 
 impl Env {

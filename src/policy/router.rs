@@ -222,8 +222,6 @@ impl Node {
         for folded in spellings {
             self.walk(folded, &mut found);
         }
-        found.sort_unstable();
-        found.dedup();
         found
     }
 
@@ -233,7 +231,7 @@ impl Node {
         let mut next = Vec::new();
         for segment in path::segments(folded) {
             for node in level.drain(..) {
-                found.extend_from_slice(&node.rests);
+                add(&node.rests, found);
                 next.extend(node.literals.get(segment));
                 next.extend(node.name.as_deref().filter(|_| !segment.is_empty()));
             }
@@ -243,7 +241,16 @@ impl Node {
             std::mem::swap(&mut level, &mut next);
         }
         for node in level {
-            found.extend_from_slice(&node.ends);
+            add(&node.ends, found);
+        }
+    }
+}
+
+/// Adds `items` to what is found, each once and in order.
+fn add<T: Copy + Ord>(items: &[T], found: &mut Vec<T>) {
+    for item in items {
+        if let Err(at) = found.binary_search(item) {
+            found.insert(at, *item);
         }
     }
 }
@@ -299,15 +306,12 @@ fn priced_as<'m>(method: &'m str, fits: &[Fit<'_, '_>]) -> Option<&'m str> {
 
 /// `Allow` (RFC 9110 §10.2.1) for the path as it is spelled.
 fn allow(fits: &[Fit<'_, '_>]) -> String {
-    let mut methods: Vec<&str> = fits
-        .iter()
-        .filter(|fit| fit.exact)
-        .map(|fit| fit.entry.route.method.as_str())
-        .collect();
-    if methods.contains(&"GET") {
-        methods.push("HEAD");
+    let mut methods = Vec::new();
+    for fit in fits.iter().filter(|fit| fit.exact) {
+        match fit.entry.route.method.as_str() {
+            "GET" => add(&["GET", "HEAD"], &mut methods),
+            method => add(&[method], &mut methods),
+        }
     }
-    methods.sort_unstable();
-    methods.dedup();
     methods.join(", ")
 }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     policy::{
-        Access, Amount, Field, Policy, Price, Route, When, WhenUnavailable,
+        Access, Amount, Expected, Field, Policy, Price, Route, When, WhenUnavailable,
         router::{Page, full_template, pages},
         template::Template,
     },
@@ -123,7 +123,7 @@ impl Placed {
     }
 }
 
-fn same_type(one: &serde_json::Value, other: &serde_json::Value) -> bool {
+fn same_type(one: &Expected, other: &Expected) -> bool {
     std::mem::discriminant(one) == std::mem::discriminant(other)
 }
 
