@@ -12,6 +12,7 @@ const INPUTS = [
   "build/index.js",
   "build/index_bg.wasm",
   "src/entry.mjs",
+  "src/openapi.json",
   "policy.toml",
   "wrangler.toml",
   "package-lock.json",

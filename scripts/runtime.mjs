@@ -47,7 +47,7 @@ export async function runBundle({ port, policy, bindings, state, onLog, environm
 
 // The policy is a module of its own in the bundle, so another one can take its place.
 export function modulesOf(policy) {
-  const kinds = { ".wasm": "CompiledWasm", ".toml": "Text" };
+  const kinds = { ".wasm": "CompiledWasm", ".toml": "Text", ".json": "Text" };
   const modules = readdirSync(DIST).flatMap((name) => {
     const type = kinds[name.slice(name.lastIndexOf("."))];
     if (!type) return [];

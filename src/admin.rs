@@ -7,12 +7,14 @@
 mod commands;
 mod json;
 mod keys;
+mod openapi;
 mod search;
 mod shown;
 
 use sha2::{Digest, Sha256};
 
 pub use self::{
+    openapi::openapi,
     search::accounts,
     shown::{plans, with_key},
 };
@@ -36,8 +38,9 @@ const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 const IDEMPOTENCY_KEY_MAX: usize = 255;
 
 /// Every endpoint. `{id}`, `{key}` and `{call}` stand for one segment each; HEAD is answered as GET.
-const ENDPOINTS: [(&str, &str, Access, Action); 22] = [
+const ENDPOINTS: [(&str, &str, Access, Action); 23] = [
     ("GET", "/healthz", Access::Anyone, Action::Healthz),
+    ("GET", "/openapi.json", Access::Anyone, Action::OpenApi),
     ("GET", "/plans", Access::Read, Action::Plans),
     ("GET", "/accounts", Access::Read, Action::List),
     ("POST", "/accounts", Access::Write, Action::Open),
@@ -192,6 +195,7 @@ impl Access {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Action {
     Healthz,
+    OpenApi,
     Plans,
     Open,
     List,
@@ -220,6 +224,8 @@ enum Action {
 pub enum AdminRequest {
     /// `GET /healthz`: answered by the Worker.
     Healthz,
+    /// `GET /openapi.json`: answered by the Worker with [`openapi`].
+    OpenApi,
     /// `GET /plans`: answered by the Worker with [`plans`], once the directory has told which
     /// are in force.
     Plans,
@@ -351,6 +357,7 @@ impl<'a> Endpoint<'a> {
             | Action::Settle
             | Action::Release => true,
             Action::Healthz
+            | Action::OpenApi
             | Action::Plans
             | Action::List
             | Action::Show
@@ -390,6 +397,7 @@ impl<'a> Endpoint<'a> {
         }
         match self.action {
             Action::Healthz => Ok(AdminRequest::Healthz),
+            Action::OpenApi => Ok(AdminRequest::OpenApi),
             Action::Plans => Ok(AdminRequest::Plans),
             Action::List => search::search(sent.query, &secrets.key_secret).map(AdminRequest::List),
             Action::Open => {

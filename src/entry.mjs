@@ -2,10 +2,12 @@
 // that extend DurableObject, which a class exported from Rust cannot.
 import { DurableObject } from "cloudflare:workers";
 import policy from "../policy.toml";
+import openApi from "./openapi.json";
 import Gateway, { AccountCore, DirectoryCore } from "../build/index.js";
 
-// Rust reads it from here at first use, also after a trap has begun the wasm anew.
+// Rust reads them from here at first use, also after a trap has begun the wasm anew.
 globalThis.tollgatePolicy = policy;
+globalThis.tollgateOpenApi = openApi;
 
 const lent = (build) =>
   class extends DurableObject {

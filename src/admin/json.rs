@@ -68,11 +68,9 @@ impl<'a> Fields<'a> {
     }
 
     fn of(object: &'a str, place: String, known: &[&str]) -> Result<Self, Problem> {
-        let members = serde_json::Deserializer::from_str(object)
-            .deserialize_map(Members)
-            .map_err(|error| {
-                Problem::new(Code::BadRequest, format!("the body must be JSON: {error}"))
-            })?;
+        let members = members(object).map_err(|error| {
+            Problem::new(Code::BadRequest, format!("the body must be JSON: {error}"))
+        })?;
         for (index, (name, _)) in members.iter().enumerate() {
             let field = format!("{place}{}", shortened(name));
             if !known.contains(&name.as_str()) {
@@ -256,7 +254,15 @@ impl<'a> Value<'a> {
     }
 }
 
-/// Collects an object's members as they come.
+/// An object's members as they come and as they are spelled.
+///
+/// # Errors
+///
+/// It is no object.
+pub(super) fn members(object: &str) -> serde_json::Result<Vec<(String, &str)>> {
+    serde_json::Deserializer::from_str(object).deserialize_map(Members)
+}
+
 struct Members;
 
 impl<'de> Visitor<'de> for Members {

@@ -107,6 +107,10 @@ extern "C" {
 
     #[wasm_bindgen(thread_local_v2, js_namespace = globalThis, js_name = tollgatePolicy)]
     pub static POLICY_TEXT: String;
+
+    /// `openapi.json`, read when it is first asked for.
+    #[wasm_bindgen(thread_local_v2, js_namespace = globalThis, js_name = tollgateOpenApi)]
+    pub static OPENAPI_TEXT: String;
 }
 
 impl Env {
