@@ -3,8 +3,9 @@ import assert from "node:assert/strict";
 import * as suite from "node:test";
 import { test } from "node:test";
 import { policyFor } from "./harness/account.mjs";
-import { startGateway } from "./harness/gateway.mjs";
+import { secrets, startGateway } from "./harness/gateway.mjs";
 import { startOrigin } from "./harness/origin.mjs";
+import { mistakes, signUp } from "./typed-client.mjs";
 
 const TABLES = `
 [pools.credits]
@@ -45,5 +46,18 @@ test("it is served without a token, with the pages where this policy has them", 
     "/api/v1/statement",
     "/api/v1/usage",
     "/api/v1/usage/summary",
+  ]);
+});
+
+test("a client that is generated from it operates the gateway", async () => {
+  const { key, ...told } = await signUp(gateway.url, secrets.ADMIN_TOKEN);
+  assert.deepEqual(told, { status: "active", lot: 500, available: 800, calls: 0 });
+  const answer = await gateway.call(key, "POST", "/api/v1/search");
+  assert.equal(answer.headers["x-ratelimit-limit"], "100");
+  assert.deepEqual(await mistakes(gateway.url, secrets.ADMIN_TOKEN), [
+    ["bad_request", "plan"],
+    ["bad_request", "source"],
+    ["bad_request", "Idempotency-Key"],
+    ["bad_request", "status"],
   ]);
 });
