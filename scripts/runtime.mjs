@@ -50,7 +50,7 @@ export async function runBundle({ port, policy, bindings, state, onLog, environm
 // compiled already.
 export function modulesOf(policy) {
   const compiled = typeof policy === "string" ? compilePolicy(policy) : policy;
-  const kinds = { ".wasm": "CompiledWasm", ".cbor": "Data" };
+  const kinds = { ".wasm": "CompiledWasm", ".cbor": "Data", ".json": "Text" };
   const modules = readdirSync(DIST).flatMap((name) => {
     const type = kinds[name.slice(name.lastIndexOf("."))];
     if (!type) return [];

@@ -27,6 +27,17 @@ async function style() {
   await cargo("Clippy for wasm", ["clippy", "--quiet", "--lib", "--target", WASM_TARGET, ...LINTS]);
 }
 
+// The command line, and a program in the tests, on the client that src/openapi.json describes.
+async function types() {
+  const client = inProject("cli", "api.d.ts");
+  await step("Types of the client", npmProgram("openapi-typescript"), [inProject("src", "openapi.json"), "-o", client], {
+    otherwise: "openapi-typescript cannot read src/openapi.json.",
+  });
+  await step("Types of what uses it", npmProgram("tsc"), ["-p", inProject("cli")], {
+    otherwise: "tsc's words are above.",
+  });
+}
+
 async function docs() {
   await cargo("Docs", ["doc", "--quiet", "--no-deps", "--document-private-items"], {
     env: { RUSTDOCFLAGS: "-D warnings" },
@@ -57,6 +68,7 @@ const runs = {
     await style();
     await rustTests();
     await docs();
+    await types();
     await build();
     await endToEnd([]);
   },

@@ -13,8 +13,9 @@ import { main, step } from "./step.mjs";
 
 const INPUTS = ["src", "places", "Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "scripts/project.mjs", "scripts/wasm.mjs"];
 
-// The entry is bundled beside the wasm, not compiled into it.
-const matters = (path) => path !== "src/entry.mjs";
+// These are bundled beside the wasm, not compiled into it.
+const BESIDE = ["src/entry.mjs", "src/openapi.json"];
+const matters = (path) => !BESIDE.includes(path);
 
 // What workerd is known to run: what rustc and wasm-bindgen use, and nothing newer of wasm-opt's own.
 const FEATURES = [

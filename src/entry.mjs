@@ -2,10 +2,12 @@
 // that extend DurableObject, which a class exported from Rust cannot, and some things cost less on this side.
 import { DurableObject } from "cloudflare:workers";
 import policy from "../build/policy.cbor";
+import openApi from "./openapi.json";
 import { AccountCore, DirectoryCore, fetch, policyFault, wake } from "../build/index.js";
 
-// Rust reads it from here at first use, also after a trap has begun the wasm anew.
+// Rust reads them from here at first use, also after a trap has begun the wasm anew.
 globalThis.tollgatePolicy = policy;
+globalThis.tollgateOpenApi = openApi;
 
 // Rust's futures go on by way of this, several times in each call, and workerd's own costs more.
 globalThis.queueMicrotask = (callback) => void Promise.resolve().then(callback);

@@ -6,7 +6,7 @@ use super::{
     directory::ask as ask_directory,
     gateway::{Gateway, Interruption, unavailable, unexpected},
     log::{Fault, Line},
-    platform::random,
+    platform::{OPENAPI_TEXT, random},
     visit::Visit,
 };
 use crate::{
@@ -59,6 +59,11 @@ impl Gateway {
         let request = endpoint.read(&sent, &self.deployment.secrets)?;
         match request {
             AdminRequest::Healthz => self.tell(visit, 200, HEALTHY),
+            AdminRequest::OpenApi => {
+                let document =
+                    OPENAPI_TEXT.with(|text| admin::openapi(text, self.deployment.policy));
+                self.tell(visit, 200, &document)
+            }
             AdminRequest::Plans => match self.look_up(&directory::Request::Plans, line).await? {
                 directory::Reply::Plans(in_force) => {
                     let plans = admin::plans(&self.deployment.policy.plans, &in_force);

@@ -112,6 +112,10 @@ extern "C" {
 
     #[wasm_bindgen(thread_local_v2, js_namespace = globalThis, js_name = tollgatePolicy)]
     static POLICY: ArrayBuffer;
+
+    /// `openapi.json`, read when it is first asked for.
+    #[wasm_bindgen(thread_local_v2, js_namespace = globalThis, js_name = tollgateOpenApi)]
+    pub static OPENAPI_TEXT: String;
 }
 
 /// The policy that travels with this bundle.
