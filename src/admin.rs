@@ -223,7 +223,7 @@ enum Action {
 pub enum AdminRequest {
     /// `GET /healthz`: answered by the Worker.
     Healthz,
-    /// `GET /openapi.json`: answered by the Worker with [`openapi`].
+    /// `GET /openapi.json`: answered by the Worker with [`openapi()`].
     OpenApi,
     /// `GET /plans`: answered by the Worker with [`plans`], once the directory has told which
     /// are in force.
