@@ -13,12 +13,16 @@ use crate::{
     time::{Calendar, Span},
 };
 
+mod pattern;
 pub mod quote;
 mod read;
 pub mod router;
 pub mod template;
 
-pub use self::read::{Mistake, Mistakes};
+pub use self::{
+    pattern::KeyPattern,
+    read::{Mistake, Mistakes},
+};
 
 /// The pool that is meant where none is named.
 pub const DEFAULT_POOL: &str = "credits";
@@ -38,6 +42,8 @@ pub struct Policy {
     pub routes: Vec<Route>,
     /// Where customers read about themselves.
     pub self_service: SelfService,
+    /// `[imported_keys]`: what keys issued before Tollgate look like, where there are any.
+    pub imported_keys: Option<KeyPattern>,
 }
 
 impl Policy {
