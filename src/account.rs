@@ -15,7 +15,9 @@ mod due;
 mod hourly;
 mod key_view;
 mod keys;
+mod listed;
 mod manage;
+mod outbox;
 mod refusal;
 mod refusals;
 mod rolled;
@@ -31,12 +33,16 @@ use std::{
 
 use minicbor::{Decode, Encode};
 
+use self::outbox::Outbox;
 pub use self::{
     admit::{Admission, Admit},
     budget::BUDGET_POOL,
     conclude::{Told, Word},
     keys::{Key, KeyLimits, Limit, NewKey, OVERLAP_MAX, PatchKey, PreviousSecret, RotateKey},
-    manage::{Adjustment, Edit, NewAccount, NewGrant, PatchAccount, Rejected, StatusChange},
+    listed::Listed,
+    manage::{
+        Adjustment, Edit, NewAccount, NewGrant, PatchAccount, Rejected, StatusChange, find_plan,
+    },
     refusal::Refusal,
     rolled::{ROWS_PER_SLICE, Rolled, Rolling},
     scope::{SCOPE_MAX, Scope},
@@ -47,6 +53,7 @@ pub use self::{
 use crate::{
     call::{Call, CallRow, Hold, Outcome},
     id::{AccountId, CallNumber, ExternalId, KeyNumber},
+    key::SecretId,
     ledger::{Entry, Ledger, LotNumber, Moment},
     limits::{DayCounts, MinuteWindow},
     policy::{Plan, Policy, Renews},
@@ -117,6 +124,9 @@ pub struct Profile {
     /// Keys ever issued.
     #[n(8)]
     pub keys_issued: u32,
+    /// Which KEY_SECRET each key was signed under, where that was kept.
+    #[cbor(n(9), default)]
+    pub signed_under: BTreeMap<KeyNumber, SecretId>,
 }
 
 /// A digest of an `Idempotency-Key` and one of what it was sent with.
@@ -214,6 +224,9 @@ struct State {
     /// Hourly totals that are in no table yet.
     #[cbor(n(11), default)]
     unwritten: hourly::Unwritten,
+    /// What the directory has to be told.
+    #[cbor(n(12), default)]
+    outbox: Outbox,
     /// Calls that have ended, undone ones left out: the last end's place.
     #[cbor(n(15), default)]
     ends: u64,

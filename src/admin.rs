@@ -7,13 +7,18 @@
 mod commands;
 mod json;
 mod keys;
+mod search;
 mod shown;
 
 use sha2::{Digest, Sha256};
 
-pub use self::shown::{plans, with_key};
+pub use self::{
+    search::accounts,
+    shown::{plans, with_key},
+};
 use crate::{
     account::{Fingerprint, NewKey, RotateKey, Word},
+    directory::Search,
     id::{AccountId, CallId, KeyId, KeyNumber},
     key::{SecretDigest, bearer},
     ledger_page::ledger_query,
@@ -31,9 +36,10 @@ const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 const IDEMPOTENCY_KEY_MAX: usize = 255;
 
 /// Every endpoint. `{id}`, `{key}` and `{call}` stand for one segment each; HEAD is answered as GET.
-const ENDPOINTS: [(&str, &str, Access, Action); 21] = [
+const ENDPOINTS: [(&str, &str, Access, Action); 22] = [
     ("GET", "/healthz", Access::Anyone, Action::Healthz),
     ("GET", "/plans", Access::Read, Action::Plans),
+    ("GET", "/accounts", Access::Read, Action::List),
     ("POST", "/accounts", Access::Write, Action::Open),
     ("GET", "/accounts/{id}", Access::Read, Action::Show),
     ("PATCH", "/accounts/{id}", Access::Write, Action::Patch),
@@ -188,6 +194,7 @@ enum Action {
     Healthz,
     Plans,
     Open,
+    List,
     Show,
     Patch,
     ListKeys,
@@ -213,8 +220,11 @@ enum Action {
 pub enum AdminRequest {
     /// `GET /healthz`: answered by the Worker.
     Healthz,
-    /// `GET /plans`: answered by the Worker with [`plans`].
+    /// `GET /plans`: answered by the Worker with [`plans`], once the directory has told which
+    /// are in force.
     Plans,
+    /// `GET /accounts`: for the directory.
+    List(Search),
     /// A command for an account's object.
     Manage {
         /// The account.
@@ -342,6 +352,7 @@ impl<'a> Endpoint<'a> {
             | Action::Release => true,
             Action::Healthz
             | Action::Plans
+            | Action::List
             | Action::Show
             | Action::ListKeys
             | Action::ShowKey
@@ -370,6 +381,7 @@ impl<'a> Endpoint<'a> {
                 | Action::UsageSummary
                 | Action::Ledger
                 | Action::ListKeys
+                | Action::List
         ) {
             no_parameters(sent.query)?;
         }
@@ -379,6 +391,7 @@ impl<'a> Endpoint<'a> {
         match self.action {
             Action::Healthz => Ok(AdminRequest::Healthz),
             Action::Plans => Ok(AdminRequest::Plans),
+            Action::List => search::search(sent.query, &secrets.key_secret).map(AdminRequest::List),
             Action::Open => {
                 let (new, region) = commands::open(sent.body, self.required_idempotency(sent)?)?;
                 Ok(AdminRequest::Manage {
@@ -386,6 +399,7 @@ impl<'a> Endpoint<'a> {
                     manage: Box::new(Manage {
                         command: Command::Open(new),
                         idempotency: None,
+                        signs_under: None,
                     }),
                     region,
                 })
@@ -528,6 +542,7 @@ fn about(account: AccountId, command: Command, idempotency: Option<Fingerprint>)
         manage: Box::new(Manage {
             command,
             idempotency,
+            signs_under: None,
         }),
         region: None,
     }

@@ -7,6 +7,7 @@ mod accounts;
 mod answer;
 mod carriage;
 mod deployment;
+mod directory;
 mod forward;
 mod gateway;
 mod journey;
@@ -22,12 +23,12 @@ use wasm_bindgen::prelude::*;
 // Linked for what worker-build's shim calls in it.
 use worker as _;
 
-pub use self::object::AccountCore;
 use self::{
     deployment::Deployment,
     gateway::Gateway,
     platform::{Context, Env},
 };
+pub use self::{directory::DirectoryCore, object::AccountCore};
 
 /// Runs once in each isolate, before anything else.
 #[wasm_bindgen(start)]

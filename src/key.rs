@@ -17,7 +17,7 @@
 
 mod presented;
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::Mac;
@@ -57,6 +57,21 @@ impl Keyring {
                 .map(|secret| secret.hmac())
                 .collect(),
         }
+    }
+
+    /// Which secret new keys are signed under.
+    #[must_use]
+    pub fn secret(&self) -> SecretId {
+        SecretId::of(&self.current)
+    }
+
+    /// Those that keys still verify under and that no key is signed under any more. What is not
+    /// known may be one of them.
+    #[must_use]
+    pub fn previous_secrets(&self) -> BTreeSet<SecretId> {
+        let unknown = (!self.previous.is_empty()).then_some(SecretId::UNKNOWN);
+        let previous = self.previous.iter().map(SecretId::of);
+        previous.chain(unknown).collect()
     }
 
     /// Makes the key with this number of this account. `random` comes from a generator fit for
@@ -129,7 +144,6 @@ impl Keyring {
             account: AccountId::parse(std::str::from_utf8(payload.account).ok()?)?,
             key: payload.key,
             digest: SecretDigest::of(payload.secret),
-            previous_secret: !current,
         })
     }
 }
@@ -154,6 +168,34 @@ impl fmt::Debug for IssuedKey {
     }
 }
 
+/// Names one KEY_SECRET without telling anything of it: what a key was signed under can be kept, and
+/// compared with the secrets that are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[cbor(transparent)]
+pub struct SecretId(#[n(0)] u32);
+
+impl SecretId {
+    /// Nobody kept what the key was signed under.
+    pub const UNKNOWN: Self = Self(0);
+
+    fn of(secret: &HmacSha256) -> Self {
+        let digest = secret
+            .clone()
+            .chain_update("tollgate key secret id")
+            .finalize()
+            .into_bytes();
+        let id = digest.iter().take(4);
+        let id = id.fold(0_u32, |id, byte| (id << 8) | u32::from(*byte));
+        Self(id.max(1))
+    }
+}
+
+impl fmt::Display for SecretId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:08x}", self.0)
+    }
+}
+
 /// A key that this deployment signed. Whether it still stands, the account's object says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PresentedKey {
@@ -163,8 +205,6 @@ pub struct PresentedKey {
     pub key: KeyNumber,
     /// What the object compares.
     pub digest: SecretDigest,
-    /// Signed under a KEY_SECRET that is being replaced.
-    pub previous_secret: bool,
 }
 
 impl PresentedKey {
@@ -331,7 +371,6 @@ mod tests {
                 account: account("acme"),
                 key: KeyNumber::new(7),
                 digest: SecretDigest::of(&[9; 16]),
-                previous_secret: false,
             })
         );
         assert_eq!(issued.digest, SecretDigest::of(&[9; 16]));
@@ -342,10 +381,24 @@ mod tests {
         let prefixes = prefixes(&["tk_live"]);
         let text = issued(&keyring(OLD, ""), "tk_live");
         let rolling = keyring(NEW, OLD);
-        assert!(rolling.verify(&prefixes, &text).unwrap().previous_secret);
+        assert!(rolling.verify(&prefixes, &text).is_ok());
         let renewed = issued(&rolling, "tk_live");
-        assert!(!rolling.verify(&prefixes, &renewed).unwrap().previous_secret);
+        assert!(rolling.verify(&prefixes, &renewed).is_ok());
         assert_eq!(keyring(NEW, "").verify(&prefixes, &text), Err(ForgedKey));
+    }
+
+    #[test]
+    fn a_secret_has_the_same_id_whether_it_is_the_current_one_or_was() {
+        let (old, rolling) = (keyring(OLD, ""), keyring(NEW, OLD));
+        assert_eq!(
+            rolling.previous_secrets(),
+            BTreeSet::from([old.secret(), SecretId::UNKNOWN])
+        );
+        assert!(old.previous_secrets().is_empty());
+        assert_ne!(rolling.secret(), old.secret());
+        assert_ne!(old.secret(), SecretId::UNKNOWN);
+        // Stored for good: what a key was signed under must be known by every later release.
+        assert_eq!(old.secret().to_string(), "3593f588");
     }
 
     #[test]

@@ -146,7 +146,7 @@ pub fn ledger_query(
     let parameters = crate::self_service::Parameters::read(query, &PARAMETERS)?;
     let limit = parameters.whole("limit", 1, LIMIT_MAX)?;
     let after = parameters.read_as("next", "the `next` of an earlier page, unchanged", |text| {
-        minicbor::decode(&cursor::open(key_secret, account, text)?).ok()
+        minicbor::decode(&cursor::open(key_secret, account.as_str(), text)?).ok()
     })?;
     Ok(LedgerQuery {
         limit: limit.unwrap_or(LIMIT_DEFAULT),
@@ -193,7 +193,7 @@ impl LedgerPage {
     #[must_use]
     pub fn next(&self, key_secret: &Rolling, account: &AccountId) -> Option<String> {
         let bytes = minicbor::to_vec(self.next.as_ref()?).ok()?;
-        Some(cursor::seal(key_secret, account, &bytes))
+        Some(cursor::seal(key_secret, account.as_str(), &bytes))
     }
 
     /// `{"data":[…],"next":…}`.

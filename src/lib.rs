@@ -25,6 +25,7 @@ pub mod call;
 pub mod caseless;
 pub mod credits;
 pub mod cursor;
+pub mod directory;
 #[cfg(target_arch = "wasm32")]
 pub mod edge;
 pub mod headers;

@@ -6,17 +6,19 @@
 
 mod audit;
 mod ledger;
+mod opening;
 mod roll_up;
 mod summary;
 mod usage;
 
 use std::sync::Arc;
 
-use self::audit::RunningAudit;
+pub use self::opening::{Intent, Opened};
+use self::{audit::RunningAudit, opening::Opening};
 use crate::{
     account::{
-        Account, Admit, BUDGET_POOL, Broken, Changes, Fingerprint, LogMonth, NewAccount, Refusal,
-        Rejected, Rolled, Stored, Word,
+        Account, Admit, BUDGET_POOL, Broken, Changes, Fingerprint, LogMonth, Refusal, Rejected,
+        Rolled, Stored, Word,
     },
     call::{CallRow, Settle},
     credits::Credits,
@@ -89,6 +91,12 @@ pub trait Store {
         before: u64,
         limit: u64,
     ) -> Result<Vec<CallRow>, Self::Error>;
+
+    /// The intent to open an account here, encoded, where there is one.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn opening(&self) -> Result<Option<Vec<u8>>, Self::Error>;
 
     /// What is left of months that were rolled up, oldest first: at most `limit` rows from the
     /// row `from` on ([`Rolled::row`]).
@@ -166,6 +174,8 @@ pub struct Write {
     pub snapshot: Option<Vec<u8>>,
     /// An answer to be remembered.
     pub remember: Option<Remembered>,
+    /// What becomes of the intent to open an account.
+    pub opening: Option<Intent>,
 }
 
 impl Write {
@@ -186,6 +196,7 @@ impl Write {
             && self.profile.is_none()
             && self.snapshot.is_none()
             && self.remember.is_none()
+            && self.opening.is_none()
     }
 }
 
@@ -222,6 +233,8 @@ pub struct Object<S> {
     policy: Arc<Policy>,
     /// `None` until it is woken, and again after a write that failed.
     account: Option<Account>,
+    /// While there is no account: who wants to open one.
+    opening: Option<Opening>,
     /// What keys read about themselves lately, by what guards it. Not stored: it guards the object,
     /// not credits.
     reads: std::collections::BTreeMap<(KeyNumber, u32), MinuteWindow>,
@@ -237,6 +250,17 @@ enum Failure {
     Storage(String),
 }
 
+impl Failure {
+    fn reply(self) -> Reply {
+        match self {
+            Self::NoAccount => {
+                Reply::Problem(complaint(Code::NotFound, "there is no such account"))
+            }
+            Self::Storage(detail) => Reply::Unavailable { detail },
+        }
+    }
+}
+
 impl From<Broken> for Failure {
     fn from(broken: Broken) -> Self {
         Self::Storage(broken.detail)
@@ -250,6 +274,7 @@ impl<S: Store> Object<S> {
             store,
             policy,
             account: None,
+            opening: None,
             reads: std::collections::BTreeMap::new(),
             reads_counted: 0,
             audit: None,
@@ -315,12 +340,7 @@ impl<S: Store> Object<S> {
             Request::Read(read) => self.read(&read, clock),
             Request::Manage(manage) => self.manage(manage, clock),
         };
-        reply.unwrap_or_else(|failure| match failure {
-            Failure::NoAccount => {
-                Reply::Problem(complaint(Code::NotFound, "there is no such account"))
-            }
-            Failure::Storage(detail) => Reply::Unavailable { detail },
-        })
+        reply.unwrap_or_else(Failure::reply)
     }
 
     fn admit(&mut self, admit: Admit, clock: Timestamp) -> Result<Reply, Failure> {
@@ -421,8 +441,12 @@ impl<S: Store> Object<S> {
     }
 
     fn manage(&mut self, manage: Manage, clock: Timestamp) -> Result<Reply, Failure> {
-        if let Command::Open(new) = manage.command {
-            return self.open(new, clock);
+        if let Command::Open(new) = &manage.command {
+            return match self.open(new, clock) {
+                Opened::Answered(reply) => Ok(reply),
+                // Whoever carries it out has to wait, and is not here: see `edge/object.rs`.
+                Opened::Claim(_) => Err(Failure::Storage("the account is being opened".to_owned())),
+            };
         }
         self.wake(clock)?;
         let changes = self.awake()?.tick(clock);
@@ -450,10 +474,13 @@ impl<S: Store> Object<S> {
             return Ok(answer);
         }
         let makes_credits = matches!(manage.command, Command::Grant(_) | Command::Adjust(_));
-        let (done, changes) = match self.carry_out(manage.command, clock)? {
+        let (done, mut changes) = match self.carry_out(manage.command, clock)? {
             Ok(done) => done,
             Err(rejected) => return self.refuse(rejected, manage.idempotency, clock),
         };
+        if let (Some(key), Some(secret)) = (done.created_key, manage.signs_under) {
+            self.awake()?.signed(key, secret, &mut changes);
+        }
         let remember = manage.idempotency.map(|request| Remembered {
             request,
             status: done.status,
@@ -501,7 +528,7 @@ impl<S: Store> Object<S> {
             .filter(|remembered| remembered.until.is_none_or(|until| until > clock));
         Ok(remembered.map(|remembered| {
             if remembered.request != request {
-                return Reply::Problem(mismatch());
+                return Reply::Problem(Complaint::mismatch());
             }
             let complaint = (remembered.status >= 400)
                 .then(|| Complaint::from_json(&remembered.json))
@@ -637,38 +664,6 @@ impl<S: Store> Object<S> {
         })
     }
 
-    /// Opening again with the same `Idempotency-Key` and body gets the same answer, for good: an
-    /// id is never given out again.
-    fn open(&mut self, new: NewAccount, clock: Timestamp) -> Result<Reply, Failure> {
-        match self.wake(clock) {
-            Ok(()) => {
-                let answer = self.answer_again(Some(new.opened_by), clock)?;
-                return Ok(answer.unwrap_or_else(|| {
-                    let detail = format!("the id {} is taken", new.id);
-                    Reply::Problem(complaint(Code::Conflict, &detail))
-                }));
-            }
-            Err(Failure::NoAccount) => {}
-            Err(failure) => return Err(failure),
-        }
-        let request = new.opened_by;
-        match Account::open(Arc::clone(&self.policy), new, clock) {
-            Ok((account, changes)) => {
-                let answer = Remembered {
-                    request,
-                    status: 201,
-                    json: to_json(&account.view()),
-                    until: None,
-                };
-                let opened = document(answer.status, answer.json.clone());
-                self.account = Some(account);
-                self.commit(changes, Some(answer))?;
-                Ok(Reply::Document(opened))
-            }
-            Err(rejected) => Ok(Reply::Problem(rejected.complaint())),
-        }
-    }
-
     fn awake(&mut self) -> Result<&mut Account, Failure> {
         self.account.as_mut().ok_or(Failure::NoAccount)
     }
@@ -678,11 +673,10 @@ impl<S: Store> Object<S> {
         if self.account.is_some() {
             return Ok(());
         }
-        let loaded = self
-            .store
-            .load()
-            .map_err(storage)?
-            .ok_or(Failure::NoAccount)?;
+        let Some(loaded) = self.store.load().map_err(storage)? else {
+            self.opening = self.load_opening()?;
+            return Err(Failure::NoAccount);
+        };
         let keys = loaded
             .keys
             .iter()
@@ -716,6 +710,9 @@ impl<S: Store> Object<S> {
             return Ok(());
         }
         let account = self.account.as_mut().ok_or(Failure::NoAccount)?;
+        if changes.profile || !changes.keys.is_empty() {
+            changes.snapshot |= account.note_listing();
+        }
         if changes.snapshot {
             changes.totals = account.take_totals();
         }
@@ -729,6 +726,8 @@ impl<S: Store> Object<S> {
                 .collect(),
             snapshot: changes.snapshot.then(|| account.take_snapshot()),
             remember,
+            // An account that is there is wanted no more.
+            opening: self.opening.take().map(|_| Intent::Forget),
             changes,
         };
         if write.changes.dropped_month.is_some() {
@@ -761,13 +760,6 @@ fn storage<E: std::fmt::Display>(error: E) -> Failure {
 fn month_of(log: &[LogMonth], call: CallNumber) -> Option<MonthNumber> {
     let after = log.partition_point(|month| month.first <= call);
     Some(log.get(after.checked_sub(1)?)?.month)
-}
-
-fn mismatch() -> Complaint {
-    complaint(
-        Code::IdempotencyMismatch,
-        "this Idempotency-Key was used for another request; a new request needs a new key",
-    )
 }
 
 fn document(status: u16, json: String) -> Document {

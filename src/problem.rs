@@ -49,9 +49,15 @@ impl Problem {
     /// 400: `field` of what was sent is wrong.
     #[must_use]
     pub fn bad_field(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::of_field(Code::BadRequest, field, detail)
+    }
+
+    /// `field` of what was sent is the reason.
+    #[must_use]
+    pub fn of_field(code: Code, field: impl Into<String>, detail: impl Into<String>) -> Self {
         Self {
             members: Members::Field(field.into()),
-            ..Self::new(Code::BadRequest, detail)
+            ..Self::new(code, detail)
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
     call::Settle,
     headers::Standing,
     id::{CallNumber, KeyNumber},
-    key::SecretDigest,
+    key::{SecretDigest, SecretId},
     ledger_page::{LedgerPage, LedgerQuery},
     problem::{Code, Problem},
     time::{MonthNumber, Timestamp},
@@ -184,6 +184,9 @@ pub struct Manage {
     /// The `Idempotency-Key` and what came with it.
     #[n(1)]
     pub idempotency: Option<Fingerprint>,
+    /// What the Worker signs a key under that this command makes.
+    #[n(2)]
+    pub signs_under: Option<SecretId>,
 }
 
 /// What the operator can have done.
@@ -398,6 +401,18 @@ pub struct Complaint {
 }
 
 impl Complaint {
+    /// The `Idempotency-Key` came with another request before.
+    #[must_use]
+    pub fn mismatch() -> Self {
+        Self {
+            code: Code::IdempotencyMismatch,
+            detail:
+                "this Idempotency-Key was used for another request; a new request needs a new key"
+                    .to_owned(),
+            field: None,
+        }
+    }
+
     /// As it is kept with an `Idempotency-Key`: code and detail, all that tells of how things
     /// stood.
     #[must_use]
@@ -420,13 +435,14 @@ impl Complaint {
 
 impl From<Complaint> for Problem {
     fn from(complaint: Complaint) -> Self {
-        match complaint {
-            Complaint {
-                code: Code::BadRequest,
-                detail,
-                field: Some(field),
-            } => Self::bad_field(field, detail),
-            Complaint { code, detail, .. } => Self::new(code, detail),
+        let Complaint {
+            code,
+            detail,
+            field,
+        } = complaint;
+        match field {
+            Some(field) => Self::of_field(code, field, detail),
+            None => Self::new(code, detail),
         }
     }
 }
@@ -488,6 +504,10 @@ mod tests {
             (
                 complaint(Code::NotFound, None),
                 Problem::new(Code::NotFound, "no"),
+            ),
+            (
+                complaint(Code::Conflict, Some("id")),
+                Problem::of_field(Code::Conflict, "id", "no"),
             ),
         ] {
             assert_eq!(Problem::from(complaint), problem);

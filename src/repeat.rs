@@ -234,7 +234,6 @@ mod tests {
             account: AccountId::parse(account).unwrap(),
             key: KeyNumber::new(key),
             digest: SecretDigest::of(&[secret; 16]),
-            previous_secret: false,
         })
     }
 

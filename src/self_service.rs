@@ -193,6 +193,7 @@ impl<'a> Parameters<'a> {
         self.read_as(name, expected, Timestamp::parse_rfc3339)
     }
 
+    /// The value of a parameter that is a number, written in digits alone.
     pub(crate) fn whole(&self, name: &str, least: u32, most: u32) -> Result<Option<u32>, Problem> {
         let Some((_, text)) = self.0.iter().find(|(other, _)| *other == name) else {
             return Ok(None);

@@ -194,16 +194,16 @@ pub enum Rejected {
 }
 
 impl Account {
-    /// Opens an account on a plan of the policy.
-    ///
-    /// # Errors
-    /// No such plan.
+    /// Opens an account on a plan that [`find_plan`] found. The directory has listed it as this
+    /// `version` of it.
+    #[must_use]
     pub fn open(
         policy: Arc<Policy>,
+        plan: Plan,
         new: NewAccount,
+        version: u64,
         clock: Timestamp,
-    ) -> Result<(Self, Changes), Rejected> {
-        let plan = find_plan(&policy, &new.plan)?;
+    ) -> (Self, Changes) {
         let billing_day = new
             .billing_day
             .unwrap_or_else(|| policy.gateway.calendar.day_of_month(clock));
@@ -222,6 +222,7 @@ impl Account {
                     billing_day,
                 },
                 keys_issued: 0,
+                signed_under: BTreeMap::new(),
             },
             keys: BTreeMap::new(),
             state: State {
@@ -249,7 +250,8 @@ impl Account {
             account.change_subscription(change);
         }
         account.start_missing_grants(clock, &mut changes);
-        Ok((account, changes))
+        account.was_told(version);
+        (account, changes)
     }
 
     /// Changes the account.
@@ -518,7 +520,11 @@ impl Account {
     }
 }
 
-fn find_plan(policy: &Policy, name: &str) -> Result<Plan, Rejected> {
+/// The plan as the policy has it.
+///
+/// # Errors
+/// No such plan.
+pub fn find_plan(policy: &Policy, name: &str) -> Result<Plan, Rejected> {
     policy
         .plans
         .get(name)

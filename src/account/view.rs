@@ -4,39 +4,16 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Account, Status, SubscriptionStatus, key_view::OwnKeyView};
+use super::{Account, key_view::OwnKeyView};
 use crate::{
     call::{CallRow, CallState},
     credits::Credits,
-    id::{AccountId, CallId, CallNumber, ExternalId, KeyId, KeyNumber},
+    id::{AccountId, CallId, CallNumber, KeyId, KeyNumber},
     ledger::{Lot, LotNumber},
     policy::{DEFAULT_POOL, Renews, Source},
     price::Mark,
     time::Timestamp,
 };
-
-/// An account as the admin API tells it.
-#[derive(Debug, Serialize)]
-pub struct AccountView<'a> {
-    id: &'a AccountId,
-    external_id: Option<&'a ExternalId>,
-    name: Option<&'a str>,
-    email: Option<&'a str>,
-    plan: &'a str,
-    status: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
-    subscription: SubscriptionView,
-    created_at: Timestamp,
-}
-
-#[derive(Debug, Serialize)]
-struct SubscriptionView {
-    status: &'static str,
-    billing_day: u8,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ends_at: Option<Timestamp>,
-}
 
 /// `GET …/balance`.
 #[derive(Debug, Serialize)]
@@ -182,33 +159,6 @@ pub struct UsageView {
 }
 
 impl Account {
-    /// The account as the admin API tells it.
-    #[must_use]
-    pub fn view(&self) -> AccountView<'_> {
-        let profile = &self.profile;
-        let (status, reason) = self.status_view();
-        let (subscription, ends_at) = match profile.subscription.status {
-            SubscriptionStatus::Active => ("active", None),
-            SubscriptionStatus::Cancelled(ends_at) => ("cancelled", Some(ends_at)),
-            SubscriptionStatus::Lapsed => ("lapsed", None),
-        };
-        AccountView {
-            id: &profile.id,
-            external_id: profile.external_id.as_ref(),
-            name: profile.name.as_deref(),
-            email: profile.email.as_deref(),
-            plan: &profile.plan.name,
-            status,
-            reason,
-            subscription: SubscriptionView {
-                status: subscription,
-                billing_day: profile.subscription.billing_day,
-                ends_at,
-            },
-            created_at: profile.created_at,
-        }
-    }
-
     /// A lot as it stands.
     #[must_use]
     pub fn lot_view(&self, pool: &str, number: LotNumber) -> Option<LotView> {
@@ -251,7 +201,6 @@ impl Account {
     /// What customers read about themselves, with the key `key`.
     #[must_use]
     pub fn me_view(&self, key: KeyNumber, clock: Timestamp) -> MeView<'_> {
-        let (status, reason) = self.status_view();
         let limits = self.limits_of(key);
         MeView {
             tier: &self.profile.plan.name,
@@ -275,8 +224,8 @@ impl Account {
                     (pool, view)
                 })
                 .collect(),
-            status,
-            reason,
+            status: self.profile.status.name(),
+            reason: self.profile.status.reason(),
             key: self.own_key_view(key, clock),
         }
     }
@@ -323,13 +272,6 @@ impl Account {
             response_time_ms: outcome
                 .and_then(|outcome| outcome.status.map(|_| outcome.response_time_ms)),
             mark: outcome.and_then(|outcome| outcome.mark).map(Mark::as_str),
-        }
-    }
-
-    fn status_view(&self) -> (&'static str, Option<&str>) {
-        match &self.profile.status {
-            Status::Active => ("active", None),
-            Status::Suspended { reason } => ("suspended", reason.as_deref()),
         }
     }
 

@@ -6,14 +6,27 @@ use serde::Serialize;
 
 use crate::{
     credits::Credits,
+    directory::PlanInForce,
     policy::{Plan, Renews},
 };
 
-/// `GET /plans`: the plans of the policy.
+/// `GET /plans`: the plans of the policy, and those gone from it that accounts still have.
 #[must_use]
-pub fn plans(plans: &BTreeMap<String, Arc<Plan>>) -> String {
+pub fn plans(sold: &BTreeMap<String, Arc<Plan>>, in_force: &[PlanInForce]) -> String {
+    let accounts = |name: &str| {
+        let known = in_force.iter().find(|known| known.plan.name == name);
+        known.map_or(0, |known| known.accounts)
+    };
+    let gone = in_force
+        .iter()
+        .filter(|known| known.accounts > 0 && !sold.contains_key(&known.plan.name))
+        .map(|known| PlanView::of(&known.plan, false, known.accounts));
     let page = PlansView {
-        data: plans.values().map(|plan| PlanView::of(plan)).collect(),
+        data: sold
+            .values()
+            .map(|plan| PlanView::of(plan, true, accounts(&plan.name)))
+            .chain(gone)
+            .collect(),
         next: None,
     };
     // Texts and numbers alone: writing them cannot fail.
@@ -41,6 +54,10 @@ struct PlansView<'a> {
 #[derive(Serialize)]
 struct PlanView<'a> {
     name: &'a str,
+    /// Whether the policy has it, so that accounts can be put on it.
+    in_policy: bool,
+    /// How many accounts have it.
+    accounts: u64,
     paid: bool,
     limits: LimitsView,
     max_keys: Option<u32>,
@@ -65,10 +82,12 @@ struct GrantView<'a> {
 }
 
 impl<'a> PlanView<'a> {
-    fn of(plan: &'a Plan) -> Self {
+    fn of(plan: &'a Plan, in_policy: bool, accounts: u64) -> Self {
         let limits = plan.limits;
         Self {
             name: &plan.name,
+            in_policy,
+            accounts,
             paid: plan.paid,
             limits: LimitsView {
                 requests_per_minute: limits.requests_per_minute,
@@ -103,7 +122,7 @@ mod tests {
     use crate::policy::{Grant, Limits};
 
     #[test]
-    fn plans_are_shown_as_the_policy_says_them() {
+    fn plans_are_shown_as_the_policy_says_them_and_those_gone_while_accounts_have_them() {
         let plan = Plan {
             name: "free".to_owned(),
             limits: Limits {
@@ -118,18 +137,37 @@ mod tests {
             }],
             ..Plan::default()
         };
-        let list = BTreeMap::from([("free".to_owned(), Arc::new(plan))]);
-        assert_eq!(
-            plans(&list),
-            concat!(
-                r#"{"data":[{"name":"free","paid":false,"#,
-                r#""limits":{"requests_per_minute":5,"requests_per_day":null,"#,
-                r#""requests_in_flight":null,"jobs_open":null,"#,
-                r#""account_requests_per_minute":null},"max_keys":null,"#,
-                r#""grants":[{"pool":"credits","amount":50,"renews":"calendar-month","#,
-                r#""rollover":0}]}],"next":null}"#
-            )
+        let in_force = |plan: Plan, accounts| PlanInForce { plan, accounts };
+        let named = |name: &str| Plan {
+            name: name.to_owned(),
+            ..Plan::default()
+        };
+        let in_force = [
+            in_force(plan.clone(), 3),
+            in_force(named("gone"), 1),
+            in_force(named("given up"), 0),
+        ];
+        let list = BTreeMap::from([
+            ("free".to_owned(), Arc::new(plan)),
+            ("new".to_owned(), Arc::new(named("new"))),
+        ]);
+        let bare = concat!(
+            r#""paid":false,"limits":{"requests_per_minute":null,"requests_per_day":null,"#,
+            r#""requests_in_flight":null,"jobs_open":null,"account_requests_per_minute":null},"#,
+            r#""max_keys":null,"grants":[]}"#
         );
+        let shown = plans(&list, &in_force);
+        assert!(shown.ends_with(&format!(
+            r#",{{"name":"new","in_policy":true,"accounts":0,{bare},{{"name":"gone","in_policy":false,"accounts":1,{bare}],"next":null}}"#
+        )));
+        assert!(shown.starts_with(concat!(
+            r#"{"data":[{"name":"free","in_policy":true,"accounts":3,"paid":false,"#,
+            r#""limits":{"requests_per_minute":5,"requests_per_day":null,"#,
+            r#""requests_in_flight":null,"jobs_open":null,"#,
+            r#""account_requests_per_minute":null},"max_keys":null,"#,
+            r#""grants":[{"pool":"credits","amount":50,"renews":"calendar-month","#,
+            r#""rollover":0}]},"#
+        )));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::{
         Status, StatusChange, Told, Word,
     },
     credits::Credits,
+    directory::{Filter, Page, Position},
     id::{CallNumber, ExternalId},
     policy::Source,
     price::Quantity,
@@ -153,6 +154,7 @@ fn every_endpoint_answers_to_its_method() {
             manage: Box::new(Manage {
                 command,
                 idempotency: None,
+                signs_under: None,
             }),
             region: None,
         };
@@ -162,6 +164,92 @@ fn every_endpoint_answers_to_its_method() {
     assert_eq!(
         read("GET", "/plans", &Sent::default()),
         Ok(AdminRequest::Plans)
+    );
+}
+
+/// What `GET /accounts` with this query string asks for.
+fn search(query: &str) -> Result<Search, Problem> {
+    let sent = Sent {
+        query: Some(query),
+        ..Sent::default()
+    };
+    match read("GET", "/accounts", &sent)? {
+        AdminRequest::List(search) => Ok(search),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn accounts_are_searched_by_what_they_are() {
+    let filter = Filter {
+        query: Some("söhne l".to_owned()),
+        external_id: ExternalId::parse("CRM 7"),
+        plan: Some("pro".to_owned()),
+        status: Some("suspended".to_owned()),
+        previous_keys: true,
+    };
+    let whole = "query=S%C3%96HNE+L&external_id=CRM+7&plan=pro&status=suspended&keys=previous";
+    for (query, limit, filter) in [
+        ("", 50, Filter::default()),
+        ("limit=500", 500, Filter::default()),
+        (whole, 50, filter),
+    ] {
+        let expected = Search {
+            limit,
+            filter,
+            ..Search::default()
+        };
+        assert_eq!(search(query), Ok(expected), "{query}");
+    }
+    for (query, field) in [
+        ("query=%20", "query"),
+        ("query=a%0Ab", "query"),
+        ("status=closed", "status"),
+        ("keys=", "keys"),
+        ("external_id=+a", "external_id"),
+        ("limit=501", "limit"),
+        ("cursor=AAAA", "cursor"),
+        ("next=AAAA", "next"),
+    ] {
+        let (found, _) = complaint(search(query).map(AdminRequest::List));
+        assert_eq!(found.as_deref(), Some(field), "{query}");
+    }
+}
+
+#[test]
+fn a_page_goes_on_where_it_ended_in_the_same_list_only() {
+    let secrets = secrets(false);
+    let of_plan = |plan: &str| Filter {
+        plan: Some(plan.to_owned()),
+        ..Filter::default()
+    };
+    let ended = Position {
+        text: "pro".to_owned(),
+        number: 7,
+    };
+    let page = Page {
+        accounts: Vec::new(),
+        next: Some(ended.clone()),
+    };
+    let json = super::accounts(page, of_plan("pro"), &secrets.key_secret);
+    let page: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let next = page["next"].as_str().unwrap();
+    let after = search(&format!("plan=pro&limit=3&cursor={next}"))
+        .unwrap()
+        .after;
+    assert_eq!(after, Some(ended));
+    for other in ["plan=free", "", "plan=pro&status=active"] {
+        let (field, _) =
+            complaint(search(&format!("{other}&cursor={next}")).map(AdminRequest::List));
+        assert_eq!(field.as_deref(), Some("cursor"), "{other}");
+    }
+    let last = Page {
+        accounts: Vec::new(),
+        next: None,
+    };
+    assert_eq!(
+        super::accounts(last, Filter::default(), &secrets.key_secret),
+        r#"{"data":[],"next":null}"#
     );
 }
 
@@ -207,7 +295,7 @@ fn what_is_no_endpoint_is_not_found() {
 #[test]
 fn another_method_is_told_which_ones_there_are() {
     for (method, path, allow) in [
-        ("DELETE", "/accounts", "POST"),
+        ("DELETE", "/accounts", "GET, HEAD, POST"),
         ("POST", "/accounts/acme", "GET, HEAD, PATCH"),
         ("PUT", "/accounts/acme/keys", "GET, HEAD, POST"),
         (
@@ -231,6 +319,7 @@ fn another_method_is_told_which_ones_there_are() {
 fn each_token_opens_what_it_is_for() {
     for (method, path, reader) in [
         ("GET", "/plans", true),
+        ("GET", "/accounts", true),
         ("GET", "/accounts/acme", true),
         ("HEAD", "/accounts/acme/balance", true),
         ("GET", "/accounts/acme/usage", true),

@@ -1,9 +1,9 @@
 //! Talking to an account's object: one blocking message to admit, one in the background to settle.
 
-use js_sys::{Object, Reflect, Uint8Array};
+use js_sys::Uint8Array;
 use wasm_bindgen::prelude::*;
 
-use super::platform::{Accounts, Env, has_flag, message_of};
+use super::platform::{Env, Namespace, has_flag, message_of};
 use crate::{
     account::{Admit, Cancel},
     id::AccountId,
@@ -19,7 +19,7 @@ pub struct Unavailable {
 }
 
 /// The account objects of the deployment.
-pub struct Objects(Accounts);
+pub struct Objects(Namespace);
 
 impl Objects {
     /// Those that `env` binds.
@@ -95,14 +95,7 @@ impl Objects {
         region: Option<&str>,
         request: &Request,
     ) -> Result<Answer, Unavailable> {
-        let stub = match region {
-            None => self.0.get_by_name(account.as_str()),
-            Some(region) => {
-                let options = Object::new();
-                Reflect::set(&options, &"locationHint".into(), &region.into())?;
-                self.0.get_by_name_near(account.as_str(), &options)
-            }
-        }?;
+        let stub = self.0.object(account.as_str(), region)?;
         let message = Uint8Array::from(protocol::encode(request).as_slice());
         let answer: Answer =
             protocol::decode(&stub.tell(message).await?.to_vec()).map_err(|unreadable| {

@@ -344,7 +344,7 @@ pub(super) fn refused(visit: &Visit, refusal: &Refusal) -> Box<Refused> {
 }
 
 /// An answer that no version of the object gives to this question.
-pub(super) fn unexpected(reply: &Reply) -> Problem {
+pub(super) fn unexpected(reply: &impl std::fmt::Debug) -> Problem {
     console_error(&format!("unexpected reply: {reply:?}"));
     unavailable()
 }

@@ -1,40 +1,56 @@
 //! The account object as the runtime sees it: bytes in, bytes out, and one alarm.
 
-use std::cell::{Cell, RefCell};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
 
-use js_sys::Uint8Array;
+use js_sys::{Promise, Uint8Array};
 use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::{future_to_promise, spawn_local};
 
 use super::{
-    deployment,
-    platform::{clock, console_error, to_number},
+    deployment, directory,
+    platform::{Env, clock, console_error, to_number},
     sql::{SqlStore, Storage},
 };
 use crate::{
-    object::Object,
-    protocol::{self, Answer, Reply},
+    account::NewAccount,
+    object::{Object, Opened},
+    protocol::{self, Answer, Command, Manage, Reply, Request},
     time::{Span, Timestamp},
 };
 
 /// Alarms are set to multiples of this: holds that end one after the other share one, since
 /// setting an alarm costs a row.
 const SWEEP: Span = Span::from_seconds(10);
+/// So often the directory is asked in one go: each time, something else may have come between.
+const CLAIMS_MAX: u32 = 4;
 
 #[wasm_bindgen]
 extern "C" {
     /// The state that the runtime gives to an object.
     pub type ObjectState;
     #[wasm_bindgen(method, getter)]
-    fn storage(this: &ObjectState) -> Storage;
+    pub fn storage(this: &ObjectState) -> Storage;
 }
 
 /// What `entry.mjs` lends RPC and the alarm.
 #[wasm_bindgen]
-pub struct AccountCore {
+pub struct AccountCore(Rc<Core>);
+
+struct Core {
     /// `Err`: the policy is wrong, which `policyMistake` has told.
     object: Result<RefCell<Object<SqlStore>>, String>,
+    env: Env,
     /// When the alarm will go off, as far as this wake-up knows.
     alarm_at: Cell<Option<Timestamp>>,
+    /// Whether there is something that the directory may not know of the account.
+    is_behind: Cell<bool>,
+    /// Whether it is being told.
+    is_reporting: Cell<bool>,
+    /// The directory is not told before this, after it did not answer.
+    report_after: Cell<Timestamp>,
 }
 
 #[wasm_bindgen]
@@ -42,75 +58,179 @@ impl AccountCore {
     /// Built once for each wake-up.
     #[wasm_bindgen(constructor)]
     #[must_use]
-    pub fn new(state: &ObjectState) -> Self {
+    pub fn new(state: &ObjectState, env: Env) -> Self {
         let object = deployment::policy()
             .map(|policy| RefCell::new(Object::new(SqlStore::new(state.storage()), policy)));
-        Self {
+        Self(Rc::new(Core {
             object,
+            env,
             alarm_at: Cell::new(None),
-        }
+            is_behind: Cell::new(false),
+            is_reporting: Cell::new(false),
+            report_after: Cell::new(Timestamp::EPOCH),
+        }))
     }
 
-    /// Carries out one message (see `protocol.rs`) and answers it. Never waits.
+    /// Carries out one message (see `protocol.rs`): its answer, in bytes, or the promise of it where
+    /// an account is opened, which waits for the directory. Nothing else waits.
     #[must_use]
-    pub fn tell(&self, message: &[u8]) -> Uint8Array {
-        let answer = self.answer(message);
-        Uint8Array::from(protocol::encode(&answer).as_slice())
+    pub fn tell(&self, message: &[u8]) -> JsValue {
+        let request = match protocol::decode(message) {
+            Ok(request) => request,
+            Err(unreadable) => return encoded(&unavailable(unreadable.to_string())),
+        };
+        if let Request::Manage(Manage {
+            command: Command::Open(new),
+            ..
+        }) = request
+        {
+            let core = Rc::clone(&self.0);
+            let answer = async move { Ok(encoded(&core.open(&new).await)) };
+            return future_to_promise(answer).into();
+        }
+        let answer = self.0.answer(|object, now| object.handle(request, now));
+        self.0.report_soon();
+        encoded(&answer)
     }
 
     /// Does what has fallen due. Never fails: the runtime gives up an alarm that fails too often.
-    pub fn alarm(&self) {
-        let Ok(object) = &self.object else {
-            return;
-        };
-        let now = clock();
-        self.alarm_at.set(None);
-        let Ok(mut object) = object.try_borrow_mut() else {
-            return;
-        };
-        if let Err(detail) = object.tick(now) {
-            console_error(
-                &serde_json::json!({ "event": "alarm_failed", "detail": detail }).to_string(),
-            );
-            self.set_alarm(object.store().storage(), now.plus(SWEEP));
-            return;
-        }
-        self.arm(&object, object.next_alarm(), now);
+    pub fn alarm(&self) -> Promise {
+        let core = Rc::clone(&self.0);
+        future_to_promise(async move {
+            core.sweep();
+            core.report().await;
+            Ok(JsValue::UNDEFINED)
+        })
     }
 }
 
-impl AccountCore {
-    fn answer(&self, message: &[u8]) -> Answer {
-        let unavailable = |detail: &str| Answer {
-            reply: Reply::Unavailable {
-                detail: detail.to_owned(),
-            },
-            rows_written: 0,
-        };
-        let object = match &self.object {
-            Ok(object) => object,
-            Err(mistakes) => return unavailable(mistakes),
-        };
-        let request = match protocol::decode(message) {
-            Ok(request) => request,
-            Err(unreadable) => return unavailable(&unreadable.to_string()),
-        };
+impl Core {
+    /// What `work` replies, and what it cost.
+    fn answer(&self, work: impl FnOnce(&mut Object<SqlStore>, Timestamp) -> Reply) -> Answer {
+        self.with(|object, now| {
+            let reply = work(object, now);
+            let rows_written = object.store_mut().take_rows_written();
+            Answer {
+                reply,
+                rows_written,
+            }
+        })
+        .unwrap_or_else(unavailable)
+    }
+
+    /// Does `work` with the object, and sees to it that the alarm goes off in time.
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&mut Object<SqlStore>, Timestamp) -> T,
+    ) -> Result<T, String> {
+        let object = self.object.as_ref().map_err(String::clone)?;
         // Messages are carried out as a whole: nothing can be borrowed between them.
-        let Ok(mut object) = object.try_borrow_mut() else {
-            return unavailable("the object is busy with itself");
-        };
+        let mut object = object
+            .try_borrow_mut()
+            .map_err(|_| "the object is busy with itself")?;
         let now = clock();
-        let reply = object.handle(request, now);
+        let done = work(&mut object, now);
         self.arm(&object, object.next_wakeup(), now);
-        Answer {
-            reply,
-            rows_written: object.store_mut().take_rows_written(),
+        Ok(done)
+    }
+
+    /// Opens an account: what the object can do alone, and between its steps the directory's word.
+    async fn open(&self, new: &NewAccount) -> Answer {
+        let mut opened = self.with(|object, now| object.open(new, now));
+        let mut rows_written = 0_u32;
+        for _ in 0..CLAIMS_MAX {
+            let claim = match opened {
+                Err(detail) => return unavailable(detail),
+                Ok(Opened::Claim(claim)) => claim,
+                Ok(Opened::Answered(reply)) => {
+                    let own = self.answer(|_, _| reply);
+                    return Answer {
+                        rows_written: own.rows_written.saturating_add(rows_written),
+                        ..own
+                    };
+                }
+            };
+            match directory::ask(&self.env, &claim).await {
+                Err(detail) => return unavailable(detail),
+                Ok(answer) => {
+                    rows_written = rows_written.saturating_add(answer.rows_written);
+                    opened = self.with(|object, now| object.claimed(new, &answer.reply, now));
+                }
+            }
+        }
+        unavailable("others are opening this account".to_owned())
+    }
+
+    fn sweep(&self) {
+        self.alarm_at.set(None);
+        let swept = self.with(|object, now| {
+            let ticked = object.tick(now);
+            match ticked {
+                Ok(()) => self.arm(object, object.next_alarm(), now),
+                Err(_) => self.set_alarm(object.store().storage(), now.plus(SWEEP)),
+            }
+            ticked
+        });
+        if let Ok(Err(detail)) = swept {
+            console_error(
+                &serde_json::json!({ "event": "alarm_failed", "detail": detail }).to_string(),
+            );
         }
     }
 
-    /// Sets the alarm, if it would come too late for `wakeup`.
+    /// Tells the directory what it does not know yet, in the background: the alarm comes back to
+    /// it if this is lost.
+    fn report_soon(self: &Rc<Self>) {
+        if self.should_report() {
+            let core = Rc::clone(self);
+            spawn_local(async move { core.report().await });
+        }
+    }
+
+    fn should_report(&self) -> bool {
+        self.is_behind.get() && !self.is_reporting.get() && self.report_after.get() <= clock()
+    }
+
+    /// Tells the directory until it knows what is to be known, or does not answer.
+    async fn report(&self) {
+        for _ in 0..CLAIMS_MAX {
+            if !self.should_report() {
+                return;
+            }
+            let Ok(Some(report)) = self.with(|object, _| object.report()) else {
+                return;
+            };
+            self.is_reporting.set(true);
+            let answered = directory::ask(&self.env, &report).await;
+            self.is_reporting.set(false);
+            let heard = match answered {
+                Ok(answer) => self.with(|object, now| {
+                    let heard = object.hear(&answer.reply, now);
+                    // No request's: the next one must not be told as having cost this.
+                    object.store_mut().take_rows_written();
+                    heard
+                }),
+                Err(detail) => Err(detail),
+            };
+            if let Ok(Err(detail)) | Err(detail) = heard {
+                let retry_at = self.with(|object, now| object.report_at(now));
+                if let Ok(Some(retry_at)) = retry_at {
+                    self.report_after.set(retry_at);
+                }
+                console_error(
+                    &serde_json::json!({ "event": "report_failed", "detail": detail }).to_string(),
+                );
+                return;
+            }
+        }
+    }
+
+    /// Sets the alarm, if it would come too late for `wakeup` or for a report to the directory.
     fn arm(&self, object: &Object<SqlStore>, wakeup: Option<Timestamp>, now: Timestamp) {
-        let Some(at) = wakeup.map(|wakeup| sweep_after(wakeup).max(now)) else {
+        let report_at = object.report_at(now);
+        self.is_behind.set(report_at.is_some());
+        let due = [wakeup, report_at].into_iter().flatten().min();
+        let Some(at) = due.map(|due| sweep_after(due).max(now)) else {
             return;
         };
         if self.alarm_at.get().is_none_or(|alarm_at| alarm_at > at) {
@@ -126,6 +246,17 @@ impl AccountCore {
             self.alarm_at.set(Some(at));
         }
     }
+}
+
+fn unavailable(detail: String) -> Answer {
+    Answer {
+        reply: Reply::Unavailable { detail },
+        rows_written: 0,
+    }
+}
+
+fn encoded(answer: &Answer) -> JsValue {
+    Uint8Array::from(protocol::encode(answer).as_slice()).into()
 }
 
 /// The first multiple of [`SWEEP`] that is not before `moment`.

@@ -3,6 +3,7 @@
 use super::{
     answer::{self, About},
     deployment::Deployment,
+    directory::ask as ask_directory,
     gateway::{Gateway, Interruption, unavailable, unexpected},
     log::Line,
     platform::{console_error, random},
@@ -10,6 +11,7 @@ use super::{
 };
 use crate::{
     admin::{self, AdminRequest, BODY_MAX, Endpoint, Operator, Sent},
+    directory,
     id::AccountId,
     key::SecretDigest,
     path::CanonicalPath,
@@ -57,8 +59,26 @@ impl Gateway {
         let request = endpoint.read(&sent, &self.deployment.secrets)?;
         match request {
             AdminRequest::Healthz => self.tell(visit, 200, HEALTHY),
-            AdminRequest::Plans => {
-                self.tell(visit, 200, &admin::plans(&self.deployment.policy.plans))
+            AdminRequest::Plans => match self.look_up(&directory::Request::Plans, line).await? {
+                directory::Reply::Plans(in_force) => {
+                    let plans = admin::plans(&self.deployment.policy.plans, &in_force);
+                    self.tell(visit, 200, &plans)
+                }
+                other => Err(unexpected(&other).into()),
+            },
+            AdminRequest::List(mut search) => {
+                let filter = search.filter.clone();
+                if filter.previous_keys {
+                    search.secrets = self.deployment.keyring.previous_secrets();
+                }
+                let list = directory::Request::List(search);
+                match self.look_up(&list, line).await? {
+                    directory::Reply::Page(page) => {
+                        let key_secret = &self.deployment.secrets.key_secret;
+                        self.tell(visit, 200, &admin::accounts(page, filter, key_secret))
+                    }
+                    other => Err(unexpected(&other).into()),
+                }
             }
             AdminRequest::Manage {
                 account,
@@ -79,6 +99,7 @@ impl Gateway {
                 let manage = Manage {
                     command: purpose.command(SecretDigest::of(&secret)),
                     idempotency,
+                    signs_under: Some(self.deployment.keyring.secret()),
                 };
                 let document = match self.manage(&account, manage, None, line).await? {
                     Reply::Document(document) => document,
@@ -101,6 +122,24 @@ impl Gateway {
         }
     }
 
+    /// Asks the directory for what changes nothing.
+    async fn look_up(
+        &self,
+        request: &directory::Request,
+        line: &mut Line,
+    ) -> Result<directory::Reply, Interruption> {
+        let asked = match ask_directory(&self.env, request).await {
+            Err(_) => ask_directory(&self.env, request).await,
+            answered => answered,
+        };
+        let answer = asked.map_err(|detail| {
+            line.detail = Some(detail);
+            Problem::new(Code::Unavailable, "the directory cannot be asked right now")
+        })?;
+        line.rows = line.rows.saturating_add(answer.rows_written);
+        Ok(answer.reply)
+    }
+
     /// Has the object read slice after slice, until it is done or this request has asked often
     /// enough: then whoever asked may ask again, and the audit goes on where it is.
     async fn audit(
@@ -121,6 +160,7 @@ impl Gateway {
             let next = Manage {
                 command: Command::Audit,
                 idempotency: None,
+                signs_under: None,
             };
             step = match self.manage(account, next, None, line).await? {
                 Reply::Audit(step) => step,

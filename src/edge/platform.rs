@@ -16,21 +16,21 @@ extern "C" {
     #[wasm_bindgen(method, catch, js_name = waitUntil)]
     pub fn wait_until(this: &Context, promise: &Promise) -> Result<(), JsValue>;
 
-    /// The account objects' namespace.
-    pub type Accounts;
+    /// The objects of one class.
+    pub type Namespace;
     #[wasm_bindgen(method, catch, js_name = getByName)]
-    pub fn get_by_name(this: &Accounts, name: &str) -> Result<AccountStub, JsValue>;
+    fn get_by_name(this: &Namespace, name: &str) -> Result<ObjectStub, JsValue>;
     #[wasm_bindgen(method, catch, js_name = getByName)]
-    pub fn get_by_name_near(
-        this: &Accounts,
+    fn get_by_name_near(
+        this: &Namespace,
         name: &str,
         options: &JsValue,
-    ) -> Result<AccountStub, JsValue>;
+    ) -> Result<ObjectStub, JsValue>;
 
-    /// One account's object, from far.
-    pub type AccountStub;
+    /// One object, from far.
+    pub type ObjectStub;
     #[wasm_bindgen(method, catch)]
-    pub async fn tell(this: &AccountStub, message: Uint8Array) -> Result<Uint8Array, JsValue>;
+    pub async fn tell(this: &ObjectStub, message: Uint8Array) -> Result<Uint8Array, JsValue>;
 
     /// Another Worker, bound as a service.
     pub type Service;
@@ -121,14 +121,34 @@ impl Env {
     }
 
     /// The account objects.
-    pub fn accounts(&self) -> Accounts {
+    pub fn accounts(&self) -> Namespace {
         self.get("ACCOUNTS").unchecked_into()
+    }
+
+    /// Where the directory's object is.
+    pub fn directory(&self) -> Namespace {
+        self.get("DIRECTORY").unchecked_into()
     }
 
     /// Another Worker, if one is bound under this name.
     pub fn service(&self, name: &str) -> Option<Service> {
         let binding = self.get(name);
         binding.is_object().then(|| binding.unchecked_into())
+    }
+}
+
+impl Namespace {
+    /// One object; placed in `region` if it is not there yet.
+    ///
+    /// # Errors
+    /// What the runtime throws.
+    pub fn object(&self, name: &str, region: Option<&str>) -> Result<ObjectStub, JsValue> {
+        let Some(region) = region else {
+            return self.get_by_name(name);
+        };
+        let options = js_sys::Object::new();
+        js_sys::Reflect::set(&options, &"locationHint".into(), &region.into())?;
+        self.get_by_name_near(name, &options)
     }
 }
 

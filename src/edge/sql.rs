@@ -15,7 +15,7 @@ use crate::{
     credits::Credits,
     id::{CallNumber, KeyNumber},
     ledger::{Entry, EntryKind, LotNumber},
-    object::{Loaded, Remembered, Store, Write},
+    object::{Intent, Loaded, Remembered, Store, Write},
     price::Mark,
     time::{MonthNumber, Timestamp},
     totals::Totals,
@@ -122,18 +122,106 @@ impl From<JsValue> for StorageError {
 }
 
 impl StorageError {
-    fn unreadable(what: &str) -> Self {
+    pub fn unreadable(what: &str) -> Self {
         Self(format!("stored {what} cannot be read"))
     }
 }
 
 /// An account's storage.
 pub struct SqlStore {
-    storage: Storage,
-    sql: Sql,
+    database: Database,
     /// The statements of the month that calls are written to.
     month: Option<MonthStatements>,
+}
+
+/// An object's database, and what was written to it.
+pub struct Database {
+    storage: Storage,
+    sql: Sql,
     rows_written: f64,
+}
+
+impl Database {
+    /// That of the object with this storage.
+    pub fn new(storage: Storage) -> Self {
+        let sql = storage.sql();
+        Self {
+            storage,
+            sql,
+            rows_written: 0.0,
+        }
+    }
+
+    /// Rows written since this was last asked: what the operator pays for.
+    pub fn take_rows_written(&mut self) -> u32 {
+        // A message writes a handful of rows.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let rows = std::mem::take(&mut self.rows_written) as u32;
+        rows
+    }
+
+    /// What a query gives.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn rows(&self, statement: &str, bindings: &[JsValue]) -> Result<Array, StorageError> {
+        let cursor = self
+            .sql
+            .exec(&statement.into(), &bindings.iter().collect())?;
+        Ok(cursor.raw()?.to_array()?)
+    }
+
+    /// Carries out a statement that writes.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn run(&mut self, statement: &str, bindings: &[JsValue]) -> Result<(), StorageError> {
+        let cursor = self
+            .sql
+            .exec(&statement.into(), &bindings.iter().collect())?;
+        self.rows_written += cursor.rows_written();
+        Ok(())
+    }
+
+    /// Whether there is such a table.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn has_table(&self, name: &str) -> Result<bool, StorageError> {
+        let found = self.rows(
+            "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?",
+            &[name.into()],
+        )?;
+        Ok(found.length() > 0)
+    }
+
+    /// The storage again, for what borrows the database meanwhile.
+    pub fn handle(&self) -> Storage {
+        JsValue::from(&self.storage).unchecked_into()
+    }
+}
+
+/// Does all of `work`, or nothing where it fails.
+///
+/// # Errors
+/// The error of `work`, or that its writes could not be kept.
+pub fn in_transaction(
+    storage: &Storage,
+    work: &mut dyn FnMut() -> Result<(), StorageError>,
+) -> Result<(), StorageError> {
+    let mut failed = None;
+    let committed = storage.transaction_sync(&mut || {
+        work().map_err(|error| {
+            let thrown = JsValue::from_str(&error.0);
+            failed = Some(error);
+            thrown
+        })
+    });
+    match (failed, committed) {
+        (Some(error), _) => Err(error),
+        (None, Err(thrown)) => Err(thrown.into()),
+        (None, Ok(())) => Ok(()),
+    }
 }
 
 struct MonthStatements {
@@ -160,49 +248,32 @@ impl MonthStatements {
 impl SqlStore {
     /// The storage of the object it is opened in.
     pub fn new(storage: Storage) -> Self {
-        let sql = storage.sql();
         Self {
-            storage,
-            sql,
+            database: Database::new(storage),
             month: None,
-            rows_written: 0.0,
         }
     }
 
     /// The storage itself, for alarms.
     pub const fn storage(&self) -> &Storage {
-        &self.storage
+        &self.database.storage
     }
 
     /// Rows written since this was last asked: what the operator pays for.
     pub fn take_rows_written(&mut self) -> u32 {
-        // A message writes a handful of rows.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let rows = std::mem::take(&mut self.rows_written) as u32;
-        rows
+        self.database.take_rows_written()
     }
 
     fn rows(&self, statement: &str, bindings: &[JsValue]) -> Result<Array, StorageError> {
-        let cursor = self
-            .sql
-            .exec(&statement.into(), &bindings.iter().collect())?;
-        Ok(cursor.raw()?.to_array()?)
+        self.database.rows(statement, bindings)
     }
 
     fn run(&mut self, statement: &str, bindings: &[JsValue]) -> Result<(), StorageError> {
-        let cursor = self
-            .sql
-            .exec(&statement.into(), &bindings.iter().collect())?;
-        self.rows_written += cursor.rows_written();
-        Ok(())
+        self.database.run(statement, bindings)
     }
 
     fn has_table(&self, name: &str) -> Result<bool, StorageError> {
-        let found = self.rows(
-            "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?",
-            &[name.into()],
-        )?;
-        Ok(found.length() > 0)
+        self.database.has_table(name)
     }
 
     fn calls(&self, query: &str, bindings: &[JsValue]) -> Result<Vec<CallRow>, StorageError> {
@@ -289,7 +360,24 @@ impl SqlStore {
         if let Some(answer) = &write.remember {
             self.remember(answer)?;
         }
-        Ok(())
+        match &write.opening {
+            Some(Intent::Keep(opening)) => self.keep_opening(opening),
+            // Its only row; dropping the table writes none.
+            Some(Intent::Forget) => self.run("DROP TABLE IF EXISTS opening", &[]),
+            None => Ok(()),
+        }
+    }
+
+    /// Beside the account's tables, which are made when there is an account.
+    fn keep_opening(&mut self, opening: &[u8]) -> Result<(), StorageError> {
+        self.run(
+            "CREATE TABLE IF NOT EXISTS opening (id INTEGER PRIMARY KEY, body BLOB NOT NULL)",
+            &[],
+        )?;
+        self.run(
+            "INSERT OR REPLACE INTO opening (id, body) VALUES (1, ?)",
+            &[blob(opening)],
+        )
     }
 
     fn put(&mut self, row: u32, body: &[u8]) -> Result<(), StorageError> {
@@ -306,7 +394,7 @@ impl SqlStore {
             .month
             .as_ref()
             .ok_or_else(|| StorageError("no month is open for calls".to_owned()))?;
-        let cursor = self.sql.exec_admit(
+        let cursor = self.database.sql.exec_admit(
             &statements.admit,
             to_number(call.number.get()),
             millis(call.admitted_at),
@@ -315,7 +403,7 @@ impl SqlStore {
             &call.endpoint,
             Uint8Array::from(hold.as_slice()),
         )?;
-        self.rows_written += cursor.rows_written();
+        self.database.rows_written += cursor.rows_written();
         Ok(())
     }
 
@@ -329,7 +417,7 @@ impl SqlStore {
             }
         };
         let outcome = &end.outcome;
-        let cursor = self.sql.exec_end(
+        let cursor = self.database.sql.exec_end(
             &statements.end,
             outcome.state.number(),
             outcome.status,
@@ -340,7 +428,7 @@ impl SqlStore {
             to_number(outcome.nth_end),
             to_number(end.call.get()),
         )?;
-        self.rows_written += cursor.rows_written();
+        self.database.rows_written += cursor.rows_written();
         outcome
             .first_charged
             .map_or(Ok(()), |first_charged| self.correct(end, first_charged))
@@ -561,6 +649,15 @@ impl Store for SqlStore {
         self.entries(&query, &[to_number(before).into(), to_number(limit).into()])
     }
 
+    fn opening(&self) -> Result<Option<Vec<u8>>, StorageError> {
+        if !self.has_table("opening")? {
+            return Ok(None);
+        }
+        let rows = self.rows("SELECT body FROM opening", &[])?;
+        let row = rows.iter().next();
+        Ok(row.map(|row| bytes(&row.unchecked_into::<Array>().get(0))))
+    }
+
     fn entries_after(&self, last: u64, limit: u64) -> Result<Vec<Entry>, StorageError> {
         let query =
             format!("SELECT {ENTRY_COLUMNS} FROM entries WHERE number > ? ORDER BY number LIMIT ?");
@@ -595,20 +692,7 @@ impl Store for SqlStore {
         if write.is_one_row() {
             return self.write(write);
         }
-        let storage: Storage = JsValue::from(&self.storage).unchecked_into();
-        let mut failed = None;
-        let committed = storage.transaction_sync(&mut || {
-            self.write(write).map_err(|error| {
-                let thrown = JsValue::from_str(&error.0);
-                failed = Some(error);
-                thrown
-            })
-        });
-        match (failed, committed) {
-            (Some(error), _) => Err(error),
-            (None, Err(thrown)) => Err(thrown.into()),
-            (None, Ok(())) => Ok(()),
-        }
+        in_transaction(&self.database.handle(), &mut || self.write(write))
     }
 }
 
@@ -684,7 +768,7 @@ fn read_entry(row: &Array) -> Result<Entry, StorageError> {
     })
 }
 
-fn integer(value: &JsValue) -> Option<i64> {
+pub fn integer(value: &JsValue) -> Option<i64> {
     // SQLite's integers come as numbers; all that were stored are below 2^53.
     #[allow(clippy::cast_possible_truncation)]
     value.as_f64().map(|number| number as i64)
@@ -694,11 +778,11 @@ fn millis(moment: Timestamp) -> f64 {
     to_number(u64::try_from(moment.as_millis()).unwrap_or(0))
 }
 
-fn bytes(value: &JsValue) -> Vec<u8> {
+pub fn bytes(value: &JsValue) -> Vec<u8> {
     // BLOBs come as ArrayBuffers.
     Uint8Array::new(value).to_vec()
 }
 
-fn blob(bytes: &[u8]) -> JsValue {
+pub fn blob(bytes: &[u8]) -> JsValue {
     Uint8Array::from(bytes).into()
 }

@@ -51,6 +51,32 @@ fn a_keys_own_limits_tighten_and_widen_the_plans() {
     );
 }
 
+/// What a call was counted under is not what its key has now: its row does not tell.
+#[test]
+fn calls_are_replayed_under_the_limits_that_they_were_counted_under() {
+    let mut branch = Branch::with_account("standard", "prepaid", moment("2026-11-02T10:00:00"));
+    let limits = |minute| PatchKey {
+        limits: Some(Edit::Set(KeyLimits {
+            requests_per_minute: Some(minute),
+            ..KeyLimits::default()
+        })),
+        ..PatchKey::default()
+    };
+    branch.patch_key(1, limits(Limit::Of(20)));
+    // More than the widest of any plan would have remembered.
+    for _ in 0..12 {
+        assert!(matches!(branch.call(cost(0)), Reply::Admitted(_)));
+    }
+    branch.patch_key(1, limits(Limit::Unlimited));
+    branch.evict();
+    branch.tick().expect("a store that works");
+    branch.patch_key(1, limits(Limit::Of(20)));
+    let account = branch.object.account().expect("awake");
+    let standing = account.standing(KeyNumber::new(1), None, branch.clock);
+    assert_eq!(standing.minute.map(|minute| minute.remaining), Some(8));
+    branch.check().expect("an account that wakes as it was");
+}
+
 #[test]
 fn a_scoped_key_calls_what_its_scope_names_and_nothing_else() {
     statement(

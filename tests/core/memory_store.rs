@@ -7,7 +7,7 @@ use tollgate::{
     call::{CallRow, CallState, Hold},
     id::{CallNumber, KeyNumber},
     ledger::{Entry, EntryKind, LotNumber, split},
-    object::{Loaded, Remembered, Store, Write},
+    object::{Intent, Loaded, Remembered, Store, Write},
     time::MonthNumber,
     totals::Totals,
 };
@@ -25,6 +25,7 @@ pub struct MemoryStore {
     totals: BTreeMap<MonthNumber, Vec<Vec<u8>>>,
     entries: Vec<Entry>,
     remembered: BTreeMap<u64, Remembered>,
+    opening: Option<Vec<u8>>,
     /// What calls took from lots when they first ended: entries tell every change since.
     pub first_charges: BTreeMap<LotNumber, i64>,
     /// Rows that SQLite would have counted as written.
@@ -115,6 +116,7 @@ impl MemoryStore {
             && self.totals == other.totals
             && self.entries == other.entries
             && self.remembered == other.remembered
+            && self.opening == other.opening
     }
 
     fn wrote(&mut self, rows: usize) {
@@ -228,6 +230,11 @@ impl Store for MemoryStore {
             .collect();
         self.read(rows.len() + offset as usize);
         Ok(rows)
+    }
+
+    fn opening(&self) -> Result<Option<Vec<u8>>, DiskFull> {
+        self.read(1);
+        Ok(self.opening.clone())
     }
 
     fn rolled(&self, from: u64, limit: u64) -> Result<Vec<Rolled>, DiskFull> {
@@ -352,6 +359,13 @@ impl Store for MemoryStore {
         if let Some(snapshot) = &write.snapshot {
             self.snapshot.clone_from(snapshot);
             self.snapshots_written += 1;
+            self.wrote(1);
+        }
+        if let Some(opening) = &write.opening {
+            self.opening = match opening {
+                Intent::Keep(bytes) => Some(bytes.clone()),
+                Intent::Forget => None,
+            };
             self.wrote(1);
         }
         if let Some(remembered) = &write.remember {

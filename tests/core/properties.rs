@@ -299,18 +299,18 @@ fn opened(plan: usize) -> Branch {
 }
 
 /// `PROPTEST_CASES` runs more.
-fn config() -> ProptestConfig {
+pub fn config(cases: u32) -> ProptestConfig {
     let told = std::env::var_os("PROPTEST_CASES").is_some();
     let default = ProptestConfig::default();
     ProptestConfig {
-        cases: if told { default.cases } else { 48 },
+        cases: if told { default.cases } else { cases },
         failure_persistence: None,
         ..default
     }
 }
 
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(config(48))]
 
     /// The auditor's books, the account's and those of the account woken from storage agree.
     #[test]

@@ -775,6 +775,7 @@ impl World {
         let manage = Manage {
             command,
             idempotency,
+            signs_under: None,
         };
         self.travel(Request::Manage(manage), 100_000_000);
         if self.chance.percent(25) {
@@ -848,6 +849,7 @@ impl World {
             Request::Manage(Manage {
                 command: Command::EndCall { call, word },
                 idempotency,
+                ..
             }) => {
                 let before = before.ok_or("a word on no call")?;
                 self.inspect_word(&before, (call, &word, idempotency), &reply)?;
@@ -1001,6 +1003,7 @@ impl World {
             let manage = Manage {
                 command: Command::Grant(grant.clone()),
                 idempotency: Some(fingerprint(id, id)),
+                signs_under: None,
             };
             let reply = self.branch.send(Request::Manage(manage));
             self.note(&format!("grant {id} of {amount} -> {}", brief(&reply)));
@@ -1025,6 +1028,7 @@ impl World {
             let manage = Manage {
                 command: Command::Adjust(adjustment.clone()),
                 idempotency: Some(fingerprint(100 + id, id)),
+                signs_under: None,
             };
             let reply = self.branch.send(Request::Manage(manage));
             self.note(&format!("{adjustment:?} -> {}", brief(&reply)));
@@ -1217,18 +1221,10 @@ impl World {
         let limits = account.profile().plan.limits;
         let (journey, clock) = (&self.journeys[index], self.clock());
         let terms = &self.keys[&journey.key];
-        if !terms.knows(journey.secret, clock) || !terms.allows(journey.route) {
-            return Err(format!("{journey:?} was admitted under {terms:?}"));
-        }
-        let cost = self.cost_of_month(journey.key);
         let [per_minute, per_day, most_in_flight, most_jobs] = terms.limits(limits);
         let calls: Vec<&CallRow> = self.branch.store().calls().collect();
         let newest = calls.last().ok_or("no call")?;
         let of_key = || calls.iter().filter(|row| row.call.key == newest.call.key);
-        let pays = newest.call.hold.terms.pool == "credits" && newest.call.held().get() > 0;
-        if pays && terms.budget.is_some_and(|budget| cost > budget) {
-            return Err(format!("key {} cost {cost} under {terms:?}", journey.key));
-        }
         if per_minute.is_none() {
             self.unlimited.0.insert(newest.call.number);
         }
@@ -1237,6 +1233,14 @@ impl World {
         }
         if newest.call.hold.observed {
             return Ok(());
+        }
+        if !terms.knows(journey.secret, clock) || !terms.allows(journey.route) {
+            return Err(format!("{journey:?} was admitted under {terms:?}"));
+        }
+        let cost = self.cost_of_month(journey.key);
+        let pays = newest.call.hold.terms.pool == "credits" && newest.call.held().get() > 0;
+        if pays && terms.budget.is_some_and(|budget| cost > budget) {
+            return Err(format!("key {} cost {cost} under {terms:?}", journey.key));
         }
         let calendar = Calendar::default();
         let today = calendar.day_of(newest.call.admitted_at);

@@ -9,7 +9,7 @@ use tollgate::{
 };
 
 /// The policy that the tests start from.
-const STANDARD: &str = r#"
+pub const STANDARD: &str = r#"
 [gateway]
 key_prefix = "tk_test"
 forgive_per_day = 2

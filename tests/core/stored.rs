@@ -3,16 +3,19 @@
 use std::sync::Arc;
 
 use tollgate::{
-    account::{Account, Rolled, Stored},
-    id::KeyNumber,
-    object::Store,
+    account::{Account, NewAccount, Rolled, StatusChange, Stored},
+    directory::{self, Directory, Kind, Name, Search, Store as _},
+    id::{AccountId, ExternalId, KeyNumber},
+    object::{self, Intent, Object, Opened, Store},
     policy::Source,
     protocol::KeysQuery,
     time::{Span, Timestamp},
 };
 
 use crate::{
-    branch::{Branch, cost},
+    branch::{Branch, cost, fingerprint},
+    memory_directory::MemoryDirectory,
+    memory_store::MemoryStore,
     sold,
 };
 
@@ -106,6 +109,88 @@ fn an_account_stored_by_the_first_release_wakes() {
         (&credits["available"], &credits["held"]),
         (&381.into(), &4.into())
     );
+    // It was opened before there was a directory, which has to be told of it.
+    let report = account.report().unwrap();
+    assert_eq!(report.account, account.view());
+    assert!(expected.report().is_none_or(|report| report.version > 1));
+}
+
+/// A listed account, as the first release of the directory stored it.
+const RECORD: &str = "
+    846461636d6501825820010101010101010101010101010101010101010101010101010101010101010158200202
+    020202020202020202020202020202020202020202020202020202020202820082886461636d65656375735f3968
+    41636d65204c7464706f70734061636d652e6578616d706c656773746172746572820080828201811b000001a229
+    c05400181f1b000001a19bb3950080";
+/// A plan in force, as it stored it.
+const IN_FORCE: &str = "
+    82856773746172746572f5850a1903e8f6f6183c148284676372656469747319012c8201800084666c7972696373
+    18648201800001";
+/// The intent to open an account, as the first release that had one stored it.
+const OPENING: &str = "
+    820183886461636d65656375735f396841636d65204c7464706f70734061636d652e6578616d706c656773746172
+    746572181f8201808258200101010101010101010101010101010101010101010101010101010101010101582002
+    02020202020202020202020202020202020202020202020202020202020202856773746172746572f5850a1903e8
+    f6f6183c148284676372656469747319012c8201800084666c79726963731864820180001b000001a19bb39500";
+
+#[test]
+fn what_the_first_directory_stored_is_read() {
+    let (policy, new) = (sold::edited("standard"), wanted());
+    let mut object = Object::new(MemoryStore::default(), Arc::clone(&policy));
+    let opened = Timestamp::parse_rfc3339(OPENED).unwrap();
+    object
+        .store_mut()
+        .commit(&object::Write {
+            opening: Some(Intent::Keep(unhex(OPENING))),
+            ..object::Write::default()
+        })
+        .unwrap();
+    let Opened::Claim(claim) = object.open(&new, opened) else {
+        panic!("an account");
+    };
+    let directory::Request::Claim { report, opened_by } = *claim else {
+        panic!("{claim:?}");
+    };
+    assert_eq!((report.version, opened_by), (1, new.opened_by));
+
+    let mut tables = MemoryDirectory::default();
+    let name = |kind, text: &str| Name {
+        kind,
+        text: text.to_owned(),
+    };
+    tables
+        .commit(&directory::Write {
+            record: Some((7, unhex(RECORD))),
+            named: vec![name(Kind::Id, "acme"), name(Kind::Plan, "starter")],
+            plans: vec![("starter".to_owned(), unhex(IN_FORCE))],
+            ..directory::Write::default()
+        })
+        .unwrap();
+    let mut directory = Directory::new(tables, policy);
+    let list = directory::Request::List(Search {
+        limit: 1,
+        ..Search::default()
+    });
+    let directory::Reply::Page(page) = directory.handle(list) else {
+        panic!("no page");
+    };
+    assert_eq!(page.accounts, [report.account]);
+    let directory::Reply::Plans(plans) = directory.handle(directory::Request::Plans) else {
+        panic!("no plans");
+    };
+    assert_eq!((plans[0].plan.clone(), plans[0].accounts), (report.plan, 1));
+}
+
+fn wanted() -> NewAccount {
+    NewAccount {
+        id: AccountId::parse("acme").unwrap(),
+        external_id: ExternalId::parse("cus_9"),
+        name: Some("Acme Ltd".to_owned()),
+        email: Some("ops@acme.example".to_owned()),
+        plan: "starter".to_owned(),
+        billing_day: Some(31),
+        subscription: Some(StatusChange::Cancelled),
+        opened_by: fingerprint(1, 2),
+    }
 }
 
 #[test]

@@ -319,6 +319,8 @@ test("the plans are told as the policy has them", async () => {
   assert.equal(next, null);
   assert.deepEqual(data[1], {
     name: "starter",
+    in_policy: true,
+    accounts: data[1].accounts,
     paid: true,
     limits: {
       requests_per_minute: null,

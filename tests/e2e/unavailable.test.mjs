@@ -164,10 +164,10 @@ test("a database that cannot be read refuses its own account alone", async (t) =
   assert.equal((await other.call(sound.key, "GET", "/work")).status, 200);
 });
 
-// Writes over every page of the database that knows this account's key, but leaves its header alone.
+// Writes over every page of this account's database, but leaves its header alone.
 async function breakDatabaseOf(state, id) {
   for (const name of await readdir(state, { recursive: true })) {
-    if (!name.endsWith(".sqlite")) continue;
+    if (!/-Account\b.*\/[0-9a-f]+\.sqlite$/.test(name)) continue;
     const path = join(state, name);
     const bytes = await readFile(path);
     const log = await readFile(`${path}-wal`).catch(() => Buffer.alloc(0));

@@ -1,9 +1,10 @@
-// Account objects that fail on command. The bundle runs as it is deployed, but for an entry around its
-// own that asks the test before and after each message to an object.
+// Objects that fail on command. The bundle runs as it is deployed, but for an entry around its own that
+// asks the test before and after each message to an object.
 //
 //   const faults = objectFaults(policy);
 //   const gateway = await startGateway(t, { policy, more: faults.more });
 //   faults.plan("lose", "pass");           // what happens to the next messages, in order; then all pass
+//   faults.directory.plan("break");        // the same for the directory; without it, accounts are meant
 //
 //   "pass"    the message is carried out and answered
 //   "break"   the object throws before it carries the message out
@@ -16,11 +17,11 @@ import { modulesOf } from "../../../scripts/runtime.mjs";
 import { inProject } from "../../../scripts/project.mjs";
 
 const ENTRY = `
-import { Account as Deployed } from "./entry.js";
+import * as deployed from "./entry.js";
 export * from "./entry.js";
 export { default } from "./entry.js";
 
-export class Account extends Deployed {
+const faulty = (Deployed, kind) => class extends Deployed {
   async tell(message) {
     const [fault, ...flags] = (await this.#ask("start")).split(" ");
     const failure = Object.assign(new Error("a fault of the test's"), Object.fromEntries(flags.map((flag) => [flag, true])));
@@ -32,19 +33,37 @@ export class Account extends Deployed {
   }
 
   async #ask(what) {
-    return (await this.env.FAULTS.fetch("http://faults/" + what)).text();
+    return (await this.env.FAULTS.fetch("http://" + kind + "/" + what)).text();
   }
-}
+};
+
+export class Account extends faulty(deployed.Account, "accounts") {}
+export class Directory extends faulty(deployed.Directory, "directory") {}
 `;
 
 export function objectFaults(policy) {
+  const kinds = { accounts: faultsOfKind(), directory: faultsOfKind() };
+  const answerOf = ({ url }) => kinds[new URL(url).hostname].answerOf(new URL(url).pathname);
+  return Object.assign(kinds.accounts, {
+    directory: kinds.directory,
+    more: {
+      modules: [
+        { type: "ESModule", path: inProject("dist", "faulty-entry.js"), contents: ENTRY },
+        ...modulesOf(policy),
+      ],
+      serviceBindings: { FAULTS: async (request) => new Response(await answerOf(request)) },
+    },
+  });
+}
+
+function faultsOfKind() {
   const told = new EventEmitter().setMaxListeners(0);
   let planned = [];
   let messages = 0;
   let waiting = 0;
 
-  async function answerOf(request) {
-    if (request.url.endsWith("/wait")) {
+  async function answerOf(path) {
+    if (path === "/wait") {
       waiting += 1;
       told.emit("waiting");
       await once(told, "release");
@@ -56,13 +75,7 @@ export function objectFaults(policy) {
   }
 
   return {
-    more: {
-      modules: [
-        { type: "ESModule", path: inProject("dist", "faulty-entry.js"), contents: ENTRY },
-        ...modulesOf(policy),
-      ],
-      serviceBindings: { FAULTS: async (request) => new Response(await answerOf(request)) },
-    },
+    answerOf,
     // How many messages the objects were told so far.
     get messages() {
       return messages;
