@@ -10,12 +10,14 @@ mod deployment;
 mod directory;
 mod forward;
 mod gateway;
+mod imported;
 mod journey;
 mod log;
 mod object;
 mod operate;
 mod passage;
 mod platform;
+mod question;
 mod sql;
 mod visit;
 
@@ -28,7 +30,7 @@ use self::{
     gateway::Gateway,
     platform::{Context, Env},
 };
-pub use self::{directory::DirectoryCore, object::AccountCore};
+pub use self::{directory::DirectoryCore, imported::LookupCore, object::AccountCore};
 
 /// Runs once in each isolate, before anything else.
 #[wasm_bindgen(start)]

@@ -2,7 +2,7 @@
 // that extend DurableObject, which a class exported from Rust cannot.
 import { DurableObject } from "cloudflare:workers";
 import policy from "../policy.toml";
-import Gateway, { AccountCore, DirectoryCore } from "../build/index.js";
+import Gateway, { AccountCore, DirectoryCore, LookupCore } from "../build/index.js";
 
 // Rust reads it from here at first use, also after a trap has begun the wasm anew.
 globalThis.tollgatePolicy = policy;
@@ -37,7 +37,7 @@ export class Account extends lent((state, env) => new AccountCore(state, env)) {
 
 export class Directory extends lent((state) => new DirectoryCore(state)) {}
 
-export class ImportedKeys extends DurableObject {}
+export class ImportedKeys extends lent((state) => new LookupCore(state)) {}
 
 export default Gateway;
 

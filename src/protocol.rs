@@ -277,6 +277,21 @@ pub enum Command {
     /// `GET /accounts/{id}/audit`: the next slice of it.
     #[n(31)]
     Audit,
+    /// `POST /accounts/{id}/keys` of a key that was issued before Tollgate.
+    #[n(60)]
+    ImportKey(#[n(0)] ImportKey),
+}
+
+/// Imports a key that was issued before Tollgate.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct ImportKey {
+    /// The key.
+    #[n(0)]
+    pub new: NewKey,
+    /// SHA-256 of its secret.
+    #[n(1)]
+    pub digest: SecretDigest,
 }
 
 /// Which keys are listed: the oldest first.
@@ -413,11 +428,15 @@ impl Complaint {
         }
     }
 
-    /// As it is kept with an `Idempotency-Key`: code and detail, all that tells of how things
-    /// stood.
+    /// As it is kept with an `Idempotency-Key`: all that tells of how things stood.
     #[must_use]
     pub fn to_json(&self) -> String {
-        serde_json::json!({ "code": self.code.as_str(), "detail": self.detail }).to_string()
+        let Self {
+            code,
+            detail,
+            field,
+        } = self;
+        serde_json::json!({ "code": code.as_str(), "detail": detail, "field": field }).to_string()
     }
 
     /// What was kept so; `None` where something else was.
@@ -428,7 +447,10 @@ impl Complaint {
         Some(Self {
             code: Code::ALL.into_iter().find(|code| code.as_str() == name)?,
             detail: kept.get("detail")?.as_str()?.to_owned(),
-            field: None,
+            field: kept
+                .get("field")
+                .and_then(|field| field.as_str())
+                .map(str::to_owned),
         })
     }
 }

@@ -32,6 +32,11 @@ extern "C" {
     #[wasm_bindgen(method, catch)]
     pub async fn tell(this: &ObjectStub, message: Uint8Array) -> Result<Uint8Array, JsValue>;
 
+    /// A binding that counts by key, over all isolates of a place.
+    pub type RateLimit;
+    #[wasm_bindgen(method, catch)]
+    pub async fn limit(this: &RateLimit, options: &JsValue) -> Result<JsValue, JsValue>;
+
     /// Another Worker, bound as a service.
     pub type Service;
     #[wasm_bindgen(method, catch, js_name = fetch)]
@@ -130,10 +135,34 @@ impl Env {
         self.get("DIRECTORY").unchecked_into()
     }
 
+    /// The objects that know keys issued before Tollgate.
+    pub fn imported_keys(&self) -> Namespace {
+        self.get("IMPORTED_KEYS").unchecked_into()
+    }
+
+    /// What counts unknown keys by address, if it is bound.
+    pub fn imported_key_misses(&self) -> Option<RateLimit> {
+        let binding = self.get("IMPORTED_KEY_MISSES");
+        binding.is_object().then(|| binding.unchecked_into())
+    }
+
     /// Another Worker, if one is bound under this name.
     pub fn service(&self, name: &str) -> Option<Service> {
         let binding = self.get(name);
         binding.is_object().then(|| binding.unchecked_into())
+    }
+}
+
+impl RateLimit {
+    /// Counts one more for `key`: whether that is still within the limit.
+    ///
+    /// # Errors
+    /// What the runtime throws.
+    pub async fn allows(&self, key: &str) -> Result<bool, JsValue> {
+        let options = js_sys::Object::new();
+        js_sys::Reflect::set(&options, &"key".into(), &key.into())?;
+        let outcome = self.limit(&options).await?;
+        Ok(has_flag(&outcome, "success"))
     }
 }
 
