@@ -25,6 +25,7 @@ use crate::{
     policy::KeyPattern,
     problem::{Code, Problem},
     protocol::{Command, ImportKey, Manage},
+    retried::{IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX},
     secrets::Secrets,
     self_service::{no_parameters, summary_query, usage_query},
 };
@@ -33,8 +34,6 @@ use crate::{
 pub const BODY_MAX: usize = 65_536;
 
 const ROOT: &str = "/_tollgate/v1";
-const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
-const IDEMPOTENCY_KEY_MAX: usize = 255;
 
 /// Every endpoint. `{id}`, `{key}` and `{call}` stand for one segment each; HEAD is answered as GET.
 const ENDPOINTS: [(&str, &str, Access, Action); 22] = [

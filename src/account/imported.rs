@@ -6,14 +6,13 @@
 //! key is there, or there never was one. Each matter is kept in the profile until it is answered, so that
 //! no crash leaves a key that nobody finds, or a secret that nobody can have.
 
-use minicbor::{Decode, Encode};
-
 use super::{Account, Changes, Key, NewKey, Rejected};
 use crate::{
     id::KeyNumber,
     imported::{Reply, Request},
     key::SecretDigest,
     time::Timestamp,
+    wire::{Decode, Encode},
 };
 
 /// What has to be settled with a lookup object about a key.

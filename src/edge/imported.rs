@@ -15,7 +15,8 @@ use super::{
     log::Line,
     object::ObjectState,
     passage::not_ours,
-    platform::{Env, console_error, message_of},
+    platform::{Env, console_error, has_flag, message_of},
+    promise::settled,
     visit::Visit,
 };
 use crate::{
@@ -44,7 +45,8 @@ pub async fn ask(env: &Env, request: &Request) -> Result<Answer, String> {
         )
         .map_err(thrown)?;
     let message = Uint8Array::from(protocol::encode(request).as_slice());
-    let answer = stub.tell(message).await.map_err(thrown)?;
+    let told = stub.tell(message).map_err(thrown)?;
+    let answer: Uint8Array = settled(&told).await.map_err(thrown)?.unchecked_into();
     let answer: Answer =
         protocol::decode(&answer.to_vec()).map_err(|unreadable| unreadable.to_string())?;
     match answer.reply {
@@ -164,8 +166,9 @@ impl Gateway {
         let memory = &self.deployment.imported_keys;
         let mut is_over = memory.borrow_mut().missed(digest, address, clock);
         if let Some(limit) = self.env.imported_key_misses() {
-            match limit.allows(&address.to_string()).await {
-                Ok(allows) => is_over |= !allows,
+            let counted = async { settled(&limit.count(&address.to_string())?).await };
+            match counted.await {
+                Ok(outcome) => is_over |= !has_flag(&outcome, "success"),
                 Err(thrown) => console_error(&message_of(&thrown)),
             }
         }

@@ -5,8 +5,8 @@ use super::{
     deployment::Deployment,
     directory::ask as ask_directory,
     gateway::{Gateway, Interruption, unavailable, unexpected},
-    log::Line,
-    platform::{console_error, random},
+    log::{Fault, Line},
+    platform::random,
     visit::Visit,
 };
 use crate::{
@@ -175,8 +175,12 @@ impl Gateway {
         for _ in 0..AUDIT_SLICES_MAX {
             if let AuditStep::Finished { ok, json } = &step {
                 if !ok {
-                    let event = serde_json::json!({ "event": "audit_failed", "account": account });
-                    console_error(&event.to_string());
+                    Fault {
+                        event: "audit_failed",
+                        account: Some(account),
+                        detail: "the answer to the audit tells where the books differ",
+                    }
+                    .write();
                 }
                 return self.tell(visit, 200, json);
             }

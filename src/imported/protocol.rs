@@ -1,9 +1,11 @@
 //! What the Worker and account objects say to a lookup object: written and read as in
 //! `src/protocol.rs`, with numbered places that are only added to.
 
-use minicbor::{Decode, Encode};
-
-use crate::{id::KeyId, key::SecretDigest};
+use crate::{
+    id::KeyId,
+    key::SecretDigest,
+    wire::{Decode, Encode},
+};
 
 /// What a lookup object is asked. Everything is safe to repeat.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

@@ -3,7 +3,7 @@
 //! A small part of regular expressions, anchored at both ends, in which no place is ever in doubt:
 //! one step for each character, whoever sent it.
 
-use minicbor::{Decode, Encode};
+use crate::wire::{Decode, Encode};
 
 /// `[imported_keys] pattern`: pieces that follow each other.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
