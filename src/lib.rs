@@ -30,6 +30,7 @@ pub mod directory;
 pub mod edge;
 pub mod headers;
 pub mod id;
+pub mod imported;
 pub mod json;
 pub mod key;
 pub mod ledger;

@@ -5,6 +5,7 @@
 //! natively. Nothing here waits: a message is carried out as a whole.
 
 mod audit;
+mod importing;
 mod ledger;
 mod opening;
 mod roll_up;
@@ -13,8 +14,11 @@ mod usage;
 
 use std::sync::Arc;
 
-pub use self::opening::{Intent, Opened};
 use self::{audit::RunningAudit, opening::Opening};
+pub use self::{
+    importing::Imported,
+    opening::{Intent, Opened},
+};
 use crate::{
     account::{
         Account, Admit, BUDGET_POOL, Broken, Changes, Earlier, Fingerprint, First, LogMonth,
@@ -485,6 +489,13 @@ impl<S: Store> Object<S> {
                 Opened::Claim(_) => Err(Failure::Storage("the account is being opened".to_owned())),
             };
         }
+        if let Command::ImportKey(import) = &manage.command {
+            return match self.import(import, manage.idempotency, clock) {
+                Imported::Answered(reply) => Ok(reply),
+                // The same.
+                Imported::Ask(_) => Err(Failure::Storage("the key is being imported".to_owned())),
+            };
+        }
         self.wake(clock)?;
         let changes = self.awake()?.tick(clock);
         self.commit(changes, None)?;
@@ -650,6 +661,7 @@ impl<S: Store> Object<S> {
                 .map(|changes| (document(201, to_json(&account.balance_view())), changes)),
             Command::Show
             | Command::Open(_)
+            | Command::ImportKey(_)
             | Command::Usage(_)
             | Command::UsageSummary(_)
             | Command::Ledger(_)
@@ -842,6 +854,10 @@ impl Rejected {
             field: Some(field.to_owned()),
             ..complaint(Code::BadRequest, &detail)
         };
+        let of_secret = |detail: &str| Complaint {
+            field: Some("secret".to_owned()),
+            ..complaint(Code::Conflict, detail)
+        };
         match self {
             Self::UnknownPlan(plan) => {
                 of_field("plan", format!("plan: the policy has no plan {plan:?}"))
@@ -907,6 +923,15 @@ impl Rejected {
                 Code::Conflict,
                 "this key has expired; give it another expires_at first",
             ),
+            Self::SecretRevoked(key) => of_secret(&format!(
+                "secret: it is that of {key}, which was revoked for good"
+            )),
+            Self::SecretKnown(key) => of_secret(&format!(
+                "secret: it is that of {key}, which is otherwise than told here; change that key"
+            )),
+            Self::SecretTaken(key) => of_secret(&format!(
+                "secret: it is that of {key}; another account can have it when that key is revoked"
+            )),
             Self::UnknownCall => complaint(
                 Code::NotFound,
                 "there is no such call, or it is no longer kept",

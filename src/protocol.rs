@@ -279,6 +279,21 @@ pub enum Command {
     /// `GET /accounts/{id}/audit`: the next slice of it.
     #[n(31)]
     Audit,
+    /// `POST /accounts/{id}/keys` of a key that was issued before Tollgate.
+    #[n(60)]
+    ImportKey(#[n(0)] ImportKey),
+}
+
+/// Imports a key that was issued before Tollgate.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct ImportKey {
+    /// The key.
+    #[n(0)]
+    pub new: NewKey,
+    /// SHA-256 of its secret.
+    #[n(1)]
+    pub digest: SecretDigest,
 }
 
 /// Which keys are listed: the oldest first.
@@ -407,6 +422,7 @@ pub struct Complaint {
 struct Kept<'a> {
     code: &'static str,
     detail: &'a str,
+    field: Option<&'a str>,
 }
 
 impl Complaint {
@@ -422,13 +438,13 @@ impl Complaint {
         }
     }
 
-    /// As it is kept with an `Idempotency-Key`: code and detail, all that tells of how things
-    /// stood.
+    /// As it is kept with an `Idempotency-Key`: all that tells of how things stood.
     #[must_use]
     pub fn to_json(&self) -> String {
         let kept = Kept {
             code: self.code.as_str(),
             detail: &self.detail,
+            field: self.field.as_deref(),
         };
         // Texts alone: writing them cannot fail.
         serde_json::to_string(&kept).unwrap_or_default()
@@ -447,7 +463,7 @@ impl Complaint {
         Some(Self {
             code: Code::ALL.into_iter().find(|code| code.as_str() == name)?,
             detail: text("detail")?.into_owned(),
-            field: None,
+            field: text("field").map(Into::into),
         })
     }
 }

@@ -120,7 +120,7 @@ impl Account {
     fn secrets(&self) -> BTreeSet<SecretId> {
         self.keys
             .iter()
-            .filter(|(_, key)| key.stands(self.state.latest))
+            .filter(|(_, key)| key.stands(self.state.latest) && !key.is_unsigned())
             .map(|(number, _)| self.profile.signed_under.get(number))
             .map(|secret| secret.copied().unwrap_or(SecretId::UNKNOWN))
             .collect()

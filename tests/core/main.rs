@@ -16,6 +16,7 @@ mod auditor;
 mod branch;
 mod calls;
 mod directory;
+mod imports;
 mod jobs;
 mod keys;
 mod ledger;
