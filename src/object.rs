@@ -24,6 +24,7 @@ use crate::{
         Account, Admit, BUDGET_POOL, Broken, Changes, Earlier, Fingerprint, First, LogMonth,
         Refusal, Rejected, Rolled, Stored, Word,
     },
+    audit::Audit,
     call::{CallRow, Settle},
     credits::Credits,
     id::{CallNumber, KeyNumber},
@@ -253,6 +254,9 @@ pub struct Object<S> {
     audit: Option<RunningAudit>,
 }
 
+/// What a command came to: its answer and what is to be committed, or why it is not carried out.
+type Done = Result<(Reply, Changes), Rejected>;
+
 /// Why a message could not be carried out.
 enum Failure {
     /// No account was opened here.
@@ -340,6 +344,7 @@ impl<S: Store> Object<S> {
 
     /// Carries out one message.
     pub fn handle(&mut self, request: Request, clock: Timestamp) -> Reply {
+        self.forget_idle_audit(clock);
         let reply = match request {
             Request::Admit(admit) => self.admit(admit, clock),
             Request::Settle(settle) => self.settle(settle, clock),
@@ -482,33 +487,9 @@ impl<S: Store> Object<S> {
     }
 
     fn manage(&mut self, manage: Manage, clock: Timestamp) -> Result<Reply, Failure> {
-        if let Command::Open(new) = &manage.command {
-            return match self.open(new, clock) {
-                Opened::Answered(reply) => Ok(reply),
-                // Whoever carries it out has to wait, and is not here: see `edge/object.rs`.
-                Opened::Claim(_) => Err(Failure::Storage("the account is being opened".to_owned())),
-            };
-        }
-        if let Command::ImportKey(import) = &manage.command {
-            return match self.import(import, manage.idempotency, clock) {
-                Imported::Answered(reply) => Ok(reply),
-                // The same.
-                Imported::Ask(_) => Err(Failure::Storage("the key is being imported".to_owned())),
-            };
-        }
         self.wake(clock)?;
         let changes = self.awake()?.tick(clock);
         self.commit(changes, None)?;
-        match manage.command {
-            Command::Ledger(query) => {
-                return Ok(match self.ledger(query)? {
-                    Ok(page) => Reply::Ledger(page),
-                    Err(rejected) => Reply::Problem(rejected.complaint()),
-                });
-            }
-            Command::Audit => return self.audit(clock).map(Reply::Audit),
-            _ => {}
-        }
         if let Some(mut answer) = self.answer_again(manage.idempotency, clock)? {
             // The gateway asks once more where the first answer was lost on its way: then it still
             // has the secret, which nobody else will ever have.
@@ -523,7 +504,9 @@ impl<S: Store> Object<S> {
         }
         let makes_credits = matches!(manage.command, Command::Grant(_) | Command::Adjust(_));
         let (done, mut changes) = match self.carry_out(manage.command, clock)? {
-            Ok(done) => done,
+            Ok((Reply::Document(done), changes)) => (done, changes),
+            // What is only looked at is neither remembered nor committed.
+            Ok((looked_at, _)) => return Ok(looked_at),
             Err(rejected) => return self.refuse(rejected, manage.idempotency, clock),
         };
         if let (Some(key), Some(secret)) = (done.created_key, manage.signs_under) {
@@ -588,25 +571,79 @@ impl<S: Store> Object<S> {
         }))
     }
 
-    fn carry_out(
-        &mut self,
-        command: Command,
-        clock: Timestamp,
-    ) -> Result<Result<(Document, Changes), Rejected>, Failure> {
+    fn carry_out(&mut self, command: Command, clock: Timestamp) -> Result<Done, Failure> {
         match command {
             Command::Usage(query) => {
                 let json = to_json(&self.usage(&query)?);
-                Ok(Ok((document(200, json), Changes::default())))
+                Ok(Ok(shown(json)))
             }
             Command::UsageSummary(query) => Ok(self
                 .summary(&query, clock)?
-                .map(|view| (document(200, to_json(&view)), Changes::default()))),
-            Command::ShowCall(call) => Ok(match self.row_of(call)? {
-                Some(row) => Ok((document(200, self.call_json(row)?), Changes::default())),
-                None => Err(Rejected::UnknownCall),
-            }),
+                .map(|view| shown(to_json(&view)))),
+            Command::Ledger(query) => Ok(self
+                .ledger(query)?
+                .map(|page| (Reply::Ledger(page), Changes::default()))),
+            Command::Audit => Ok(Ok((Reply::Audit(self.audit(clock)?), Changes::default()))),
+            Command::ShowCall(call) => match self.row_of(call)? {
+                Some(row) => Ok(Ok(shown(self.call_json(row)?))),
+                None => Ok(Err(Rejected::UnknownCall)),
+            },
             Command::EndCall { call, word } => self.end_call(call, word, clock),
-            command => self.carry_out_awake(command, clock),
+            // Whoever carries these out waits for another object's word: see `edge/question.rs`.
+            Command::Open(_) | Command::ImportKey(_) => Err(Failure::Storage(
+                "this takes another object's word, which was not asked for".to_owned(),
+            )),
+            Command::Show => Ok(Ok(shown(to_json(&self.awake()?.view())))),
+            Command::Balance => Ok(Ok(shown(to_json(&self.awake()?.balance_view())))),
+            Command::ListKeys => Ok(Ok(list_keys(self.awake()?, &KeysQuery::default(), clock))),
+            Command::Keys(query) => Ok(Ok(list_keys(self.awake()?, &query, clock))),
+            Command::ShowKey(number) => {
+                let account = self.awake()?;
+                let changes = account.book_refusals();
+                let key = account.key_view(number, clock);
+                Ok(key
+                    .map(|key| (told(200, to_json(&key)), changes))
+                    .ok_or(Rejected::UnknownKey))
+            }
+            Command::Adjust(adjustment) => {
+                let account = self.awake()?;
+                let adjusted = account.adjust(adjustment, clock);
+                Ok(adjusted.map(|changes| (told(201, to_json(&account.balance_view())), changes)))
+            }
+            Command::Grant(grant) => {
+                let account = self.awake()?;
+                let pool = grant.pool.clone();
+                let granted = account.grant(grant, clock);
+                Ok(granted.map(|(lot, changes)| {
+                    (told(201, to_json(&account.lot_view(&pool, lot))), changes)
+                }))
+            }
+            Command::Patch(patch) => {
+                let account = self.awake()?;
+                let patched = account.patch(patch, clock);
+                Ok(patched.map(|changes| (told(200, to_json(&account.view())), changes)))
+            }
+            Command::CreateKey { new, digest } => {
+                let account = self.awake()?;
+                let created = account.create_key(new, digest, clock);
+                Ok(created
+                    .map(|(number, changes)| (with_secret(account, 201, number, clock), changes)))
+            }
+            Command::RotateKey { rotate, digest } => {
+                let account = self.awake()?;
+                let rotated = account.rotate_key(rotate, digest, clock);
+                Ok(rotated.map(|changes| (with_secret(account, 200, rotate.key, clock), changes)))
+            }
+            Command::PatchKey { key, patch } => {
+                let account = self.awake()?;
+                let patched = account.patch_key(key, patch, clock);
+                Ok(patched
+                    .map(|changes| (told(200, to_json(&account.key_view(key, clock))), changes)))
+            }
+            Command::RevokeKey(number) => {
+                let revoked = self.awake()?.revoke_key(number, clock);
+                Ok(revoked.map(|changes| (told(204, String::new()), changes)))
+            }
         }
     }
 
@@ -616,7 +653,7 @@ impl<S: Store> Object<S> {
         call: CallNumber,
         word: Word,
         clock: Timestamp,
-    ) -> Result<Result<(Document, Changes), Rejected>, Failure> {
+    ) -> Result<Done, Failure> {
         let Some(mut row) = self.row_to_change(call)? else {
             return Ok(Err(Rejected::UnknownCall));
         };
@@ -627,7 +664,7 @@ impl<S: Store> Object<S> {
         if let Some(end) = changes.ended.iter().find(|end| end.call == call) {
             row.outcome = Some(end.outcome.clone());
         }
-        Ok(Ok((document(200, self.call_json(row)?), changes)))
+        Ok(Ok((told(200, self.call_json(row)?), changes)))
     }
 
     fn row_of(&mut self, call: CallNumber) -> Result<Option<CallRow>, Failure> {
@@ -647,70 +684,6 @@ impl<S: Store> Object<S> {
 
     fn call_json(&mut self, row: CallRow) -> Result<String, Failure> {
         Ok(to_json(&self.awake()?.call_view(row)))
-    }
-
-    fn carry_out_awake(
-        &mut self,
-        command: Command,
-        clock: Timestamp,
-    ) -> Result<Result<(Document, Changes), Rejected>, Failure> {
-        let account = self.awake()?;
-        Ok(match command {
-            Command::Adjust(adjustment) => account
-                .adjust(adjustment, clock)
-                .map(|changes| (document(201, to_json(&account.balance_view())), changes)),
-            Command::Show
-            | Command::Open(_)
-            | Command::ImportKey(_)
-            | Command::Usage(_)
-            | Command::UsageSummary(_)
-            | Command::Ledger(_)
-            | Command::Audit
-            | Command::ShowCall(_)
-            | Command::EndCall { .. } => {
-                Ok((document(200, to_json(&account.view())), Changes::default()))
-            }
-            Command::Balance => Ok((
-                document(200, to_json(&account.balance_view())),
-                Changes::default(),
-            )),
-            Command::ListKeys => Ok(list_keys(account, &KeysQuery::default(), clock)),
-            Command::Keys(query) => Ok(list_keys(account, &query, clock)),
-            Command::ShowKey(number) => {
-                let changes = account.book_refusals();
-                match account.key_view(number, clock) {
-                    Some(key) => Ok((document(200, to_json(&key)), changes)),
-                    None => Err(Rejected::UnknownKey),
-                }
-            }
-            Command::PatchKey { key, patch } => {
-                account.patch_key(key, patch, clock).map(|changes| {
-                    let json = to_json(&account.key_view(key, clock));
-                    (document(200, json), changes)
-                })
-            }
-            Command::Patch(patch) => account
-                .patch(patch, clock)
-                .map(|changes| (document(200, to_json(&account.view())), changes)),
-            Command::CreateKey { new, digest } => account
-                .create_key(new, digest, clock)
-                .map(|(number, changes)| (with_secret(account, 201, number, clock), changes)),
-            Command::RotateKey { rotate, digest } => account
-                .rotate_key(rotate, digest, clock)
-                .map(|changes| (with_secret(account, 200, rotate.key, clock), changes)),
-            Command::RevokeKey(number) => account
-                .revoke_key(number, clock)
-                .map(|changes| (document(204, String::new()), changes)),
-            Command::Grant(grant) => {
-                let pool = grant.pool.clone();
-                account.grant(grant, clock).map(|(lot, changes)| {
-                    (
-                        document(201, to_json(&account.lot_view(&pool, lot))),
-                        changes,
-                    )
-                })
-            }
-        })
     }
 
     fn awake(&mut self) -> Result<&mut Account, Failure> {
@@ -784,9 +757,9 @@ impl<S: Store> Object<S> {
             self.audit = None;
         }
         let committed = self
-            .book_out(&write.changes)
+            .rebook(&write.changes, Audit::unbook_call)
             .and_then(|()| self.store.commit(&write).map_err(storage))
-            .and_then(|()| self.book_in(&write.changes));
+            .and_then(|()| self.rebook(&write.changes, Audit::book_call));
         if committed.is_err() {
             self.account = None;
             self.audit = None;
@@ -820,19 +793,28 @@ fn document(status: u16, json: String) -> Document {
     }
 }
 
+fn told(status: u16, json: String) -> Reply {
+    Reply::Document(document(status, json))
+}
+
+/// What is only looked at.
+fn shown(json: String) -> (Reply, Changes) {
+    (told(200, json), Changes::default())
+}
+
 /// A page of keys. Their figures are made up to date first, which may have to be stored.
-fn list_keys(account: &mut Account, query: &KeysQuery, clock: Timestamp) -> (Document, Changes) {
+fn list_keys(account: &mut Account, query: &KeysQuery, clock: Timestamp) -> (Reply, Changes) {
     let changes = account.book_refusals();
     let json = to_json(&account.keys_view(query, clock));
-    (document(200, json), changes)
+    (told(200, json), changes)
 }
 
 /// A key that has just got a secret, for the Worker to sign.
-fn with_secret(account: &Account, status: u16, key: KeyNumber, clock: Timestamp) -> Document {
-    Document {
+fn with_secret(account: &Account, status: u16, key: KeyNumber, clock: Timestamp) -> Reply {
+    Reply::Document(Document {
         created_key: Some(key),
         ..document(status, to_json(&account.key_view(key, clock)))
-    }
+    })
 }
 
 fn complaint(code: Code, detail: &str) -> Complaint {

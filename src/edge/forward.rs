@@ -160,23 +160,12 @@ impl Forward<'_> {
     /// How it is sent. What most are sent with is made once.
     fn init(&self) -> Result<web_sys::RequestInit, JsValue> {
         thread_local! {
-            static USUAL: web_sys::RequestInit = {
-                let init = web_sys::RequestInit::new();
-                // A redirect is the client's to follow: it has to be admitted, too.
-                init.set_redirect(web_sys::RequestRedirect::Manual);
-                // Cloudflare's cache knows no accounts: one customer's answer would be another's.
-                init.set_cache(web_sys::RequestCache::NoStore);
-                init
-            };
+            static USUAL: web_sys::RequestInit = init(false);
         }
         if !self.cache && !self.whole_body {
             return Ok(USUAL.with(Clone::clone));
         }
-        let init = web_sys::RequestInit::new();
-        init.set_redirect(web_sys::RequestRedirect::Manual);
-        if !self.cache {
-            init.set_cache(web_sys::RequestCache::NoStore);
-        }
+        let init = init(self.cache);
         if self.whole_body {
             // Read as the origin sent it, and not decoded, to be encoded anew on its way out.
             Reflect::set(&init, &"encodeResponseBody".into(), &"manual".into())?;
@@ -276,6 +265,18 @@ impl Forward<'_> {
             &signer.sign(&signed, self.visit.started),
         );
     }
+}
+
+/// What every request is sent with.
+fn init(cache: bool) -> web_sys::RequestInit {
+    let init = web_sys::RequestInit::new();
+    // A redirect is the client's to follow: it has to be admitted, too.
+    init.set_redirect(web_sys::RequestRedirect::Manual);
+    if !cache {
+        // Cloudflare's cache knows no accounts: one customer's answer would be another's.
+        init.set_cache(web_sys::RequestCache::NoStore);
+    }
+    init
 }
 
 fn target(origin: &str, path: &str, query: Option<&str>) -> String {

@@ -210,6 +210,7 @@ impl Gateway {
                 self.forget_key(&key, &refusal);
                 Err(refused(visit, &refusal).into())
             }
+            Reply::Problem(complaint) => Err(Problem::from(complaint).into()),
             other => Err(unexpected(&other).into()),
         }
     }

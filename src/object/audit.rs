@@ -4,6 +4,7 @@ use super::{Failure, Object, ROWS_MAX, Store, storage, to_json};
 use crate::{
     account::{Account, Changes},
     audit::{Audit, Books},
+    call::CallRow,
     protocol::AuditStep,
     time::{Span, Timestamp},
 };
@@ -28,17 +29,13 @@ impl<S: Store> Object<S> {
     /// The next slice of the audit that is under way, whoever began it, or the first of one.
     pub(super) fn audit(&mut self, clock: Timestamp) -> Result<AuditStep, Failure> {
         let account = self.account.as_ref().ok_or(Failure::NoAccount)?;
-        let mut running = self
-            .audit
-            .take()
-            .filter(|running| clock.since(running.last_asked_for) <= PATIENCE)
-            .unwrap_or_else(|| RunningAudit {
-                audit: Audit::default(),
-                rolled_from: 0,
-                entries_read: 0,
-                calls_read: 0,
-                last_asked_for: clock,
-            });
+        let mut running = self.audit.take().unwrap_or_else(|| RunningAudit {
+            audit: Audit::default(),
+            rolled_from: 0,
+            entries_read: 0,
+            calls_read: 0,
+            last_asked_for: clock,
+        });
         running.last_asked_for = clock;
         if !running.read_slice(&self.store, account)? {
             self.audit = Some(running);
@@ -55,23 +52,21 @@ impl<S: Store> Object<S> {
         })
     }
 
-    /// Calls that are booked and are about to change are booked out.
-    pub(super) fn book_out(&mut self, changes: &Changes) -> Result<(), Failure> {
-        let Some(running) = &mut self.audit else {
-            return Ok(());
-        };
-        for end in &changes.ended {
-            if end.call.get() <= running.calls_read
-                && let Some(row) = self.store.call(end.month, end.call).map_err(storage)?
-            {
-                running.audit.unbook_call(&row);
-            }
+    /// Gives up an audit that nobody has asked about for a while: calls pay for it as they end.
+    pub(super) fn forget_idle_audit(&mut self, clock: Timestamp) {
+        let is_idle = |running: &RunningAudit| clock.since(running.last_asked_for) > PATIENCE;
+        if self.audit.as_ref().is_some_and(is_idle) {
+            self.audit = None;
         }
-        Ok(())
     }
 
-    /// … and, when they have changed, in again.
-    pub(super) fn book_in(&mut self, changes: &Changes) -> Result<(), Failure> {
+    /// Hands over the calls among `changes` that are booked, as they stand, to be booked out before
+    /// they change, and in again after it.
+    pub(super) fn rebook(
+        &mut self,
+        changes: &Changes,
+        book: impl Fn(&mut Audit, &CallRow),
+    ) -> Result<(), Failure> {
         let Some(running) = &mut self.audit else {
             return Ok(());
         };
@@ -79,7 +74,7 @@ impl<S: Store> Object<S> {
             if end.call.get() <= running.calls_read
                 && let Some(row) = self.store.call(end.month, end.call).map_err(storage)?
             {
-                running.audit.book_call(&row);
+                book(&mut running.audit, &row);
             }
         }
         Ok(())

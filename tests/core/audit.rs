@@ -91,6 +91,23 @@ fn an_audit_that_is_interrupted_begins_anew() {
     branch.audit_itself().expect("sound books");
 }
 
+/// A refund reads its call's row. While an audit runs that has booked the call, also before and
+/// after the change; an audit that was left alone costs nothing.
+#[test]
+fn calls_pay_for_no_audit_that_nobody_asks_about() {
+    let mut branch = with_a_long_history();
+    let rows_read = |branch: &mut Branch, call| {
+        branch.store().rows_read.set(0);
+        branch.end_call(call, Word::Release { reason: None }, None);
+        branch.store().rows_read.get()
+    };
+    assert_eq!(rows_read(&mut branch, 2), 1);
+    assert_eq!(audited(&mut branch), AuditStep::Unfinished);
+    assert_eq!(rows_read(&mut branch, 3), 3);
+    branch.set_clock(branch.clock.plus(Span::from_seconds(61)));
+    assert_eq!(rows_read(&mut branch, 4), 1);
+}
+
 #[test]
 fn an_audit_finds_what_is_wrong_and_says_where() {
     type Tampering = fn(&mut MemoryStore);
