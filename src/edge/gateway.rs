@@ -207,6 +207,7 @@ impl Gateway {
             }
             Reply::Ledger(page) => Ok(self.show_ledger(visit, &key.account, &page)?),
             Reply::Refused(refusal) => Err(refused(visit, &refusal).into()),
+            Reply::Problem(complaint) => Err(Problem::from(complaint).into()),
             other => Err(unexpected(&other).into()),
         }
     }
