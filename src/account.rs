@@ -13,6 +13,7 @@ mod budget;
 mod conclude;
 mod due;
 mod hourly;
+mod imported;
 mod key_view;
 mod keys;
 mod listed;
@@ -20,6 +21,7 @@ mod manage;
 mod outbox;
 mod refusal;
 mod refusals;
+mod retried;
 mod rolled;
 mod scope;
 mod settle;
@@ -31,19 +33,19 @@ use std::{
     sync::Arc,
 };
 
-use minicbor::{Decode, Encode};
-
 use self::outbox::Outbox;
 pub use self::{
     admit::{Admission, Admit},
     budget::BUDGET_POOL,
     conclude::{Told, Word},
+    imported::Errand,
     keys::{Key, KeyLimits, Limit, NewKey, OVERLAP_MAX, PatchKey, PreviousSecret, RotateKey},
     listed::Listed,
     manage::{
         Adjustment, Edit, NewAccount, NewGrant, PatchAccount, Rejected, StatusChange, find_plan,
     },
     refusal::Refusal,
+    retried::{Earlier, First},
     rolled::{ROWS_PER_SLICE, Rolled, Rolling},
     scope::{SCOPE_MAX, Scope},
     settle::{Cancel, Settled},
@@ -57,8 +59,9 @@ use crate::{
     ledger::{Entry, Ledger, LotNumber, Moment},
     limits::{DayCounts, MinuteWindow},
     policy::{Plan, Policy, Renews},
-    time::{MonthNumber, Timestamp},
+    time::{Day, MonthNumber, Timestamp},
     totals::Totals,
+    wire::{Decode, Encode},
 };
 
 /// At most so many holds are open per account: what a wake-up may have to read.
@@ -127,16 +130,19 @@ pub struct Profile {
     /// Which KEY_SECRET each key was signed under, where that was kept.
     #[cbor(n(9), default)]
     pub signed_under: BTreeMap<KeyNumber, SecretId>,
+    /// What has to be settled with lookup objects about imported keys.
+    #[cbor(n(16), default)]
+    pub errands: BTreeMap<KeyNumber, Errand>,
 }
 
 /// A digest of an `Idempotency-Key` and one of what it was sent with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct Fingerprint {
-    /// SHA-256 of the key.
+    /// SHA-256 of the `Idempotency-Key` and, where it tells calls apart, of whose it is.
     #[cbor(n(0), with = "minicbor::bytes")]
     pub key: [u8; 32],
-    /// SHA-256 of the method, the path and the body.
+    /// SHA-256 of what must be the same for a repeat: method, path, body and more.
     #[cbor(n(1), with = "minicbor::bytes")]
     pub request: [u8; 32],
 }
@@ -230,6 +236,9 @@ struct State {
     /// Calls that have ended, undone ones left out: the last end's place.
     #[cbor(n(15), default)]
     ends: u64,
+    /// The days whose tables of firsts are kept, in the order in which they were made.
+    #[cbor(n(20), default)]
+    first_days: Vec<Day>,
 }
 
 /// The running cycle of a recurring grant.
@@ -301,6 +310,12 @@ pub struct Changes {
     pub admitted: Vec<CallRow>,
     /// What rows of the call log say from now on.
     pub ended: Vec<CallEnd>,
+    /// A table for a day's firsts, to be made before anything else.
+    pub new_first_day: Option<Day>,
+    /// Tables of firsts to be dropped.
+    pub past_first_days: Vec<Day>,
+    /// What repeats of the new call will find, in place of what they found before.
+    pub first: Option<First>,
     /// New entries.
     pub entries: Vec<Entry>,
     /// What is left of a month, or of a part of it.

@@ -5,6 +5,7 @@
 //! natively. Nothing here waits: a message is carried out as a whole.
 
 mod audit;
+mod importing;
 mod ledger;
 mod opening;
 mod roll_up;
@@ -13,12 +14,15 @@ mod usage;
 
 use std::sync::Arc;
 
-pub use self::opening::{Intent, Opened};
 use self::{audit::RunningAudit, opening::Opening};
+pub use self::{
+    importing::Imported,
+    opening::{Intent, Opened},
+};
 use crate::{
     account::{
-        Account, Admit, BUDGET_POOL, Broken, Changes, Fingerprint, LogMonth, Refusal, Rejected,
-        Rolled, Stored, Word,
+        Account, Admit, BUDGET_POOL, Broken, Changes, Earlier, Fingerprint, First, LogMonth,
+        Refusal, Rejected, Rolled, Stored, Word,
     },
     call::{CallRow, Settle},
     credits::Credits,
@@ -29,7 +33,7 @@ use crate::{
     policy::{DEFAULT_POOL, Policy},
     problem::{Code, ViolatedPolicy, Violation},
     protocol::{Command, Complaint, Document, KeysQuery, Manage, Page, Read, Reply, Request},
-    time::{MonthNumber, Span, Timestamp},
+    time::{Day, MonthNumber, Span, Timestamp},
     totals::Totals,
 };
 
@@ -141,6 +145,12 @@ pub trait Store {
     /// Storage that cannot be read.
     fn remembered(&self, id: u64) -> Result<Option<Remembered>, Self::Error>;
 
+    /// The latest first that the tables of `days` have under the digest `key`.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn first(&self, days: &[Day], key: &[u8; 32]) -> Result<Option<First>, Self::Error>;
+
     /// Writes everything, or nothing.
     ///
     /// # Errors
@@ -191,6 +201,7 @@ impl Write {
         calls == 1
             && !corrects
             && changes.new_month.is_none()
+            && changes.first.is_none()
             && changes.entries.is_empty()
             && self.keys.is_empty()
             && self.profile.is_none()
@@ -348,12 +359,42 @@ impl<S: Store> Object<S> {
             Err(Failure::NoAccount) => return Ok(Reply::Refused(Refusal::UnknownKey)),
             woken => woken?,
         }
-        let (outcome, changes) = self.awake()?.admit(admit, clock);
+        let earlier = match &admit.retried {
+            Some(retried) => self.earlier(retried, clock)?,
+            None => None,
+        };
+        let (outcome, changes) = self.awake()?.admit(admit, earlier.as_ref(), clock);
         self.commit(changes, None)?;
         Ok(match outcome {
             Ok(admission) => Reply::Admitted(Box::new(admission)),
             Err(refusal) => Reply::Refused(refusal),
         })
+    }
+
+    /// What a request may be a repeat of, as it stands when all that is due is booked: a hold that
+    /// nobody ended may end now.
+    fn earlier(
+        &mut self,
+        retried: &Fingerprint,
+        clock: Timestamp,
+    ) -> Result<Option<Earlier>, Failure> {
+        let changes = self.awake()?.tick(clock);
+        self.commit(changes, None)?;
+        let days = self
+            .account
+            .as_ref()
+            .ok_or(Failure::NoAccount)?
+            .first_days();
+        let first = self
+            .store
+            .first(days, &retried.key)
+            .map_err(storage)?
+            .filter(|first| !first.is_over(clock));
+        let Some(first) = first else {
+            return Ok(None);
+        };
+        let row = self.row_of(first.call)?;
+        Ok(row.map(|row| Earlier { first, row }))
     }
 
     fn settle(&mut self, settle: Settle, clock: Timestamp) -> Result<Reply, Failure> {
@@ -446,6 +487,13 @@ impl<S: Store> Object<S> {
                 Opened::Answered(reply) => Ok(reply),
                 // Whoever carries it out has to wait, and is not here: see `edge/object.rs`.
                 Opened::Claim(_) => Err(Failure::Storage("the account is being opened".to_owned())),
+            };
+        }
+        if let Command::ImportKey(import) = &manage.command {
+            return match self.import(import, manage.idempotency, clock) {
+                Imported::Answered(reply) => Ok(reply),
+                // The same.
+                Imported::Ask(_) => Err(Failure::Storage("the key is being imported".to_owned())),
             };
         }
         self.wake(clock)?;
@@ -613,6 +661,7 @@ impl<S: Store> Object<S> {
                 .map(|changes| (document(201, to_json(&account.balance_view())), changes)),
             Command::Show
             | Command::Open(_)
+            | Command::ImportKey(_)
             | Command::Usage(_)
             | Command::UsageSummary(_)
             | Command::Ledger(_)
@@ -805,6 +854,10 @@ impl Rejected {
             field: Some(field.to_owned()),
             ..complaint(Code::BadRequest, &detail)
         };
+        let of_secret = |detail: &str| Complaint {
+            field: Some("secret".to_owned()),
+            ..complaint(Code::Conflict, detail)
+        };
         match self {
             Self::UnknownPlan(plan) => {
                 of_field("plan", format!("plan: the policy has no plan {plan:?}"))
@@ -870,6 +923,15 @@ impl Rejected {
                 Code::Conflict,
                 "this key has expired; give it another expires_at first",
             ),
+            Self::SecretRevoked(key) => of_secret(&format!(
+                "secret: it is that of {key}, which was revoked for good"
+            )),
+            Self::SecretKnown(key) => of_secret(&format!(
+                "secret: it is that of {key}, which is otherwise than told here; change that key"
+            )),
+            Self::SecretTaken(key) => of_secret(&format!(
+                "secret: it is that of {key}; another account can have it when that key is revoked"
+            )),
             Self::UnknownCall => complaint(
                 Code::NotFound,
                 "there is no such call, or it is no longer kept",

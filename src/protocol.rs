@@ -4,7 +4,7 @@
 //! places that it does not know and takes missing ones as absent, so the versions before and
 //! after understand it. Places are only ever added, at the end, and optional.
 
-use minicbor::{Decode, Encode};
+use serde::Serialize;
 
 use crate::{
     account::{
@@ -14,11 +14,13 @@ use crate::{
     call::Settle,
     headers::Standing,
     id::{CallNumber, KeyNumber},
+    json,
     key::{SecretDigest, SecretId},
     ledger_page::{LedgerPage, LedgerQuery},
     problem::{Code, Problem},
     time::{MonthNumber, Timestamp},
     totals::summary::By,
+    wire::{Decode, Encode},
 };
 
 /// The version that this crate writes.
@@ -277,6 +279,21 @@ pub enum Command {
     /// `GET /accounts/{id}/audit`: the next slice of it.
     #[n(31)]
     Audit,
+    /// `POST /accounts/{id}/keys` of a key that was issued before Tollgate.
+    #[n(60)]
+    ImportKey(#[n(0)] ImportKey),
+}
+
+/// Imports a key that was issued before Tollgate.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct ImportKey {
+    /// The key.
+    #[n(0)]
+    pub new: NewKey,
+    /// SHA-256 of its secret.
+    #[n(1)]
+    pub digest: SecretDigest,
 }
 
 /// Which keys are listed: the oldest first.
@@ -400,6 +417,14 @@ pub struct Complaint {
     pub field: Option<String>,
 }
 
+/// What is kept of a complaint.
+#[derive(Serialize)]
+struct Kept<'a> {
+    code: &'static str,
+    detail: &'a str,
+    field: Option<&'a str>,
+}
+
 impl Complaint {
     /// The `Idempotency-Key` came with another request before.
     #[must_use]
@@ -413,22 +438,32 @@ impl Complaint {
         }
     }
 
-    /// As it is kept with an `Idempotency-Key`: code and detail, all that tells of how things
-    /// stood.
+    /// As it is kept with an `Idempotency-Key`: all that tells of how things stood.
     #[must_use]
     pub fn to_json(&self) -> String {
-        serde_json::json!({ "code": self.code.as_str(), "detail": self.detail }).to_string()
+        let kept = Kept {
+            code: self.code.as_str(),
+            detail: &self.detail,
+            field: self.field.as_deref(),
+        };
+        // Texts alone: writing them cannot fail.
+        serde_json::to_string(&kept).unwrap_or_default()
     }
 
     /// What was kept so; `None` where something else was.
     #[must_use]
     pub fn from_json(json: &str) -> Option<Self> {
-        let kept: serde_json::Value = serde_json::from_str(json).ok()?;
-        let name = kept.get("code")?.as_str()?;
+        let kept = json::parse(json).ok()?;
+        let text = |name: &str| {
+            let mut members = kept.members()?;
+            let (_, value) = members.find(|(other, _)| other.as_deref() == Some(name))?;
+            value.string()
+        };
+        let name = text("code")?;
         Some(Self {
             code: Code::ALL.into_iter().find(|code| code.as_str() == name)?,
-            detail: kept.get("detail")?.as_str()?.to_owned(),
-            field: None,
+            detail: text("detail")?.into_owned(),
+            field: text("field").map(Into::into),
         })
     }
 }

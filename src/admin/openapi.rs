@@ -5,8 +5,7 @@
 
 use std::fmt::Write;
 
-use super::json::members;
-use crate::policy::Policy;
+use crate::{json, policy::Policy};
 
 /// What every path of the admin API begins with.
 const ADMIN: &str = "/_tollgate/";
@@ -52,8 +51,8 @@ fn rewritten(
 ) -> Option<String> {
     let mut text = String::with_capacity(object.len());
     let mut separator = '{';
-    for (name, value) in members(object).ok()? {
-        if let Some((name, value)) = rewrite(&name, value) {
+    for (name, value) in json::parse(object).ok()?.members()? {
+        if let Some((name, value)) = rewrite(&name?, value.text()) {
             // A text can always be written, and into a String.
             let name = serde_json::to_string(&name).unwrap_or_default();
             let _ = write!(text, "{separator}{name}:{value}");

@@ -6,8 +6,9 @@ use std::{
     sync::Arc,
 };
 
-use super::platform::{Env, POLICY_TEXT};
+use super::platform::{Env, compiled_policy};
 use crate::{
+    imported::ImportedMemory,
     key::Keyring,
     policy::{Origin, Policy, router::Router},
     repeat::RefusalMemory,
@@ -29,6 +30,8 @@ pub struct Deployment {
     pub secrets: Secrets,
     /// Refusals that may be repeated without asking the object again.
     pub refusals: RefCell<RefusalMemory>,
+    /// What is known of keys issued before Tollgate.
+    pub imported_keys: RefCell<ImportedMemory>,
     /// In development, where all calls go, whatever the policy says.
     pub origin_override: Option<Origin>,
 }
@@ -41,7 +44,7 @@ thread_local! {
 /// The policy, read once.
 ///
 /// # Errors
-/// Every mistake in it, line by line.
+/// It was compiled for another version of this code.
 pub fn policy() -> Result<Arc<Policy>, String> {
     shared_policy().map(Arc::clone)
 }
@@ -50,11 +53,9 @@ fn shared_policy() -> Result<&'static Arc<Policy>, String> {
     POLICY.with(|policy| {
         policy
             .get_or_init(|| {
-                let text = POLICY_TEXT.with(String::clone);
                 // It lives as long as the isolate.
-                Policy::parse(&text)
+                Policy::from_compiled(&compiled_policy())
                     .map(|policy| &*Box::leak(Box::new(Arc::new(policy))))
-                    .map_err(|mistakes| mistakes.to_string())
             })
             .clone()
     })
@@ -64,7 +65,7 @@ impl Deployment {
     /// The deployment, made with the first request.
     ///
     /// # Errors
-    /// Why it is not fit to serve, for the log: mistakes in the policy, secrets that are missing.
+    /// Why it is not fit to serve, for the log: a policy of another version, secrets that are missing.
     pub fn of(env: &Env) -> Result<&'static Self, String> {
         DEPLOYMENT.with(|deployment| {
             deployment
@@ -90,6 +91,7 @@ impl Deployment {
             signer: Signer::new(&secrets.origin_secret),
             secrets,
             refusals: RefCell::default(),
+            imported_keys: RefCell::default(),
             origin_override: env
                 .text("ORIGIN_OVERRIDE")
                 .filter(|_| development)

@@ -5,8 +5,8 @@ use super::{
     deployment::Deployment,
     directory::ask as ask_directory,
     gateway::{Gateway, Interruption, unavailable, unexpected},
-    log::Line,
-    platform::{OPENAPI_TEXT, console_error, random},
+    log::{Fault, Line},
+    platform::{OPENAPI_TEXT, random},
     visit::Visit,
 };
 use crate::{
@@ -56,7 +56,11 @@ impl Gateway {
             content_type: content_type.as_deref(),
             body: &body,
         };
-        let request = endpoint.read(&sent, &self.deployment.secrets)?;
+        let request = endpoint.read(
+            &sent,
+            &self.deployment.secrets,
+            self.deployment.policy.imported_keys.as_ref(),
+        )?;
         match request {
             AdminRequest::Healthz => self.tell(visit, 200, HEALTHY),
             AdminRequest::OpenApi => {
@@ -95,6 +99,25 @@ impl Gateway {
                 Reply::Audit(step) => self.audit(visit, &account, step, line).await,
                 other => Err(unexpected(&other).into()),
             },
+            AdminRequest::ImportKey {
+                account,
+                import,
+                idempotency,
+            } => {
+                let manage = Manage {
+                    command: Command::ImportKey(import),
+                    idempotency,
+                    signs_under: None,
+                };
+                match self.manage(&account, manage, None, line).await? {
+                    Reply::Document(document) => self.tell(
+                        visit,
+                        document.status,
+                        &admin::with_key(&document.json, None),
+                    ),
+                    other => Err(unexpected(&other).into()),
+                }
+            }
             AdminRequest::IssueSecret {
                 account,
                 purpose,
@@ -157,8 +180,12 @@ impl Gateway {
         for _ in 0..AUDIT_SLICES_MAX {
             if let AuditStep::Finished { ok, json } = &step {
                 if !ok {
-                    let event = serde_json::json!({ "event": "audit_failed", "account": account });
-                    console_error(&event.to_string());
+                    Fault {
+                        event: "audit_failed",
+                        account: Some(account),
+                        detail: "the answer to the audit tells where the books differ",
+                    }
+                    .write();
                 }
                 return self.tell(visit, 200, json);
             }
@@ -186,7 +213,8 @@ impl Gateway {
         let opens = matches!(manage.command, Command::Open(_));
         // Only what is safe to repeat is asked again by itself: everything but what has no key to
         // be recognised by.
-        let repeats = opens || manage.idempotency.is_some();
+        let imports = matches!(manage.command, Command::ImportKey(_));
+        let repeats = opens || imports || manage.idempotency.is_some();
         let near = region
             .or(self.deployment.policy.gateway.region.as_deref())
             .filter(|_| opens);

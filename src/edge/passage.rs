@@ -1,17 +1,20 @@
 //! What a request is for, whose key it carries, and what it has to pay.
 
+use std::collections::BTreeSet;
+
 use super::{
     gateway::{Gateway, Interruption},
     log::Line,
     visit::Visit,
 };
 use crate::{
-    headers::Dropped,
+    account::Fingerprint,
+    credits::Credits,
     key::{Carriers, Presented, PresentedKey},
     path::CanonicalPath,
     policy::{
         Access, Amount, Cors, Mode, Price, Route,
-        quote::{Choice, Chosen, Facts, choose},
+        quote::{self, Choice, Chosen, Facts, choose},
         router::{Found, Page},
     },
     price::Terms,
@@ -64,6 +67,19 @@ pub(super) struct Fare {
     pub(super) terms: Terms,
     /// The response header that tells the quantity.
     pub(super) reported_in: Option<String>,
+    /// What a retried call is known by.
+    pub(super) retried: Option<Box<Fingerprint>>,
+}
+
+impl Fare {
+    /// The least that it may come to: nothing, if it turns out to be a repeat.
+    pub(super) const fn least(&self) -> Credits {
+        if self.retried.is_some() {
+            Credits::ZERO
+        } else {
+            self.terms.least
+        }
+    }
 }
 
 impl Gateway {
@@ -179,13 +195,17 @@ impl Gateway {
         };
         let mut key = None;
         if !may_be_public {
-            key = Some(self.key(visit, line)?);
+            key = Some(self.key(visit, line).await?);
         }
         let mut body = None;
+        let mut priced_headers = BTreeSet::new();
         let (route, terms, reported_in) = match found {
             Found::Candidates(candidates) => {
                 let chosen = self.choose(visit, &candidates, &mut body).await?;
                 line.route = Some(chosen.route.template.clone());
+                if chosen.route.idempotent {
+                    priced_headers = quote::priced_headers(&candidates);
+                }
                 (Some(chosen.route), chosen.terms, reported_in(chosen.route))
             }
             Found::Unmatched(price) => {
@@ -206,12 +226,20 @@ impl Gateway {
         };
         let (key, carriers) = match key {
             Some(key) => key,
-            None => self.key(visit, line)?,
+            None => self.key(visit, line).await?,
+        };
+        let retried = match route {
+            Some(route) if route.idempotent => {
+                self.retried(visit, path, &priced_headers, key.key, &mut body)
+                    .await?
+            }
+            _ => None,
         };
         let fare = Fare {
             key,
             terms,
             reported_in,
+            retried,
         };
         Ok(Passage {
             fare: Some(fare),
@@ -227,15 +255,7 @@ impl Gateway {
         body: &mut Option<Vec<u8>>,
     ) -> Result<Chosen<'static>, Problem> {
         let gateway = &self.deployment.policy.gateway;
-        let connection = visit.header("Connection");
-        let dropped = Dropped::of(connection.as_deref());
-        // A header that is not forwarded must not set a price, either.
-        let header = |name: &str| {
-            if dropped.contains(name) {
-                return Vec::new();
-            }
-            visit.header_values(name)
-        };
+        let header = |name: &str| visit.forwarded_values(name);
         loop {
             let url = visit.url();
             let facts = Facts {
@@ -257,48 +277,66 @@ impl Gateway {
         }
     }
 
-    /// The key that the request carries, verified by its MAC alone.
-    pub(super) fn key(
+    /// The key that the request carries: verified by its MAC alone, or looked up where it was issued
+    /// before Tollgate.
+    pub(super) async fn key(
         &self,
         visit: &Visit,
         line: &mut Line,
     ) -> Result<(PresentedKey, Carriers), Problem> {
-        let prefixes = &self.deployment.policy.gateway.key_prefixes;
         let (authorization, x_api_key) = (visit.header("Authorization"), visit.header("X-API-Key"));
-        match Presented::read(authorization.as_deref(), x_api_key.as_deref(), prefixes) {
-            Presented::None => Err(Problem::new(
-                Code::MissingKey,
-                "this call needs a key: send it as \"Authorization: Bearer KEY\" or \"X-API-Key: KEY\"",
-            )),
-            Presented::TwoDifferent => Err(Problem::new(
-                Code::BadRequest,
-                "this request carries two different keys",
-            )),
-            Presented::Mixed => Err(Problem::new(
-                Code::BadRequest,
-                "this request carries a key and another credential in one header",
-            )),
-            Presented::Key { text, carriers } => {
-                let key = self
-                    .deployment
-                    .keyring
-                    .verify(prefixes, text)
-                    .map_err(|_| {
-                        Problem::new(Code::InvalidKey, "this key is not one of this gateway's")
-                    })?;
-                line.account = Some(key.account.to_string());
-                line.key = Some(key.id().to_string());
-                Ok((key, carriers))
+        let (key, carriers) = match self.presented(authorization.as_deref(), x_api_key.as_deref()) {
+            Presented::None => {
+                return Err(Problem::new(
+                    Code::MissingKey,
+                    "this call needs a key: send it as \"Authorization: Bearer KEY\" or \"X-API-Key: KEY\"",
+                ));
             }
-        }
+            Presented::TwoDifferent => {
+                return Err(Problem::new(
+                    Code::BadRequest,
+                    "this request carries two different keys",
+                ));
+            }
+            Presented::Mixed => {
+                return Err(Problem::new(
+                    Code::BadRequest,
+                    "this request carries a key and another credential in one header",
+                ));
+            }
+            Presented::Key { text, carriers } => {
+                let prefixes = &self.deployment.policy.gateway.key_prefixes;
+                let verified = self.deployment.keyring.verify(prefixes, text);
+                (verified.map_err(|_| not_ours())?, carriers)
+            }
+            Presented::Imported { text, carriers } => {
+                (self.imported_key(visit, text, line).await?, carriers)
+            }
+        };
+        line.account = Some(key.account.to_string());
+        line.key = Some(key.id().to_string());
+        Ok((key, carriers))
+    }
+
+    fn presented<'a>(
+        &self,
+        authorization: Option<&'a str>,
+        x_api_key: Option<&'a str>,
+    ) -> Presented<'a> {
+        let policy = &self.deployment.policy;
+        Presented::read(
+            authorization,
+            x_api_key,
+            &policy.gateway.key_prefixes,
+            policy.imported_keys.as_ref(),
+        )
     }
 
     /// The headers that carry what looks like Tollgate's key.
     fn carriers(&self, visit: &Visit) -> Carriers {
         let (authorization, x_api_key) = (visit.header("Authorization"), visit.header("X-API-Key"));
-        let prefixes = &self.deployment.policy.gateway.key_prefixes;
-        match Presented::read(authorization.as_deref(), x_api_key.as_deref(), prefixes) {
-            Presented::Key { carriers, .. } => carriers,
+        match self.presented(authorization.as_deref(), x_api_key.as_deref()) {
+            Presented::Key { carriers, .. } | Presented::Imported { carriers, .. } => carriers,
             Presented::None => Carriers {
                 authorization: false,
                 x_api_key: false,
@@ -354,6 +392,11 @@ fn reported_by(price: &Price) -> Option<String> {
         Amount::Reported { header, .. } => Some(header.clone()),
         Amount::Fixed(_) | Amount::Requested { .. } => None,
     }
+}
+
+/// Nobody's key.
+pub(super) fn not_ours() -> Problem {
+    Problem::new(Code::InvalidKey, "this key is not one of this gateway's")
 }
 
 fn no_route(path: &CanonicalPath) -> Problem {

@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use minicbor::{Decode, Encode};
+use crate::wire::{Decode, Encode};
 
 use super::{Failure, Object, Remembered, Store, Write, complaint, storage, to_json};
 use crate::{
@@ -84,6 +84,11 @@ impl Wanted {
     }
 }
 
+/// When another object should be asked again that has not answered since `since`.
+pub(super) fn retry_at(since: Timestamp, clock: Timestamp) -> Timestamp {
+    clock.plus(clock.since(since).max(RETRY_FIRST).min(RETRY_LAST))
+}
+
 impl<S: Store> Object<S> {
     /// Opens an account, as far as that goes without the directory. Opening again with the same
     /// `Idempotency-Key` and body gets the same answer, for good: an id is never given out again.
@@ -135,8 +140,7 @@ impl<S: Store> Object<S> {
             Some(account) => account.untold_since()?,
             None => self.opening.as_ref()?.wanted.as_ref()?.since,
         };
-        let waited = clock.since(since).max(RETRY_FIRST).min(RETRY_LAST);
-        Some(clock.plus(waited))
+        Some(retry_at(since, clock))
     }
 
     /// Books what the directory has replied to a report. Late and repeated replies are harmless.

@@ -15,6 +15,8 @@ import { startOrigin } from "./harness/origin.mjs";
 
 // What the examples in the description speak of is there.
 const TABLES = `
+[imported_keys]
+pattern = "sk_[0-9a-f]{32}"
 [pools.credits]
 [pools.lyrics]
 [plans.starter]
@@ -26,6 +28,13 @@ grants = [{ pool = "credits", amount = 300, renews = "monthly", rollover = 20 }]
 match = "POST /search"
 cost  = 15
 [[routes]]
+match = "POST /stems"
+when  = { "query.mode" = "full" }
+cost  = 2
+[[routes]]
+match = "POST /stems"
+cost  = 1
+[[routes]]
 match  = "POST /dub"
 charge = { rate = 10, unit = 60, from = "query.seconds", minimum = 10, maximum = 600 }
 `;
@@ -36,9 +45,9 @@ test("the gateway is as it is described", { skip, timeout: 240_000 }, async (t) 
   const origin = await startOrigin(t);
   const gateway = await startGateway(t, { policy: policyFor(origin, TABLES, 'base_path = "/api/v1"') });
   const acme = await openAccount(gateway, { id: "acme", external_id: "customer 7", plan: "starter" });
-  await acme.finished("POST", "/api/v1/search");
-  // Its own key is not revoked by what is tried on those of acme.
+  // Its key is not revoked by what is tried on those of acme.
   const reader = await openAccount(gateway, { id: "reader", plan: "starter" });
+  for (const account of [acme, reader]) await account.finished("POST", "/api/v1/search");
 
   const folder = await mkdtemp(join(tmpdir(), "tollgate-test-"));
   t.after(() => rm(folder, { recursive: true, force: true }));

@@ -8,7 +8,11 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     admin::{Access, AdminRequest, ENDPOINTS, Endpoint, Operator, Sent},
-    problem::{Code, Problem},
+    call::CallState,
+    ledger::EntryKind,
+    ledger_page::LineKind,
+    price::Mark,
+    problem::{Code, Problem, ViolatedPolicy},
     secrets::Secrets,
     self_service,
 };
@@ -75,7 +79,7 @@ fn read(method: &str, template: &str, sent: &Sent<'_>) -> Result<AdminRequest, P
         .replace("{id}", "acme")
         .replace("{key}", "key_acme_1")
         .replace("{call}", "call_acme_1");
-    Endpoint::find(method, &path, Ok(Operator::Admin))?.read(sent, &secrets())
+    Endpoint::find(method, &path, Ok(Operator::Admin))?.read(sent, &secrets(), None)
 }
 
 fn send(method: &str, template: &str, body: &str) -> Result<AdminRequest, Problem> {
@@ -474,6 +478,37 @@ fn every_problem_is_described_with_an_example_and_listed_under_its_status() {
             );
         }
     }
+}
+
+#[test]
+fn every_word_of_an_answer_is_described() {
+    fn names<T>(from_number: impl Fn(u8) -> Option<T>, name: impl Fn(T) -> &'static str) -> Value {
+        (0..).map_while(from_number).map(name).collect()
+    }
+    let mut marks = names(Mark::from_number, Mark::as_str);
+    marks.as_array_mut().unwrap().push(Value::Null);
+    let mut kinds = names(EntryKind::from_number, EntryKind::as_str);
+    let charged = [LineKind::Charged, LineKind::ChargedInMonth].map(|kind| json!(kind.as_str()));
+    kinds.as_array_mut().unwrap().splice(0..0, charged);
+    let document = document();
+    for (schema, member, words) in [
+        (
+            "Call",
+            "state",
+            names(CallState::from_number, CallState::as_str),
+        ),
+        ("Call", "mark", marks),
+        ("LedgerLine", "kind", kinds),
+    ] {
+        let described = &document["components"]["schemas"][schema]["properties"][member]["enum"];
+        assert_eq!(*described, words, "{schema}.{member}");
+    }
+    let violated = &document["components"]["schemas"]["Problem"]["properties"]["violated-policies"];
+    // As it travels: every number that has a policy.
+    let policies: Vec<ViolatedPolicy> = (0..24)
+        .map_while(|number| minicbor::decode(&[0x82, number, 0x80]).ok())
+        .collect();
+    assert_eq!(violated["items"]["enum"], json!(policies));
 }
 
 #[test]

@@ -10,6 +10,7 @@ BEYOND_A_SCHEMA = re.compile(
     r"the policy has no (plan|pool) "
     r"|expected a moment to come"
     r"|expected a route of the policy"
+    r"|expected a key of the pattern that the policy has"
     r"|expected the .?next.? of an earlier page"
     r"|next: the month that it is in has been summed up"
     r"|from: expected a moment before to"
