@@ -14,7 +14,7 @@ const INPUTS = [
   "build/index_bg.wasm",
   "src/entry.mjs",
   "build/policy.cbor",
-  "src/openapi.json",
+  "build/openapi.json",
   "wrangler.toml",
   "package-lock.json",
 ];

@@ -26,6 +26,17 @@ export const movedClock = {
   library: inProject(".tools", "moved_clock.so"),
 };
 
+const schemathesisFolder = inProject(".tools", "schemathesis");
+
+export const schemathesis = {
+  folder: schemathesisFolder,
+  program: join(schemathesisFolder, "bin", "schemathesis"),
+  settings: inProject("tests", "e2e", "schemathesis"),
+  requirements: inProject("tests", "e2e", "schemathesis", "requirements.txt"),
+  // A copy of the requirements, written when all of them are there.
+  installed: join(schemathesisFolder, "requirements.txt"),
+};
+
 export function rustChannel() {
   const file = readFileSync(inProject("rust-toolchain.toml"), "utf8");
   return /^channel\s*=\s*"(.+)"/m.exec(file)[1];

@@ -2,10 +2,20 @@
 // has rustup, a C compiler and Node.js 20, before any package is installed: Node built-ins only.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { copyFileSync, existsSync, readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { cargoTool, cargoTools, inProject, movedClock, npmProgram, rustChannel, WASM_TARGET } from "./project.mjs";
-import { ENDING_SIGNALS, Failure, main, outputOf, step } from "./step.mjs";
+import {
+  cargoTool,
+  cargoTools,
+  inProject,
+  movedClock,
+  npmProgram,
+  rustChannel,
+  schemathesis,
+  WASM_TARGET,
+} from "./project.mjs";
+import { ENDING_SIGNALS, Failure, main, outputOf, say, step } from "./step.mjs";
 
 const NETWORK = "Is the network there? Running the same command again goes on where it stopped.";
 
@@ -16,6 +26,31 @@ export async function setUp({ forTests = false } = {}) {
   await rustTools();
   await npmPackages();
   if (forTests) await clockLibrary();
+}
+
+// What tests the gateway against its description: in a virtual environment, where the machine has Python.
+export async function schemathesisTool() {
+  const { folder, requirements, installed } = schemathesis;
+  if (isSchemathesisThere()) return;
+  if (outputOf("python3", ["-c", "import ensurepip, sys, venv; assert sys.version_info >= (3, 10)"]) === null) {
+    return say("▸ schemathesis is left out: it needs python3 (3.10 or newer) with venv");
+  }
+  try {
+    await step("schemathesis, a virtual environment for it in .tools/", "python3", ["-m", "venv", "--clear", folder]);
+    const pip = join(folder, "bin", "pip");
+    const quietly = ["--quiet", "--disable-pip-version-check", "--no-input"];
+    await step("schemathesis (half a minute)", pip, ["install", ...quietly, "--requirement", requirements]);
+    copyFileSync(requirements, installed);
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error;
+    say(`▸ schemathesis is left out: ${error.message} ${NETWORK}`);
+  }
+}
+
+// Whether it is there, and is the one that the requirements name.
+export function isSchemathesisThere() {
+  const { requirements, installed } = schemathesis;
+  return existsSync(installed) && readFileSync(installed, "utf8") === readFileSync(requirements, "utf8");
 }
 
 export async function rustTools() {

@@ -5,7 +5,7 @@ import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { build } from "./build.mjs";
 import { inProject, npmProgram, WASM_TARGET } from "./project.mjs";
-import { setUp, underProjectNode } from "./setup.mjs";
+import { schemathesisTool, setUp, underProjectNode } from "./setup.mjs";
 import { main, say, step } from "./step.mjs";
 
 const [mode = "--all", ...names] = process.argv.slice(2);
@@ -48,6 +48,7 @@ async function endToEnd(chosen) {
   const folder = inProject("tests", "e2e");
   const all = readdirSync(folder).filter((file) => file.endsWith(".test.mjs"));
   const files = chosen.length > 0 ? chosen.map((name) => `${name}.test.mjs`) : all;
+  if (files.includes("schemathesis.test.mjs")) await schemathesisTool();
   await step(
     `End-to-end tests, ${files.length} files`,
     npmProgram("node"),

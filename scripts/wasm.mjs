@@ -1,6 +1,6 @@
 // Compiles the crate to build/: the wasm and the JavaScript that wasm-bindgen makes for it; and beside
-// them the policy, as isolates load it. wrangler runs this before every bundle (see `[build]` in
-// wrangler.toml), so that a deploy with a wrong or an old policy or an old wasm cannot happen.
+// them the policy and the API's description, as isolates load them. wrangler runs this before every bundle
+// (see `[build]` in wrangler.toml), so that a deploy with a wrong or an old policy or an old wasm cannot happen.
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
@@ -39,6 +39,9 @@ export async function buildWasm() {
   await checkPolicy();
   mkdirSync(inProject("build"), { recursive: true });
   writeFileSync(inProject("build", "policy.cbor"), compilePolicy(readFileSync(inProject("policy.toml"))));
+  // Without the spaces that make it readable: every isolate loads it.
+  const description = JSON.parse(readFileSync(inProject("src", "openapi.json")));
+  writeFileSync(inProject("build", "openapi.json"), JSON.stringify(description));
   const inputs = fingerprint(INPUTS, matters);
   if (isMadeFrom("build", inputs)) return;
   await compile();

@@ -2,7 +2,7 @@
 // that extend DurableObject, which a class exported from Rust cannot, and some things cost less on this side.
 import { DurableObject } from "cloudflare:workers";
 import policy from "../build/policy.cbor";
-import openApi from "./openapi.json";
+import openApi from "../build/openapi.json";
 import { AccountCore, DirectoryCore, LookupCore, fetch, policyFault, wake } from "../build/index.js";
 
 // Rust reads them from here at first use, also after a trap has begun the wasm anew.
