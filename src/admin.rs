@@ -36,13 +36,14 @@ const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 const IDEMPOTENCY_KEY_MAX: usize = 255;
 
 /// Every endpoint. `{id}`, `{key}` and `{call}` stand for one segment each; HEAD is answered as GET.
-const ENDPOINTS: [(&str, &str, Access, Action); 22] = [
+const ENDPOINTS: [(&str, &str, Access, Action); 23] = [
     ("GET", "/healthz", Access::Anyone, Action::Healthz),
     ("GET", "/plans", Access::Read, Action::Plans),
     ("GET", "/accounts", Access::Read, Action::List),
     ("POST", "/accounts", Access::Write, Action::Open),
     ("GET", "/accounts/{id}", Access::Read, Action::Show),
     ("PATCH", "/accounts/{id}", Access::Write, Action::Patch),
+    ("DELETE", "/accounts/{id}", Access::Write, Action::Close),
     ("GET", "/accounts/{id}/keys", Access::Read, Action::ListKeys),
     (
         "POST",
@@ -197,6 +198,7 @@ enum Action {
     List,
     Show,
     Patch,
+    Close,
     ListKeys,
     CreateKey,
     ShowKey,
@@ -354,6 +356,7 @@ impl<'a> Endpoint<'a> {
             | Action::Plans
             | Action::List
             | Action::Show
+            | Action::Close
             | Action::ListKeys
             | Action::ShowKey
             | Action::RevokeKey
@@ -406,6 +409,7 @@ impl<'a> Endpoint<'a> {
             }
             Action::Show => self.manage(Command::Show, None),
             Action::Patch => self.manage(Command::Patch(commands::patch(sent.body)?), None),
+            Action::Close => self.manage(Command::Close, None),
             Action::ListKeys => self.manage(Command::Keys(keys::query(sent.query)?), None),
             Action::ShowKey => self.manage(Command::ShowKey(self.key()?), None),
             Action::CreateKey => self.issue_secret(Purpose::Create(keys::create(sent.body)?), sent),

@@ -5,6 +5,7 @@
 //! natively. Nothing here waits: a message is carried out as a whole.
 
 mod audit;
+mod erase;
 mod ledger;
 mod opening;
 mod roll_up;
@@ -14,7 +15,7 @@ mod usage;
 use std::sync::Arc;
 
 pub use self::opening::{Intent, Opened};
-use self::{audit::RunningAudit, opening::Opening};
+use self::{audit::RunningAudit, erase::Tombstone, opening::Opening};
 use crate::{
     account::{
         Account, Admit, BUDGET_POOL, Broken, Changes, Fingerprint, LogMonth, Refusal, Rejected,
@@ -98,6 +99,12 @@ pub trait Store {
     /// Storage that cannot be read.
     fn opening(&self) -> Result<Option<Vec<u8>>, Self::Error>;
 
+    /// What is left of an account that was erased here, encoded, if there was one.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn tombstone(&self) -> Result<Option<Vec<u8>>, Self::Error>;
+
     /// What is left of months that were rolled up, oldest first: at most `limit` rows from the
     /// row `from` on ([`Rolled::row`]).
     ///
@@ -176,6 +183,9 @@ pub struct Write {
     pub remember: Option<Remembered>,
     /// What becomes of the intent to open an account.
     pub opening: Option<Intent>,
+    /// Everything that is stored is erased, and only this left: what an erased account leaves. Nothing
+    /// else comes with it.
+    pub tombstone: Option<Vec<u8>>,
 }
 
 impl Write {
@@ -197,6 +207,7 @@ impl Write {
             && self.snapshot.is_none()
             && self.remember.is_none()
             && self.opening.is_none()
+            && self.tombstone.is_none()
     }
 }
 
@@ -235,6 +246,8 @@ pub struct Object<S> {
     account: Option<Account>,
     /// While there is no account: who wants to open one.
     opening: Option<Opening>,
+    /// There will be no account here any more.
+    tombstone: Option<Tombstone>,
     /// What keys read about themselves lately, by what guards it. Not stored: it guards the object,
     /// not credits.
     reads: std::collections::BTreeMap<(KeyNumber, u32), MinuteWindow>,
@@ -244,7 +257,7 @@ pub struct Object<S> {
 
 /// Why a message could not be carried out.
 enum Failure {
-    /// No account was opened here.
+    /// No account was opened here, or it was erased.
     NoAccount,
     /// The storage, or what is in it.
     Storage(String),
@@ -275,6 +288,7 @@ impl<S: Store> Object<S> {
             policy,
             account: None,
             opening: None,
+            tombstone: None,
             reads: std::collections::BTreeMap::new(),
             reads_counted: 0,
             audit: None,
@@ -307,11 +321,15 @@ impl<S: Store> Object<S> {
     /// to this: it may lie months ahead, and to set it at every wake-up would cost a row each.
     #[must_use]
     pub fn next_alarm(&self) -> Option<Timestamp> {
-        let roll_up = self.account.as_ref().and_then(Account::next_roll_up);
-        self.next_wakeup().into_iter().chain(roll_up).min()
+        let account = self.account.as_ref();
+        let roll_up = account.and_then(Account::next_roll_up);
+        let erasure = account.and_then(Account::erased_at);
+        let wakeup = self.next_wakeup().into_iter();
+        wakeup.chain(roll_up).chain(erasure).min()
     }
 
-    /// Books what has fallen due, and does a slice of what takes longer. Spurious calls are harmless.
+    /// Books what has fallen due, and does a slice of what takes longer; erases a closed account whose
+    /// time is over. Spurious calls are harmless.
     ///
     /// # Errors
     /// What went wrong, for the log; what was not committed was not changed.
@@ -319,7 +337,8 @@ impl<S: Store> Object<S> {
         let ticked = self.wake(clock).and_then(|()| {
             let changes = self.awake()?.tick(clock);
             self.commit(changes, None)?;
-            self.roll_up()
+            self.roll_up()?;
+            self.erase(clock)
         });
         match ticked {
             Ok(()) | Err(Failure::NoAccount) => Ok(()),
@@ -383,10 +402,7 @@ impl<S: Store> Object<S> {
         let changes = self.awake()?.tick(clock);
         self.commit(changes, None)?;
         let account = self.awake()?;
-        let stands = account
-            .key(read.key)
-            .is_some_and(|key| key.admits(&read.digest, clock));
-        if !stands {
+        if account.key_held(read.key, &read.digest, clock).is_none() {
             return Ok(Reply::Refused(Refusal::UnknownKey));
         }
         let standing = account.standing(read.key, Some(DEFAULT_POOL), clock);
@@ -545,6 +561,10 @@ impl<S: Store> Object<S> {
         command: Command,
         clock: Timestamp,
     ) -> Result<Result<(Document, Changes), Rejected>, Failure> {
+        let closed_at = self.awake()?.profile().status.closed_at();
+        if let Some(at) = closed_at.filter(|_| command.needs_an_open_account()) {
+            return Ok(Err(Rejected::Closed(at)));
+        }
         match command {
             Command::Usage(query) => {
                 let json = to_json(&self.usage(&query)?);
@@ -640,6 +660,7 @@ impl<S: Store> Object<S> {
                     (document(200, json), changes)
                 })
             }
+            Command::Close => Ok((document(204, String::new()), account.close(clock))),
             Command::Patch(patch) => account
                 .patch(patch, clock)
                 .map(|changes| (document(200, to_json(&account.view())), changes)),
@@ -674,6 +695,7 @@ impl<S: Store> Object<S> {
             return Ok(());
         }
         let Some(loaded) = self.store.load().map_err(storage)? else {
+            self.tombstone = self.load_tombstone()?;
             self.opening = self.load_opening()?;
             return Err(Failure::NoAccount);
         };
@@ -728,6 +750,7 @@ impl<S: Store> Object<S> {
             remember,
             // An account that is there is wanted no more.
             opening: self.opening.take().map(|_| Intent::Forget),
+            tombstone: None,
             changes,
         };
         if write.changes.dropped_month.is_some() {
@@ -859,6 +882,13 @@ impl Rejected {
                 "budget",
                 format!(
                     "budget: it is of the pool {BUDGET_POOL:?}, which the policy does not have"
+                ),
+            ),
+            Self::Closed(at) => complaint(
+                Code::Conflict,
+                &format!(
+                    "this account was closed at {}, which is for good; its calls can still be ended",
+                    at.to_rfc3339()
                 ),
             ),
             Self::UnknownKey => complaint(Code::NotFound, "there is no such key"),

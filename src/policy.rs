@@ -82,6 +82,9 @@ pub struct Gateway {
     pub calendar: Calendar,
     /// `usage_days`: how many days single calls are kept after the end of their month.
     pub usage_days: u32,
+    /// `retain_days`: how many days a closed account is kept before it is erased; at least
+    /// `usage_days`.
+    pub retain_days: u32,
     /// `body_limit`: bytes read where a price needs the body.
     pub body_limit: usize,
     /// `region`: the location hint of new accounts' objects.

@@ -277,6 +277,39 @@ pub enum Command {
     /// `GET /accounts/{id}/audit`: the next slice of it.
     #[n(31)]
     Audit,
+    /// `DELETE /accounts/{id}`.
+    #[n(50)]
+    Close,
+}
+
+impl Command {
+    /// Whether it is refused once the account is closed: whatever would give it something new. The
+    /// ends of its calls can still be told.
+    #[must_use]
+    pub const fn needs_an_open_account(&self) -> bool {
+        match self {
+            Self::Patch(_)
+            | Self::CreateKey { .. }
+            | Self::PatchKey { .. }
+            | Self::RotateKey { .. }
+            | Self::RevokeKey(_)
+            | Self::Grant(_)
+            | Self::Adjust(_) => true,
+            Self::Open(_)
+            | Self::Show
+            | Self::Balance
+            | Self::ListKeys
+            | Self::Keys(_)
+            | Self::ShowKey(_)
+            | Self::Usage(_)
+            | Self::UsageSummary(_)
+            | Self::ShowCall(_)
+            | Self::EndCall { .. }
+            | Self::Ledger(_)
+            | Self::Audit
+            | Self::Close => false,
+        }
+    }
 }
 
 /// Which keys are listed: the oldest first.

@@ -10,6 +10,9 @@ use crate::{
     time::Timestamp,
 };
 
+/// The status of a key that is dead for good: by itself, or with its account.
+const REVOKED: &str = "revoked";
+
 /// A key as the admin API tells it.
 #[derive(Debug, Serialize)]
 pub struct KeyView<'a> {
@@ -59,7 +62,11 @@ impl Account {
         Some(KeyView {
             id: self.key_id(number),
             name: key.name.as_deref(),
-            status: key.status(clock),
+            status: if self.is_closed() {
+                REVOKED
+            } else {
+                key.status(clock)
+            },
             created_at: key.created_at,
             last_used_at: usage.and_then(|usage| usage.last_used_at),
             expires_at: key.expires_at,
@@ -123,7 +130,7 @@ impl Account {
 impl Key {
     fn status(&self, clock: Timestamp) -> &'static str {
         if self.revoked_at.is_some() {
-            "revoked"
+            REVOKED
         } else if self.is_expired(clock) {
             "expired"
         } else if self.overlap_ends_at(clock).is_some() {

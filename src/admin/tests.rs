@@ -128,6 +128,7 @@ fn every_endpoint_answers_to_its_method() {
             "/accounts/acme/keys/key_acme_7",
             Command::ShowKey(KeyNumber::new(7)),
         ),
+        ("DELETE", "/accounts/acme", Command::Close),
         ("GET", "/accounts/acme/balance", Command::Balance),
         (
             "GET",

@@ -15,6 +15,7 @@ mod audit;
 mod auditor;
 mod branch;
 mod calls;
+mod closing;
 mod directory;
 mod jobs;
 mod keys;

@@ -26,6 +26,7 @@ pub struct MemoryStore {
     entries: Vec<Entry>,
     remembered: BTreeMap<u64, Remembered>,
     opening: Option<Vec<u8>>,
+    tombstone: Option<Vec<u8>>,
     /// What calls took from lots when they first ended: entries tell every change since.
     pub first_charges: BTreeMap<LotNumber, i64>,
     /// Rows that SQLite would have counted as written.
@@ -117,6 +118,7 @@ impl MemoryStore {
             && self.entries == other.entries
             && self.remembered == other.remembered
             && self.opening == other.opening
+            && self.tombstone == other.tombstone
     }
 
     fn wrote(&mut self, rows: usize) {
@@ -237,6 +239,11 @@ impl Store for MemoryStore {
         Ok(self.opening.clone())
     }
 
+    fn tombstone(&self) -> Result<Option<Vec<u8>>, DiskFull> {
+        self.read(1);
+        Ok(self.tombstone.clone())
+    }
+
     fn rolled(&self, from: u64, limit: u64) -> Result<Vec<Rolled>, DiskFull> {
         let rows = self.rolled.range(from..).take(limit as usize);
         let rows: Vec<Rolled> = rows
@@ -278,6 +285,19 @@ impl Store for MemoryStore {
         if self.commits_to_fail > 0 {
             self.commits_to_fail -= 1;
             return Err(DiskFull);
+        }
+        if let Some(tombstone) = &write.tombstone {
+            let alone = Write {
+                tombstone: Some(tombstone.clone()),
+                ..Write::default()
+            };
+            assert_eq!(*write, alone, "nothing comes with a tombstone");
+            *self = Self {
+                tombstone: Some(tombstone.clone()),
+                rows_written: self.rows_written + 1,
+                ..Self::default()
+            };
+            return Ok(());
         }
         if let Some(month) = write.changes.new_month {
             assert!(

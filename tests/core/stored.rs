@@ -8,7 +8,7 @@ use tollgate::{
     id::{AccountId, ExternalId, KeyNumber},
     object::{self, Intent, Object, Opened, Store},
     policy::Source,
-    protocol::KeysQuery,
+    protocol::{KeysQuery, Reply},
     time::{Span, Timestamp},
 };
 
@@ -209,4 +209,40 @@ fn a_month_rolled_up_by_the_first_release_is_read() {
     branch.rest().unwrap();
     let rolled: Rolled = minicbor::decode(&unhex(ROLLED)).unwrap();
     assert_eq!(branch.store().rolled(0, 1).unwrap(), [rolled]);
+}
+
+/// The profile of an account that was closed, as the first release that closes accounts stored it.
+const CLOSED: &str = "
+    8a63616363f6f6f61b000001a19bb39500856773746172746572f5850a1903e8f6f6183c14828467637265646974
+    7319012c8201800084666c79726963731864820180008202811b000001a19bb39500828200800201a0";
+/// What was left of it when it was erased.
+const TOMBSTONE: &str = "84636163631b000001a9a7a3550004f4";
+
+#[test]
+fn what_is_left_of_a_closed_and_of_an_erased_account_is_read() {
+    let mut branch = account();
+    branch.close();
+    let closed = branch.store().load().unwrap().unwrap();
+    assert_eq!(hex(&closed.profile), hex(&unhex(CLOSED)));
+    branch.settle(2, 200);
+    branch.set_clock(branch.clock.plus(Span::from_days(400)));
+    branch.tick().unwrap();
+    let tombstone = branch.store().tombstone().unwrap().unwrap();
+    assert_eq!(hex(&tombstone), hex(&unhex(TOMBSTONE)));
+
+    let mut object = Object::new(MemoryStore::default(), sold::edited("standard"));
+    let write = object::Write {
+        tombstone: Some(unhex(TOMBSTONE)),
+        ..object::Write::default()
+    };
+    object.store_mut().commit(&write).unwrap();
+    let opened = object.open(&wanted(), branch.clock);
+    assert!(
+        matches!(opened, Opened::Answered(Reply::Problem(_))),
+        "{opened:?}"
+    );
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
