@@ -19,6 +19,7 @@ mod keys;
 mod listed;
 mod manage;
 mod outbox;
+mod plan_view;
 mod refusal;
 mod refusals;
 mod rolled;
@@ -44,6 +45,7 @@ pub use self::{
     manage::{
         Adjustment, Edit, NewAccount, NewGrant, PatchAccount, Rejected, StatusChange, find_plan,
     },
+    plan_view::PlanView,
     refusal::Refusal,
     rolled::{ROWS_PER_SLICE, Rolled, Rolling},
     scope::{SCOPE_MAX, Scope},

@@ -19,6 +19,7 @@ pub use self::{
 use crate::{
     account::{Fingerprint, NewKey, RotateKey, Word},
     directory::Search,
+    export::export_query,
     id::{AccountId, CallId, KeyId, KeyNumber},
     key::{SecretDigest, bearer},
     ledger_page::ledger_query,
@@ -36,7 +37,7 @@ const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 const IDEMPOTENCY_KEY_MAX: usize = 255;
 
 /// Every endpoint. `{id}`, `{key}` and `{call}` stand for one segment each; HEAD is answered as GET.
-const ENDPOINTS: [(&str, &str, Access, Action); 23] = [
+const ENDPOINTS: [(&str, &str, Access, Action); 24] = [
     ("GET", "/healthz", Access::Anyone, Action::Healthz),
     ("GET", "/plans", Access::Read, Action::Plans),
     ("GET", "/accounts", Access::Read, Action::List),
@@ -90,6 +91,7 @@ const ENDPOINTS: [(&str, &str, Access, Action); 23] = [
     ("GET", "/accounts/{id}/usage", Access::Read, Action::Usage),
     ("GET", "/accounts/{id}/ledger", Access::Read, Action::Ledger),
     ("GET", "/accounts/{id}/audit", Access::Read, Action::Audit),
+    ("GET", "/accounts/{id}/export", Access::Read, Action::Export),
     (
         "GET",
         "/accounts/{id}/usage/summary",
@@ -211,6 +213,7 @@ enum Action {
     UsageSummary,
     Ledger,
     Audit,
+    Export,
     Adjust,
     ShowCall,
     Settle,
@@ -365,6 +368,7 @@ impl<'a> Endpoint<'a> {
             | Action::UsageSummary
             | Action::Ledger
             | Action::Audit
+            | Action::Export
             | Action::ShowCall => false,
         }
     }
@@ -383,6 +387,7 @@ impl<'a> Endpoint<'a> {
                 | Action::Usage
                 | Action::UsageSummary
                 | Action::Ledger
+                | Action::Export
                 | Action::ListKeys
                 | Action::List
         ) {
@@ -449,6 +454,10 @@ impl<'a> Endpoint<'a> {
                 self.manage(Command::Ledger(query), None)
             }
             Action::Audit => self.manage(Command::Audit, None),
+            Action::Export => {
+                let place = export_query(sent.query, &secrets.key_secret, &self.account()?)?;
+                self.manage(Command::Export(place), None)
+            }
         }
     }
 

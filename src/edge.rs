@@ -8,6 +8,7 @@ mod answer;
 mod carriage;
 mod deployment;
 mod directory;
+mod export;
 mod forward;
 mod gateway;
 mod journey;

@@ -6,6 +6,7 @@
 
 mod audit;
 mod erase;
+mod export;
 mod ledger;
 mod opening;
 mod roll_up;
@@ -475,6 +476,7 @@ impl<S: Store> Object<S> {
                 });
             }
             Command::Audit => return self.audit(clock).map(Reply::Audit),
+            Command::Export(place) => return self.export(place, clock).map(Reply::Export),
             _ => {}
         }
         if let Some(mut answer) = self.answer_again(manage.idempotency, clock)? {
@@ -637,6 +639,7 @@ impl<S: Store> Object<S> {
             | Command::UsageSummary(_)
             | Command::Ledger(_)
             | Command::Audit
+            | Command::Export(_)
             | Command::ShowCall(_)
             | Command::EndCall { .. } => {
                 Ok((document(200, to_json(&account.view())), Changes::default()))

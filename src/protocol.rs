@@ -12,6 +12,7 @@ use crate::{
         PatchAccount, PatchKey, Refusal, RotateKey, Settled, Word,
     },
     call::Settle,
+    export::{ExportPlace, ExportSlice},
     headers::Standing,
     id::{CallNumber, KeyNumber},
     key::{SecretDigest, SecretId},
@@ -280,6 +281,9 @@ pub enum Command {
     /// `DELETE /accounts/{id}`.
     #[n(50)]
     Close,
+    /// `GET /accounts/{id}/export`: the slice that begins here; `None`: the first.
+    #[n(51)]
+    Export(#[n(0)] Option<ExportPlace>),
 }
 
 impl Command {
@@ -307,6 +311,7 @@ impl Command {
             | Self::EndCall { .. }
             | Self::Ledger(_)
             | Self::Audit
+            | Self::Export(_)
             | Self::Close => false,
         }
     }
@@ -379,6 +384,9 @@ pub enum Reply {
     /// How far an audit has come.
     #[n(8)]
     Audit(#[n(0)] AuditStep),
+    /// A slice of an export.
+    #[n(50)]
+    Export(#[n(0)] ExportSlice),
 }
 
 /// How far an audit has come.

@@ -84,11 +84,7 @@ impl Account {
     #[must_use]
     pub fn keys_view(&self, query: &KeysQuery, clock: Timestamp) -> KeysView<'_> {
         let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);
-        let first = query.after.map_or(0, |after| after.get().saturating_add(1));
-        let mut numbers = self
-            .keys
-            .range(KeyNumber::new(first)..)
-            .map(|(key, _)| *key);
+        let mut numbers = self.keys_after(query.after.unwrap_or(KeyNumber::new(0)));
         let page: Vec<KeyNumber> = numbers.by_ref().take(limit).collect();
         let last = page.last().filter(|_| numbers.next().is_some());
         KeysView {
@@ -98,6 +94,12 @@ impl Account {
                 .filter_map(|number| self.key_view(number, clock))
                 .collect(),
         }
+    }
+
+    /// The keys with a higher number, the oldest first.
+    pub fn keys_after(&self, last: KeyNumber) -> impl Iterator<Item = KeyNumber> + '_ {
+        let first = KeyNumber::new(last.get().saturating_add(1));
+        self.keys.range(first..).map(|(key, _)| *key)
     }
 
     /// The customer's own key.

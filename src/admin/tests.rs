@@ -129,6 +129,7 @@ fn every_endpoint_answers_to_its_method() {
             Command::ShowKey(KeyNumber::new(7)),
         ),
         ("DELETE", "/accounts/acme", Command::Close),
+        ("GET", "/accounts/acme/export", Command::Export(None)),
         ("GET", "/accounts/acme/balance", Command::Balance),
         (
             "GET",

@@ -87,6 +87,20 @@ pub fn csv(
     respond(200, &headers, Some(csv.as_bytes()))
 }
 
+/// JSON lines, as they come.
+pub fn json_lines(
+    visit: &Visit,
+    lines: Option<&web_sys::ReadableStream>,
+    about: &About<'_>,
+) -> Result<web_sys::Response, JsValue> {
+    let headers = own_headers(visit, about)?;
+    headers.set("Cache-Control", "no-store")?;
+    headers.set("Content-Type", "application/x-ndjson")?;
+    let init = web_sys::ResponseInit::new();
+    init.set_headers(&headers);
+    web_sys::Response::new_with_opt_readable_stream_and_init(lines, &init)
+}
+
 /// The answer to a preflight: whoever asks may send `methods`, and read the answer if `origin`.
 pub fn preflight(
     visit: &Visit,

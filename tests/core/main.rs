@@ -17,6 +17,7 @@ mod branch;
 mod calls;
 mod closing;
 mod directory;
+mod export;
 mod jobs;
 mod keys;
 mod ledger;

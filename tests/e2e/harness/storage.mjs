@@ -14,16 +14,27 @@ export const untilAlarmIs = (gateway, moment) =>
     return alarms.length === 1 && alarms[0].at === moment.getTime() ? moment : null;
   });
 
+// Has `change` do what it wants with each object's database, while the gateway is killed.
+export function changeStored(gateway, change) {
+  for (const database of databases(gateway, /[0-9a-f]{64}\.sqlite$/, {})) change(database);
+}
+
+function* databases(gateway, files, options) {
+  for (const file of readdirSync(gateway.state, { recursive: true }).filter((name) => files.test(name))) {
+    const database = new DatabaseSync(join(gateway.state, file), options);
+    try {
+      yield database;
+    } finally {
+      database.close();
+    }
+  }
+}
+
 async function until(gateway, files, look) {
   for (;;) {
-    for (const file of readdirSync(gateway.state, { recursive: true }).filter((name) => files.test(name))) {
-      const database = new DatabaseSync(join(gateway.state, file), { readOnly: true });
-      try {
-        const found = look(database);
-        if (found != null) return found;
-      } finally {
-        database.close();
-      }
+    for (const database of databases(gateway, files, { readOnly: true })) {
+      const found = look(database);
+      if (found != null) return found;
     }
     await setTimeout(20);
   }
