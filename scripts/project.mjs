@@ -8,11 +8,10 @@ export const root = fileURLToPath(new URL("..", import.meta.url));
 
 export const inProject = (...parts) => join(root, ...parts);
 
-// worker-build drives exactly one wasm-bindgen; Cargo.toml pins the library to the same version.
-export const cargoTools = [
-  { name: "worker-build", crate: "worker-build", version: "0.8.7", minutes: 5 },
-  { name: "wasm-bindgen", crate: "wasm-bindgen-cli", version: "0.2.129", minutes: 3 },
-];
+export const WASM_TARGET = "wasm32-unknown-unknown";
+
+// Cargo.toml pins the library to the same version.
+export const cargoTools = [{ name: "wasm-bindgen", crate: "wasm-bindgen-cli", version: "0.2.129", minutes: 3 }];
 
 export function cargoTool(name) {
   const tool = cargoTools.find((tool) => tool.name === name);

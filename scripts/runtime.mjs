@@ -3,6 +3,7 @@ import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { parse } from "smol-toml";
 import { Log, LogLevel, Miniflare } from "miniflare";
+import { compilePolicy } from "./check.mjs";
 import { inProject } from "./project.mjs";
 
 const DIST = inProject("dist");
@@ -45,18 +46,20 @@ export async function runBundle({ port, policy, bindings, state, onLog, environm
   }
 }
 
-// The policy is a module of its own in the bundle, so another one can take its place.
+// The policy is a module of its own in the bundle, so another one can take its place: a text, or what was
+// compiled already.
 export function modulesOf(policy) {
-  const kinds = { ".wasm": "CompiledWasm", ".toml": "Text" };
+  const compiled = typeof policy === "string" ? compilePolicy(policy) : policy;
+  const kinds = { ".wasm": "CompiledWasm", ".cbor": "Data", ".json": "Text" };
   const modules = readdirSync(DIST).flatMap((name) => {
     const type = kinds[name.slice(name.lastIndexOf("."))];
     if (!type) return [];
-    const isPolicy = name.endsWith("-policy.toml");
+    const isPolicy = name.endsWith("-policy.cbor");
     return [
       {
         type,
         path: join(DIST, name),
-        contents: isPolicy && policy !== undefined ? policy : readFileSync(join(DIST, name)),
+        contents: isPolicy && compiled !== undefined ? compiled : readFileSync(join(DIST, name)),
       },
     ];
   });

@@ -4,10 +4,9 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { cargoTool, cargoTools, inProject, movedClock, npmProgram, rustChannel } from "./project.mjs";
+import { cargoTool, cargoTools, inProject, movedClock, npmProgram, rustChannel, WASM_TARGET } from "./project.mjs";
 import { ENDING_SIGNALS, Failure, main, outputOf, step } from "./step.mjs";
 
-const WASM = "wasm32-unknown-unknown";
 const NETWORK = "Is the network there? Running the same command again goes on where it stopped.";
 
 // wrangler and miniflare want it; the dev dependency `node` brings it where the machine has an older one.
@@ -33,7 +32,7 @@ export async function rust() {
   }
   const channel = rustChannel();
   const within = (...command) => outputOf("rustup", ["run", channel, ...command]);
-  const target = within("rustc", "--target", WASM, "--print", "target-libdir");
+  const target = within("rustc", "--target", WASM_TARGET, "--print", "target-libdir");
   const complete =
     target &&
     existsSync(target) &&
@@ -41,11 +40,11 @@ export async function rust() {
     within("cargo", "clippy", "--version");
   if (complete) return;
   await step(
-    `Rust ${channel} with the ${WASM} target (about a minute)`,
+    `Rust ${channel} with the ${WASM_TARGET} target (about a minute)`,
     "rustup",
     [
       ..."toolchain install --profile minimal --component rustfmt --component clippy --target".split(" "),
-      WASM,
+      WASM_TARGET,
       channel,
     ],
     { otherwise: NETWORK },

@@ -4,7 +4,7 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { build } from "./build.mjs";
-import { inProject, npmProgram } from "./project.mjs";
+import { inProject, npmProgram, WASM_TARGET } from "./project.mjs";
 import { setUp, underProjectNode } from "./setup.mjs";
 import { main, say, step } from "./step.mjs";
 
@@ -13,7 +13,6 @@ const [mode = "--all", ...names] = process.argv.slice(2);
 // The promises most worth a minute; the others run with `npm test`.
 const FAST = ["call", "limits", "credits"];
 
-const WASM = ["--target", "wasm32-unknown-unknown"];
 const LINTS = ["--", "-D", "warnings"];
 const cargo = (title, args, options) =>
   step(title, "cargo", args, { otherwise: "cargo's words are above.", ...options });
@@ -25,7 +24,18 @@ async function rustTests() {
 async function style() {
   await cargo("Format", ["fmt", "--check"], { otherwise: "`cargo fmt` mends it." });
   await cargo("Clippy for the host", ["clippy", "--quiet", "--all-targets", ...LINTS]);
-  await cargo("Clippy for wasm", ["clippy", "--quiet", "--lib", ...WASM, ...LINTS]);
+  await cargo("Clippy for wasm", ["clippy", "--quiet", "--lib", "--target", WASM_TARGET, ...LINTS]);
+}
+
+// The command line, and a program in the tests, on the client that src/openapi.json describes.
+async function types() {
+  const client = inProject("cli", "api.d.ts");
+  await step("Types of the client", npmProgram("openapi-typescript"), [inProject("src", "openapi.json"), "-o", client], {
+    otherwise: "openapi-typescript cannot read src/openapi.json.",
+  });
+  await step("Types of what uses it", npmProgram("tsc"), ["-p", inProject("cli")], {
+    otherwise: "tsc's words are above.",
+  });
 }
 
 async function docs() {
@@ -58,6 +68,7 @@ const runs = {
     await style();
     await rustTests();
     await docs();
+    await types();
     await build();
     await endToEnd([]);
   },

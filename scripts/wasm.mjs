@@ -1,43 +1,92 @@
-// Compiles the crate to build/: the wasm and the JavaScript that wasm-bindgen makes for it. wrangler runs
-// this before every bundle (see `[build]` in wrangler.toml), so that a deploy with a wrong policy or an
-// old wasm cannot happen.
+// Compiles the crate to build/: the wasm and the JavaScript that wasm-bindgen makes for it; and beside
+// them the policy, as isolates load it. wrangler runs this before every bundle (see `[build]` in
+// wrangler.toml), so that a deploy with a wrong or an old policy or an old wasm cannot happen.
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { checkPolicy } from "./check.mjs";
+import { checkPolicy, compilePolicy } from "./check.mjs";
 import { fingerprint, isMadeFrom, markAsMadeFrom } from "./fingerprint.mjs";
-import { cargoTool, inProject, npmProgram } from "./project.mjs";
+import { cargoTool, inProject, npmProgram, WASM_TARGET } from "./project.mjs";
 import { rustTools } from "./setup.mjs";
 import { main, step } from "./step.mjs";
 
-const INPUTS = ["src", "Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "scripts/project.mjs", "scripts/wasm.mjs"];
+const INPUTS = ["src", "places", "Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "scripts/project.mjs", "scripts/wasm.mjs"];
 
-// The entry is bundled beside the wasm, not compiled into it.
-const matters = (path) => path !== "src/entry.mjs";
+// These are bundled beside the wasm, not compiled into it.
+const BESIDE = ["src/entry.mjs", "src/openapi.json"];
+const matters = (path) => !BESIDE.includes(path);
+
+// What workerd is known to run: what rustc and wasm-bindgen use, and nothing newer of wasm-opt's own.
+const FEATURES = [
+  "bulk-memory",
+  "exception-handling",
+  "multivalue",
+  "mutable-globals",
+  "nontrapping-float-to-int",
+  "reference-types",
+  "sign-ext",
+].map((feature) => `--enable-${feature}`);
+
+// For the fewest gzipped bytes, which is what an isolate loads. What is skipped would make fewer bytes
+// that compress worse; functions of like names are of like code, and compress best beside each other.
+const SMALL = ["-Oz", "--skip-pass=inlining-optimizing", "--skip-pass=local-cse", "--reorder-functions-by-name"];
+
+// A panic's message has its file and line without names.
+const STRIPPED = ["--strip-debug", "--strip-producers", "--strip-target-features"];
 
 export async function buildWasm() {
   await checkPolicy();
+  mkdirSync(inProject("build"), { recursive: true });
+  writeFileSync(inProject("build", "policy.cbor"), compilePolicy(readFileSync(inProject("policy.toml"))));
   const inputs = fingerprint(INPUTS, matters);
   if (isMadeFrom("build", inputs)) return;
-  await step(
+  await compile();
+  await bindToJavaScript();
+  await shrink();
+  markAsMadeFrom("build", inputs);
+}
+
+function compile() {
+  // Panics name their file: the same one, and as many bytes, on every machine.
+  const sources = join(process.env.CARGO_HOME ?? join(homedir(), ".cargo"), "registry", "src");
+  return step(
     "Compile to WebAssembly (a minute or two the first time)",
-    cargoTool("worker-build").program,
-    ["--release"],
+    "cargo",
+    ["build", "--quiet", "--lib", "--release", "--target", WASM_TARGET, "--target-dir", inProject("target")],
     {
-      // Without these worker-build would download the three itself.
-      env: {
-        WASM_BINDGEN_BIN: cargoTool("wasm-bindgen").program,
-        WASM_OPT_BIN: npmProgram("wasm-opt"),
-        ESBUILD_BIN: npmProgram("esbuild"),
-      },
+      env: { CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS: `--remap-path-prefix=${sources}/=` },
       otherwise: "The compiler's words are above.",
     },
   );
-  // worker-build keeps the functions' names: an eighth of what every isolate would load. A panic's message
-  // has its file and line without them.
+}
+
+async function bindToJavaScript() {
+  const wasm = inProject("target", WASM_TARGET, "release", "tollgate.wasm");
+  await step(
+    "Bind it to JavaScript",
+    cargoTool("wasm-bindgen").program,
+    [
+      wasm,
+      ...["--out-dir", inProject("build"), "--out-name", "index", "--target", "module", "--no-typescript"],
+      // Lets `edge.rs` say what follows a trap.
+      "--force-enable-abort-handler",
+    ],
+    { otherwise: "wasm-bindgen's words are above." },
+  );
+  // Every import of a wasm is one of its source to wrangler, which does not know the word yet.
+  const glue = inProject("build", "index.js");
+  writeFileSync(glue, readFileSync(glue, "utf8").replace("import source ", "import "));
+}
+
+async function shrink() {
   const wasm = inProject("build", "index_bg.wasm");
-  await step("Strip the names", npmProgram("wasm-opt"), ["--strip-debug", "--strip-producers", wasm, "-o", wasm], {
+  await step("Make it small (half a minute)", npmProgram("wasm-opt"), ["-g", ...FEATURES, ...SMALL, wasm, "-o", wasm], {
     otherwise: "wasm-opt's words are above.",
   });
-  markAsMadeFrom("build", inputs);
+  await step("Strip the names", npmProgram("wasm-opt"), [...FEATURES, ...STRIPPED, wasm, "-o", wasm], {
+    otherwise: "wasm-opt's words are above.",
+  });
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

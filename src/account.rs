@@ -22,6 +22,7 @@ mod outbox;
 mod plan_view;
 mod refusal;
 mod refusals;
+mod retried;
 mod rolled;
 mod scope;
 mod settle;
@@ -32,8 +33,6 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
-
-use minicbor::{Decode, Encode};
 
 use self::outbox::Outbox;
 pub use self::{
@@ -47,6 +46,7 @@ pub use self::{
     },
     plan_view::PlanView,
     refusal::Refusal,
+    retried::{Earlier, First},
     rolled::{ROWS_PER_SLICE, Rolled, Rolling},
     scope::{SCOPE_MAX, Scope},
     settle::{Cancel, Settled},
@@ -60,8 +60,9 @@ use crate::{
     ledger::{Entry, Ledger, LotNumber, Moment},
     limits::{DayCounts, MinuteWindow},
     policy::{Plan, Policy, Renews},
-    time::{MonthNumber, Timestamp},
+    time::{Day, MonthNumber, Timestamp},
     totals::Totals,
+    wire::{Decode, Encode},
 };
 
 /// At most so many holds are open per account: what a wake-up may have to read.
@@ -136,10 +137,10 @@ pub struct Profile {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct Fingerprint {
-    /// SHA-256 of the key.
+    /// SHA-256 of the `Idempotency-Key` and, where it tells calls apart, of whose it is.
     #[cbor(n(0), with = "minicbor::bytes")]
     pub key: [u8; 32],
-    /// SHA-256 of the method, the path and the body.
+    /// SHA-256 of what must be the same for a repeat: method, path, body and more.
     #[cbor(n(1), with = "minicbor::bytes")]
     pub request: [u8; 32],
 }
@@ -240,6 +241,9 @@ struct State {
     /// Calls that have ended, undone ones left out: the last end's place.
     #[cbor(n(15), default)]
     ends: u64,
+    /// The days whose tables of firsts are kept, in the order in which they were made.
+    #[cbor(n(20), default)]
+    first_days: Vec<Day>,
 }
 
 /// The running cycle of a recurring grant.
@@ -311,6 +315,12 @@ pub struct Changes {
     pub admitted: Vec<CallRow>,
     /// What rows of the call log say from now on.
     pub ended: Vec<CallEnd>,
+    /// A table for a day's firsts, to be made before anything else.
+    pub new_first_day: Option<Day>,
+    /// Tables of firsts to be dropped.
+    pub past_first_days: Vec<Day>,
+    /// What repeats of the new call will find, in place of what they found before.
+    pub first: Option<First>,
     /// New entries.
     pub entries: Vec<Entry>,
     /// What is left of a month, or of a part of it.

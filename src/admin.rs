@@ -7,12 +7,14 @@
 mod commands;
 mod json;
 mod keys;
+mod openapi;
 mod search;
 mod shown;
 
 use sha2::{Digest, Sha256};
 
 pub use self::{
+    openapi::openapi,
     search::accounts,
     shown::{plans, with_key},
 };
@@ -25,6 +27,7 @@ use crate::{
     ledger_page::ledger_query,
     problem::{Code, Problem},
     protocol::{Command, Manage},
+    retried::{IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX},
     secrets::Secrets,
     self_service::{no_parameters, summary_query, usage_query},
 };
@@ -33,12 +36,11 @@ use crate::{
 pub const BODY_MAX: usize = 65_536;
 
 const ROOT: &str = "/_tollgate/v1";
-const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
-const IDEMPOTENCY_KEY_MAX: usize = 255;
 
 /// Every endpoint. `{id}`, `{key}` and `{call}` stand for one segment each; HEAD is answered as GET.
-const ENDPOINTS: [(&str, &str, Access, Action); 24] = [
+const ENDPOINTS: [(&str, &str, Access, Action); 25] = [
     ("GET", "/healthz", Access::Anyone, Action::Healthz),
+    ("GET", "/openapi.json", Access::Anyone, Action::OpenApi),
     ("GET", "/plans", Access::Read, Action::Plans),
     ("GET", "/accounts", Access::Read, Action::List),
     ("POST", "/accounts", Access::Write, Action::Open),
@@ -195,6 +197,7 @@ impl Access {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Action {
     Healthz,
+    OpenApi,
     Plans,
     Open,
     List,
@@ -225,6 +228,8 @@ enum Action {
 pub enum AdminRequest {
     /// `GET /healthz`: answered by the Worker.
     Healthz,
+    /// `GET /openapi.json`: answered by the Worker with [`openapi`].
+    OpenApi,
     /// `GET /plans`: answered by the Worker with [`plans`], once the directory has told which
     /// are in force.
     Plans,
@@ -356,6 +361,7 @@ impl<'a> Endpoint<'a> {
             | Action::Settle
             | Action::Release => true,
             Action::Healthz
+            | Action::OpenApi
             | Action::Plans
             | Action::List
             | Action::Show
@@ -398,6 +404,7 @@ impl<'a> Endpoint<'a> {
         }
         match self.action {
             Action::Healthz => Ok(AdminRequest::Healthz),
+            Action::OpenApi => Ok(AdminRequest::OpenApi),
             Action::Plans => Ok(AdminRequest::Plans),
             Action::List => search::search(sent.query, &secrets.key_secret).map(AdminRequest::List),
             Action::Open => {

@@ -1,7 +1,5 @@
 //! A call: from its admission to its end, in memory and as a row of the call log.
 
-use minicbor::{Decode, Encode};
-
 use crate::{
     account::Refusal,
     credits::Credits,
@@ -9,6 +7,7 @@ use crate::{
     ledger::{Part, sum_of},
     price::{Mark, Terms},
     time::Timestamp,
+    wire::{Decode, Encode},
 };
 
 /// What a call is admitted under and ended by. Stored with its row.
@@ -33,6 +32,9 @@ pub struct Hold {
     /// What enforcing would have answered, where the gateway only observes.
     #[n(5)]
     pub would_refuse: Option<Box<Refusal>>,
+    /// The call that has paid for it: its terms are those of a repeat.
+    #[n(10)]
+    pub repeats: Option<CallNumber>,
 }
 
 /// An open call.
@@ -185,6 +187,16 @@ pub struct CallRow {
     pub call: Call,
     /// What happened after; `None` while it is open.
     pub outcome: Option<Outcome>,
+}
+
+impl CallRow {
+    /// How far the call has come.
+    #[must_use]
+    pub fn state(&self) -> CallState {
+        self.outcome
+            .as_ref()
+            .map_or(CallState::Open, |outcome| outcome.state)
+    }
 }
 
 /// What the gateway learned about a call's end.

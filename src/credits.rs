@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use minicbor::{Decode, Encode};
+use crate::wire::{Decode, Encode};
 
 /// An amount of credits, 0 to 2^53 − 1, so that JSON and JavaScript carry it exactly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode)]

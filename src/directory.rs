@@ -14,7 +14,7 @@ mod protocol;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use minicbor::{Decode, Encode};
+use crate::wire::{Decode, Encode};
 
 pub use self::{
     names::{Kind, Name, query_text},

@@ -6,6 +6,7 @@
 mod accounts;
 mod answer;
 mod carriage;
+mod crossing;
 mod deployment;
 mod directory;
 mod export;
@@ -17,46 +18,62 @@ mod object;
 mod operate;
 mod passage;
 mod platform;
+mod promise;
+mod retried;
 mod sql;
 mod visit;
 
-use wasm_bindgen::prelude::*;
-// Linked for what worker-build's shim calls in it.
-use worker as _;
+use std::task::{self, Waker};
+
+use wasm_bindgen::{handler, prelude::*};
+use wasm_bindgen_futures::future_to_promise;
 
 use self::{
     deployment::Deployment,
     gateway::Gateway,
-    platform::{Context, Env},
+    platform::{Context, Env, console_error},
 };
 pub use self::{directory::DirectoryCore, object::AccountCore};
 
-/// Runs once in each isolate, before anything else.
+/// Runs once in each isolate, before anything else, and again after a trap.
 #[wasm_bindgen(start)]
 pub fn start() {
-    console_error_panic_hook::set_once();
+    std::panic::set_hook(Box::new(|panic| console_error(&panic.to_string())));
+    // What a trap leaves of the memory is not to be trusted: the next call begins a new one.
+    handler::set_on_abort(handler::schedule_reinit);
 }
 
-/// Answers one request.
+/// Answers one request: with a response where nothing has to be waited for, else with a promise of
+/// one.
 ///
 /// # Errors
 /// What the platform throws where its own objects are built; nothing that a caller can bring about.
 #[wasm_bindgen]
-pub async fn fetch(
-    request: web_sys::Request,
-    env: Env,
-    context: Context,
-) -> Result<web_sys::Response, JsValue> {
-    match Deployment::of(&env) {
-        Ok(deployment) => Gateway::new(deployment, env, context).answer(request).await,
-        Err(faults) => answer::out_of_order(&request, &faults),
+pub fn fetch(request: web_sys::Request, env: Env, context: Context) -> Result<JsValue, JsValue> {
+    let deployment = match Deployment::of(&env) {
+        Ok(deployment) => deployment,
+        Err(faults) => return answer::out_of_order(&request, &faults).map(Into::into),
+    };
+    let mut answer = Box::pin(async move {
+        let answer = Gateway::new(deployment, env, context)
+            .answer(request)
+            .await?;
+        Ok(answer.into())
+    });
+    // Nobody is woken by this look at it: the promise looks again.
+    match answer
+        .as_mut()
+        .poll(&mut task::Context::from_waker(Waker::noop()))
+    {
+        task::Poll::Ready(answer) => answer,
+        task::Poll::Pending => Ok(future_to_promise(answer).into()),
     }
 }
 
-/// What is wrong with the policy that travels with this bundle; nothing, where it is `undefined`.
+/// Why the policy that travels with this bundle cannot be read; nothing, where it is `undefined`.
 /// A deploy that would serve nobody is refused before it serves.
-#[wasm_bindgen(js_name = policyMistake)]
+#[wasm_bindgen(js_name = policyFault)]
 #[must_use]
-pub fn policy_mistake() -> Option<String> {
+pub fn policy_fault() -> Option<String> {
     deployment::policy().err()
 }

@@ -4,8 +4,6 @@
 //! the Worker and back. Calls go on in between. Entries and calls end at those that there were when
 //! the export began; each line is as things stand when it is written.
 
-use minicbor::{Decode, Encode};
-
 use crate::{
     cursor,
     id::{AccountId, KeyNumber},
@@ -13,6 +11,7 @@ use crate::{
     secrets::Rolling,
     self_service::Parameters,
     time::Timestamp,
+    wire::{Decode, Encode},
 };
 
 /// Where the next slice begins.

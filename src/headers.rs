@@ -2,9 +2,11 @@
 
 use std::fmt::Write;
 
-use minicbor::{Decode, Encode};
-
-use crate::{credits::Credits, time::Span};
+use crate::{
+    credits::Credits,
+    time::Span,
+    wire::{Decode, Encode},
+};
 
 /// Every header that [`AnswerHeaders::write`] may write. An origin's are removed from the answer.
 pub const OWNED: [&str; 9] = [

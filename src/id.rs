@@ -4,7 +4,7 @@
 
 use std::fmt::{self, Write};
 
-use minicbor::{Decode, Encode};
+use crate::wire::{Decode, Encode};
 use sha2::{Digest, Sha256};
 
 /// The longest account id.

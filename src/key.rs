@@ -21,13 +21,13 @@ use std::{collections::BTreeSet, fmt};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::Mac;
-use minicbor::{Decode, Encode};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::{
     id::{AccountId, KeyId, KeyNumber, MAX_ACCOUNT_ID_BYTES},
     secrets::{HmacSha256, Rolling},
+    wire::{Decode, Encode},
 };
 
 pub use self::presented::{Carriers, Presented, bearer};

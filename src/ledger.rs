@@ -5,13 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use minicbor::{Decode, Encode};
-
 use crate::{
     credits::Credits,
     id::CallNumber,
     policy::{Pool, Source},
     time::{Span, Timestamp},
+    wire::{Decode, Encode},
 };
 
 /// How long after its last movement an empty lot is kept in memory: a refund of a call may bring
@@ -336,16 +335,16 @@ impl Book {
     /// The lots that can give something, the first to be spent first: by source, then soonest
     /// expiry, then oldest.
     fn in_spending_order(&self, spending: Spending<'_>) -> Vec<&Lot> {
-        let mut lots: Vec<&Lot> = self
-            .lots
-            .iter()
-            .filter(|lot| spending.allows(lot) && !lot.available().is_zero())
-            .collect();
-        if let Some(pool) = spending.pool {
-            lots.sort_by_key(|lot| {
-                let never = lot.expires_at.is_none();
-                (pool.rank(lot.source), never, lot.expires_at, lot.number)
-            });
+        let rank = |lot: &Lot| {
+            let source = spending.pool.map(|pool| pool.rank(lot.source));
+            (source, lot.expires_at.is_none(), lot.expires_at, lot.number)
+        };
+        let mut lots: Vec<&Lot> = Vec::new();
+        for lot in &self.lots {
+            if spending.allows(lot) && !lot.available().is_zero() {
+                let at = lots.partition_point(|earlier| rank(earlier) < rank(lot));
+                lots.insert(at, lot);
+            }
         }
         lots
     }

@@ -5,7 +5,7 @@
 //! it. Months that are no longer kept call by call have a line for each pool. The pages that belong together show the account as of the first one: a call that ends
 //! later has no line on them.
 
-use minicbor::{Decode, Encode};
+use crate::wire::{Decode, Encode};
 use serde::Serialize;
 
 use crate::{

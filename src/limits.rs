@@ -4,11 +4,10 @@
 
 use std::collections::VecDeque;
 
-use minicbor::{Decode, Encode};
-
 use crate::{
     id::CallNumber,
     time::{Day, Span, Timestamp},
+    wire::{Decode, Encode},
 };
 
 /// How far the latest time seen may lie ahead of the clock before the minute window stops

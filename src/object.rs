@@ -19,8 +19,8 @@ pub use self::opening::{Intent, Opened};
 use self::{audit::RunningAudit, erase::Tombstone, opening::Opening};
 use crate::{
     account::{
-        Account, Admit, BUDGET_POOL, Broken, Changes, Fingerprint, LogMonth, Refusal, Rejected,
-        Rolled, Stored, Word,
+        Account, Admit, BUDGET_POOL, Broken, Changes, Earlier, Fingerprint, First, LogMonth,
+        Refusal, Rejected, Rolled, Stored, Word,
     },
     call::{CallRow, Settle},
     credits::Credits,
@@ -31,7 +31,7 @@ use crate::{
     policy::{DEFAULT_POOL, Policy},
     problem::{Code, ViolatedPolicy, Violation},
     protocol::{Command, Complaint, Document, KeysQuery, Manage, Page, Read, Reply, Request},
-    time::{MonthNumber, Span, Timestamp},
+    time::{Day, MonthNumber, Span, Timestamp},
     totals::Totals,
 };
 
@@ -149,6 +149,12 @@ pub trait Store {
     /// Storage that cannot be read.
     fn remembered(&self, id: u64) -> Result<Option<Remembered>, Self::Error>;
 
+    /// The latest first that the tables of `days` have under the digest `key`.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn first(&self, days: &[Day], key: &[u8; 32]) -> Result<Option<First>, Self::Error>;
+
     /// Writes everything, or nothing.
     ///
     /// # Errors
@@ -202,6 +208,7 @@ impl Write {
         calls == 1
             && !corrects
             && changes.new_month.is_none()
+            && changes.first.is_none()
             && changes.entries.is_empty()
             && self.keys.is_empty()
             && self.profile.is_none()
@@ -368,12 +375,42 @@ impl<S: Store> Object<S> {
             Err(Failure::NoAccount) => return Ok(Reply::Refused(Refusal::UnknownKey)),
             woken => woken?,
         }
-        let (outcome, changes) = self.awake()?.admit(admit, clock);
+        let earlier = match &admit.retried {
+            Some(retried) => self.earlier(retried, clock)?,
+            None => None,
+        };
+        let (outcome, changes) = self.awake()?.admit(admit, earlier.as_ref(), clock);
         self.commit(changes, None)?;
         Ok(match outcome {
             Ok(admission) => Reply::Admitted(Box::new(admission)),
             Err(refusal) => Reply::Refused(refusal),
         })
+    }
+
+    /// What a request may be a repeat of, as it stands when all that is due is booked: a hold that
+    /// nobody ended may end now.
+    fn earlier(
+        &mut self,
+        retried: &Fingerprint,
+        clock: Timestamp,
+    ) -> Result<Option<Earlier>, Failure> {
+        let changes = self.awake()?.tick(clock);
+        self.commit(changes, None)?;
+        let days = self
+            .account
+            .as_ref()
+            .ok_or(Failure::NoAccount)?
+            .first_days();
+        let first = self
+            .store
+            .first(days, &retried.key)
+            .map_err(storage)?
+            .filter(|first| !first.is_over(clock));
+        let Some(first) = first else {
+            return Ok(None);
+        };
+        let row = self.row_of(first.call)?;
+        Ok(row.map(|row| Earlier { first, row }))
     }
 
     fn settle(&mut self, settle: Settle, clock: Timestamp) -> Result<Reply, Failure> {

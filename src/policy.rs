@@ -1,18 +1,19 @@
 //! What this deployment sells: `policy.toml` as types.
 //!
 //! [`Policy::parse`] (in `policy/read.rs`) turns the text into these types or names every
-//! mistake with its place; past it nothing is checked again.
+//! mistake with its place; past it nothing is checked again. That is done where the bundle is made:
+//! an isolate reads what [`Policy::compile`] made of it (`policy/compiled.rs`).
 
-use std::{collections::BTreeMap, sync::Arc};
-
-use minicbor::{Decode, Encode};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use crate::{
     credits::Credits,
-    price::{ChargeOn, Job, Meter, OnUnknown},
+    price::{ChargeOn, Job, Meter, OnUnknown, Quantity},
     time::{Calendar, Span},
+    wire::{Decode, Encode},
 };
 
+mod compiled;
 pub mod quote;
 mod read;
 pub mod router;
@@ -24,19 +25,26 @@ pub use self::read::{Mistake, Mistakes};
 pub const DEFAULT_POOL: &str = "credits";
 
 /// A checked policy.
-#[derive(Debug)]
+#[derive(Debug, Encode, Decode)]
+#[cbor(array)]
 pub struct Policy {
     /// How the gateway behaves.
+    #[n(0)]
     pub gateway: Gateway,
     /// Where calls go.
+    #[n(1)]
     pub origins: Origins,
     /// Every pool of credits, by name.
+    #[n(2)]
     pub pools: BTreeMap<String, Pool>,
     /// Every plan, by name.
+    #[cbor(n(3), with = "compiled::plans")]
     pub plans: BTreeMap<String, Arc<Plan>>,
     /// The routes in the order of the file: the first that matches is taken.
+    #[n(4)]
     pub routes: Vec<Route>,
     /// Where customers read about themselves.
+    #[n(5)]
     pub self_service: SelfService,
 }
 
@@ -58,45 +66,64 @@ impl Policy {
 }
 
 /// `[gateway]`.
-#[derive(Debug)]
+#[derive(Debug, Encode, Decode)]
+#[cbor(array)]
 pub struct Gateway {
     /// `base_path`: what routes and self-service live under; empty, or `/…` without a closing `/`.
+    #[n(0)]
     pub base_path: String,
     /// `key_prefix` first, then the older ones of `key_prefixes`, which still verify.
+    #[n(1)]
     pub key_prefixes: Vec<String>,
     /// `mode`.
+    #[n(2)]
     pub mode: Mode,
     /// `unmatched`: the price of a path that no route names; `None` is `"reject"`.
+    #[n(3)]
     pub unmatched: Option<Price>,
     /// `origin_timeout_seconds`.
+    #[n(4)]
     pub origin_timeout: Span,
     /// `hold_seconds`.
+    #[n(5)]
     pub hold: Span,
     /// `on_unknown`.
+    #[n(6)]
     pub on_unknown: OnUnknown,
     /// `forgive_per_day`: unknown outcomes released per key and day.
+    #[n(7)]
     pub forgive_per_day: u32,
     /// `forward_key`: whether the origin sees Tollgate's key.
+    #[n(8)]
     pub forward_key: bool,
     /// `day_starts`.
+    #[n(9)]
     pub calendar: Calendar,
     /// `usage_days`: how many days single calls are kept after the end of their month.
+    #[n(10)]
     pub usage_days: u32,
-    /// `retain_days`: how many days a closed account is kept before it is erased; at least
-    /// `usage_days`.
-    pub retain_days: u32,
     /// `body_limit`: bytes read where a price needs the body.
+    #[n(11)]
     pub body_limit: usize,
     /// `region`: the location hint of new accounts' objects.
+    #[n(12)]
     pub region: Option<String>,
     /// `cors`: who answers preflights of origin paths.
+    #[n(13)]
     pub cors: Cors,
     /// `when_unavailable`, for routes that do not say otherwise.
+    #[n(14)]
     pub when_unavailable: WhenUnavailable,
     /// `extra_needs_subscription`.
+    #[n(15)]
     pub extra_needs_subscription: bool,
     /// `admin_hosts`: the only hostnames where `/_tollgate` answers; `None` is all of them.
+    #[n(16)]
     pub admin_hosts: Option<Vec<String>>,
+    /// `retain_days`: how many days a closed account is kept before it is erased; at least
+    /// `usage_days`.
+    #[n(17)]
+    pub retain_days: u32,
 }
 
 impl Gateway {
@@ -108,29 +135,37 @@ impl Gateway {
 }
 
 /// `[gateway] mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
 pub enum Mode {
     /// Decide and act.
+    #[n(0)]
     Enforce,
     /// Decide, log and count; refuse nothing, charge nothing.
+    #[n(1)]
     Observe,
 }
 
 /// `[gateway] cors`.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Cors {
     /// The origin answers preflights.
+    #[n(0)]
     Origin,
     /// Tollgate answers them, for pages of these origins (`https://app.example.com`).
-    Origins(Vec<String>),
+    #[n(1)]
+    Origins(#[n(0)] Vec<String>),
 }
 
 /// `when_unavailable`: what happens when the account's object cannot answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
 pub enum WhenUnavailable {
     /// 503.
+    #[n(0)]
     Refuse,
     /// The call goes through uncounted; only for routes of cost 0.
+    #[n(1)]
     Allow,
 }
 
@@ -149,39 +184,63 @@ pub const REGIONS: [(&str, &str); 9] = [
 ];
 
 /// `[origins]`.
-#[derive(Debug)]
+#[derive(Debug, Encode, Decode)]
+#[cbor(array)]
 pub struct Origins {
     /// `default`.
+    #[n(0)]
     pub default: Origin,
     /// By the hostname that was called (lower case, no port).
-    pub by_host: BTreeMap<String, Origin>,
+    #[n(1)]
+    pub by_host: Vec<ByHost>,
 }
 
 impl Origins {
     /// Where calls to `host` (lower case, no port) go.
     #[must_use]
     pub fn of(&self, host: &str) -> &Origin {
-        self.by_host.get(host).unwrap_or(&self.default)
+        self.by_host
+            .iter()
+            .find(|by_host| by_host.host == host)
+            .map_or(&self.default, |by_host| &by_host.origin)
     }
 }
 
+/// Where calls to one hostname go.
+#[derive(Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct ByHost {
+    /// The hostname (lower case, no port).
+    #[n(0)]
+    pub host: String,
+    /// Its origin.
+    #[n(1)]
+    pub origin: Origin,
+}
+
 /// One origin.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Origin {
     /// Scheme, host and port, without a closing `/`: `https://origin.example.com`.
-    Url(String),
+    #[n(0)]
+    Url(#[n(0)] String),
     /// `service:BINDING`: another Worker.
-    Service(String),
+    #[n(1)]
+    Service(#[n(0)] String),
     /// `zone`: the same hostname, behind the Worker's Route.
+    #[n(2)]
     Zone,
 }
 
 /// `[pools.NAME]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
 pub struct Pool {
     /// `spend_first`: each source once, the first spent first.
+    #[n(0)]
     pub spend_first: [Source; 3],
     /// `restore`: how long what comes back to an expired lot stays spendable.
+    #[n(1)]
     pub restore: Span,
 }
 
@@ -286,113 +345,177 @@ pub enum Renews {
 }
 
 /// One `[[routes]]` table.
-#[derive(Debug)]
+#[derive(Debug, Encode, Decode)]
+#[cbor(array)]
 pub struct Route {
     /// The method of `match`, upper case.
+    #[n(0)]
     pub method: String,
     /// The template of `match`, without `base_path`: what usage lists as the endpoint.
+    #[n(1)]
     pub template: String,
     /// `root`: the template stands outside `base_path`.
+    #[n(2)]
     pub root: bool,
     /// `host`: the only hostname (lower case) where it applies.
+    #[n(3)]
     pub host: Option<String>,
     /// `when`: all must hold.
+    #[n(4)]
     pub when: Vec<When>,
     /// Who may pass, and for how much.
+    #[n(5)]
     pub access: Access,
     /// `whole_body`: a call that is charged by its status ends only when the answer's body does.
+    #[n(6)]
     pub whole_body: bool,
-    /// `idempotency = "origin"`: the origin deduplicates retried calls. Read and checked; not acted
-    /// on yet.
+    /// `idempotency = "origin"`: the origin deduplicates retried calls, which are charged once.
+    #[n(7)]
     pub idempotent: bool,
     /// `cache = true`: Cloudflare's cache may answer.
+    #[n(8)]
     pub cache: bool,
     /// `upgrade = true`: WebSocket upgrades pass.
+    #[n(9)]
     pub upgrade: bool,
     /// `timeout_seconds`, or the gateway's `origin_timeout_seconds`.
+    #[n(10)]
     pub timeout: Span,
     /// `when_unavailable`, or the gateway's.
+    #[n(11)]
     pub when_unavailable: WhenUnavailable,
 }
 
 /// Who may pass a route.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Access {
     /// `public = true`: forwarded without key, count or charge.
+    #[n(0)]
     Public,
     /// A key is needed, and this is paid.
-    Priced(Price),
+    #[n(1)]
+    Priced(#[n(0)] Price),
 }
 
 /// A route's price.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
 pub struct Price {
     /// The pool that pays.
+    #[n(0)]
     pub pool: String,
     /// How much.
+    #[n(1)]
     pub amount: Amount,
     /// `charge_on`.
+    #[n(2)]
     pub charge_on: ChargeOn,
     /// `job`.
+    #[n(3)]
     pub job: Option<Job>,
 }
 
 /// `cost` or `charge`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Amount {
     /// `cost`: the same for every call.
-    Fixed(Credits),
+    #[n(0)]
+    Fixed(#[n(0)] Credits),
     /// `charge` with a quantity that the request tells.
+    #[n(1)]
     Requested {
         /// The arithmetic.
+        #[n(0)]
         meter: Meter,
         /// Where the quantity is.
+        #[n(1)]
         from: Field,
     },
     /// `charge` with a quantity that the origin's answer tells.
+    #[n(2)]
     Reported {
         /// The arithmetic.
+        #[n(0)]
         meter: Meter,
         /// The response header, lower case.
+        #[n(1)]
         header: String,
         /// `hold = "available"`: the least that must be held is the minimum, not the maximum.
+        #[n(2)]
         hold_available: bool,
     },
 }
 
 /// Something in a request that a price depends on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Field {
     /// `body.A.B`: a field of the JSON body, level by level.
-    Body(Vec<String>),
+    #[n(0)]
+    Body(#[n(0)] Vec<String>),
     /// `query.NAME`.
-    Query(String),
+    #[n(1)]
+    Query(#[n(0)] String),
     /// `header.NAME`, lower case.
-    Header(String),
+    #[n(2)]
+    Header(#[n(0)] String),
 }
 
 /// One condition of `when`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
 pub struct When {
     /// What is looked at.
+    #[n(0)]
     pub field: Field,
-    /// What it must be: a JSON string, number or boolean for a body field, else text.
-    pub equals: serde_json::Value,
+    /// What it must be: of any type for a body field, else text.
+    #[n(1)]
+    pub equals: Expected,
+}
+
+/// What a condition compares with.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Expected {
+    /// A text; in a body, a JSON string.
+    #[n(0)]
+    Text(#[n(0)] String),
+    /// A JSON number.
+    #[n(1)]
+    Number(#[n(0)] Quantity),
+    /// `true` or `false`.
+    #[n(2)]
+    Flag(#[n(0)] bool),
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => write!(formatter, "{text:?}"),
+            Self::Number(number) => number.fmt(formatter),
+            Self::Flag(flag) => flag.fmt(formatter),
+        }
+    }
 }
 
 /// `[self_service]`: the template of each page under `base_path`, or `None` where switched off.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
 pub struct SelfService {
     /// `me`, by default `/me`.
+    #[n(0)]
     pub me: Option<String>,
     /// `usage`, by default `/usage`.
+    #[n(1)]
     pub usage: Option<String>,
     /// `usage_summary`, by default `/usage/summary`.
+    #[n(2)]
     pub usage_summary: Option<String>,
     /// `ledger`, by default `/ledger`.
+    #[n(3)]
     pub ledger: Option<String>,
     /// `get_credits`, by default `/get-credits`.
+    #[n(4)]
     pub get_credits: Option<String>,
     /// `quote`, by default `/quote`.
+    #[n(5)]
     pub quote: Option<String>,
 }

@@ -2,9 +2,11 @@
 
 use std::fmt;
 
-use minicbor::{Decode, Encode};
-
-use crate::{credits::Credits, time::Span};
+use crate::{
+    credits::Credits,
+    time::Span,
+    wire::{Decode, Encode},
+};
 
 /// How much of something a call used (seconds, characters …): a decimal number with at most
 /// three places, kept in thousandths.
@@ -173,6 +175,15 @@ impl Terms {
             job: None,
             on_unknown: OnUnknown::Release,
             reads_answer: false,
+        }
+    }
+
+    /// Those of a repeat of a call that was paid for under these: it is free, and opens no job.
+    #[must_use]
+    pub fn of_repeat(&self) -> Self {
+        Self {
+            charge_on: self.charge_on,
+            ..Self::fixed(self.pool.clone(), Credits::ZERO)
         }
     }
 

@@ -4,12 +4,12 @@
 
 use std::fmt;
 
-use minicbor::{Decode, Encode};
 use serde::Serialize;
 
 use crate::{
     credits::Credits,
     time::{Span, Timestamp},
+    wire::{Decode, Encode},
 };
 
 /// One refusal.
@@ -33,6 +33,8 @@ enum Members {
     Credits(Shortage),
     Allow(String),
     Field(String),
+    /// It may be otherwise in a moment.
+    Passing,
 }
 
 impl Problem {
@@ -58,6 +60,17 @@ impl Problem {
         Self {
             members: Members::Field(field.into()),
             ..Self::new(code, detail)
+        }
+    }
+
+    /// 409: the first call of the request's `Idempotency-Key` has not been answered.
+    #[must_use]
+    pub fn still_running() -> Self {
+        Self {
+            code: Code::Conflict,
+            detail: "the first call with this Idempotency-Key is still running; try again later"
+                .to_owned(),
+            members: Members::Passing,
         }
     }
 
@@ -158,7 +171,7 @@ impl Problem {
             Members::Limits { violated, .. } => (Some(violated.as_slice()), None, None),
             Members::Credits(shortage) => (None, Some(shortage), None),
             Members::Field(field) => (None, None, Some(field.as_str())),
-            Members::None | Members::Allow(_) => (None, None, None),
+            Members::None | Members::Allow(_) | Members::Passing => (None, None, None),
         };
         let document = Document {
             type_uri: self.code.type_uri(),
@@ -184,6 +197,7 @@ impl Problem {
                 ..
             } => Some(*retry_after_seconds),
             Members::Credits(shortage) => shortage.affordable_in.map(whole_seconds),
+            Members::Passing => Some(1),
             Members::None | Members::Allow(_) | Members::Field(_) => {
                 matches!(self.code, Code::RateLimited | Code::Unavailable).then_some(1)
             }
@@ -619,6 +633,7 @@ mod tests {
                 Problem::method_not_allowed("GET, HEAD"),
                 vec!["Allow: GET, HEAD"],
             ),
+            (Problem::still_running(), vec!["Retry-After: 1"]),
             (Problem::bad_field("plan", "no such plan"), vec![]),
             (Problem::new(Code::Loop, "loop"), vec![]),
         ] {

@@ -4,7 +4,7 @@
 //! places that it does not know and takes missing ones as absent, so the versions before and
 //! after understand it. Places are only ever added, at the end, and optional.
 
-use minicbor::{Decode, Encode};
+use serde::Serialize;
 
 use crate::{
     account::{
@@ -15,11 +15,13 @@ use crate::{
     export::{ExportPlace, ExportSlice},
     headers::Standing,
     id::{CallNumber, KeyNumber},
+    json,
     key::{SecretDigest, SecretId},
     ledger_page::{LedgerPage, LedgerQuery},
     problem::{Code, Problem},
     time::{MonthNumber, Timestamp},
     totals::summary::By,
+    wire::{Decode, Encode},
 };
 
 /// The version that this crate writes.
@@ -441,6 +443,13 @@ pub struct Complaint {
     pub field: Option<String>,
 }
 
+/// What is kept of a complaint.
+#[derive(Serialize)]
+struct Kept<'a> {
+    code: &'static str,
+    detail: &'a str,
+}
+
 impl Complaint {
     /// The `Idempotency-Key` came with another request before.
     #[must_use]
@@ -458,17 +467,27 @@ impl Complaint {
     /// stood.
     #[must_use]
     pub fn to_json(&self) -> String {
-        serde_json::json!({ "code": self.code.as_str(), "detail": self.detail }).to_string()
+        let kept = Kept {
+            code: self.code.as_str(),
+            detail: &self.detail,
+        };
+        // Texts alone: writing them cannot fail.
+        serde_json::to_string(&kept).unwrap_or_default()
     }
 
     /// What was kept so; `None` where something else was.
     #[must_use]
     pub fn from_json(json: &str) -> Option<Self> {
-        let kept: serde_json::Value = serde_json::from_str(json).ok()?;
-        let name = kept.get("code")?.as_str()?;
+        let kept = json::parse(json).ok()?;
+        let text = |name: &str| {
+            let mut members = kept.members()?;
+            let (_, value) = members.find(|(other, _)| other.as_deref() == Some(name))?;
+            value.string()
+        };
+        let name = text("code")?;
         Some(Self {
             code: Code::ALL.into_iter().find(|code| code.as_str() == name)?,
-            detail: kept.get("detail")?.as_str()?.to_owned(),
+            detail: text("detail")?.into_owned(),
             field: None,
         })
     }

@@ -190,6 +190,8 @@ impl Told {
                 budget: *budget,
             }),
             Refusal::OutOfScope { .. }
+            | Refusal::FirstRuns { .. }
+            | Refusal::OtherContent { .. }
             | Refusal::InsufficientCredits { .. }
             | Refusal::Cancelled => None,
         }
@@ -312,6 +314,9 @@ mod tests {
             limited(ViolatedPolicy::InFlight),
             limited(ViolatedPolicy::Jobs),
             limited(ViolatedPolicy::Account),
+            Refusal::FirstRuns {
+                standing: standing(),
+            },
             Refusal::Cancelled,
         ] {
             let (mut memory, caller) = told(&refusal);

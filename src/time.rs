@@ -2,7 +2,7 @@
 //!
 //! Nothing here reads a clock: `now` is always an argument.
 
-use minicbor::{Decode, Encode};
+use crate::wire::{Decode, Encode};
 use time::{Date, Month, OffsetDateTime, format_description::well_known::Rfc3339};
 
 const MILLIS_PER_SECOND: i64 = 1_000;
@@ -202,9 +202,11 @@ impl MonthNumber {
 /// When local days start: days, months, billing days, budgets and summaries all use it.
 ///
 /// A fixed offset, so that every day has 24 hours and no clock change moves a renewal.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(transparent)]
 pub struct Calendar {
     /// What is added to UTC so that a local day starts at a multiple of 24 hours.
+    #[n(0)]
     shift_millis: i64,
 }
 

@@ -8,7 +8,7 @@ pub mod summary;
 
 use std::cmp::Ordering;
 
-use minicbor::{Decode, Encode};
+use crate::wire::{Decode, Encode};
 
 use crate::{
     call::{Call, CallState, Outcome},

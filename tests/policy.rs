@@ -204,6 +204,7 @@ fn every_field_of_the_contract_is_read() {
     assert!(
         matches!(amounts[1], Amount::Requested { meter, .. } if meter.unit.to_string() == "0.5")
     );
+    assert!(train.idempotent && !dub.idempotent);
     let Access::Priced(train) = &train.access else {
         panic!("{train:?}");
     };
@@ -380,6 +381,14 @@ fn every_mistake_in_a_route_is_named_with_its_place() {
         (
             "match = \"POST /a\"\ncost = 1\nidempotency = \"client\"",
             "routes[0].idempotency: expected \"origin\", found \"client\"",
+        ),
+        (
+            "match = \"GET /a\"\ncost = 1\nidempotency = \"origin\"\nupgrade = true",
+            "routes[0].idempotency: expected to be left out, as a WebSocket cannot be answered twice, found \"origin\"",
+        ),
+        (
+            "match = \"POST /a\"\npublic = true\nidempotency = \"origin\"",
+            "routes[0].idempotency: expected nothing, as the route is public, found \"origin\"",
         ),
         (
             "match = \"POST /a\"\ncost = 1\ncharge_on = \"<500\"",

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use tollgate::{
     policy::{
         Policy, Route,
-        quote::{Choice, Facts, choose},
+        quote::{Choice, Facts, choose, priced_headers},
     },
     price::{ChargeOn, OnUnknown, Terms},
 };
@@ -176,6 +176,20 @@ fn conditions_that_all_fail_with_no_route_without_one_are_refused() {
             (NOTHING, Err("nothing is sold")),
         ],
     );
+}
+
+#[test]
+fn the_headers_that_a_price_depends_on_are_known() {
+    let policy = policy(&[
+        "when = { \"header.X-Model\" = \"a\", \"query.v\" = \"1\" }\npublic = true",
+        "when = { \"header.x-model\" = \"b\", \"body.n\" = 1 }\ncost = 1",
+        "charge = { rate = 1, unit = 1, maximum = 9, from = \"header.X-Length\" }\nwhen = { \"query.v\" = \"1\" }",
+        "charge = { rate = 1, unit = 1, maximum = 9, from = \"response.header.x-seconds\" }",
+    ]);
+    let candidates: Vec<&Route> = policy.routes.iter().collect();
+    let named = |candidates| Vec::from_iter(priced_headers(candidates));
+    assert_eq!(named(&candidates), ["x-length", "x-model"]);
+    assert_eq!(named(&candidates[3..]), [""; 0]);
 }
 
 #[test]

@@ -1,9 +1,8 @@
 //! A request becomes a call, or is refused: one decision over everything, all or nothing.
 
-use minicbor::{Decode, Encode};
-
 use super::{
-    Account, Changes, KeyUsage, LogMonth, OPEN_CALLS_MAX, OPERATIONS_KNOWN, Refusal, Status,
+    Account, Changes, Earlier, Fingerprint, KeyUsage, LogMonth, OPEN_CALLS_MAX, OPERATIONS_KNOWN,
+    Refusal, Status, retried::Turn,
 };
 use crate::{
     call::{Call, CallRow, Hold},
@@ -16,6 +15,7 @@ use crate::{
     price::Terms,
     problem::{ViolatedPolicy, Violation},
     time::{Span, Timestamp},
+    wire::{Decode, Encode},
 };
 
 /// How soon a caller that has too many calls in flight may look again.
@@ -48,6 +48,9 @@ pub struct Admit {
     /// Refusals that the isolate has repeated for this key since it last told.
     #[n(6)]
     pub repeated_refusals: u32,
+    /// Its `Idempotency-Key` and what came with it, where the origin deduplicates.
+    #[n(10)]
+    pub retried: Option<Fingerprint>,
 }
 
 /// An admitted call.
@@ -72,6 +75,9 @@ pub struct Admission {
     /// What enforcing would have answered, where the gateway only observes.
     #[n(5)]
     pub would_refuse: Option<Refusal>,
+    /// The call that has paid for this one: it is a repeat, and free.
+    #[n(10)]
+    pub repeats: Option<CallNumber>,
 }
 
 /// What a call needs cannot be had.
@@ -88,12 +94,14 @@ struct Short {
 
 impl Account {
     /// Decides about a request and, if it becomes a call, counts it and holds its credits.
+    /// `earlier` is what it may be a repeat of, with all that is due at `clock` booked.
     ///
     /// # Errors
     /// The refusal; nothing was counted or held.
     pub fn admit(
         &mut self,
-        admit: Admit,
+        mut admit: Admit,
+        earlier: Option<&Earlier>,
         clock: Timestamp,
     ) -> (Result<Admission, Refusal>, Changes) {
         let mut changes = Changes::default();
@@ -106,8 +114,12 @@ impl Account {
             return (Err(Refusal::Cancelled), changes);
         }
         self.count_refusals(&admit, admit.repeated_refusals, clock);
+        let turn = Turn::of(&admit, earlier);
+        if matches!(turn, Turn::Repeat(_)) {
+            admit.terms = admit.terms.of_repeat();
+        }
         let observes = self.policy.gateway.mode == Mode::Observe;
-        let (parts, would_refuse) = match self.decide(&admit, clock) {
+        let (parts, would_refuse) = match self.decide(&admit, turn, clock) {
             Ok(parts) => (parts, None),
             // Without a key there is nobody to count the call for, and what an account may have
             // open is bounded in any mode.
@@ -126,8 +138,13 @@ impl Account {
             deadline: clock.plus(self.policy.gateway.hold),
             observed: observes,
             would_refuse: would_refuse.map(Box::new),
+            repeats: turn.repeats(),
         };
+        let retried = admit.retried;
         let call = self.count(admit, hold, clock, &mut changes);
+        if let Some(fingerprint) = retried {
+            self.keep_first(fingerprint, &call, earlier, &mut changes);
+        }
         let admission = self.admission_of(&call, clock);
         self.add_open(call);
         (Ok(admission), changes)
@@ -182,7 +199,7 @@ impl Account {
     }
 
     /// Looks at everything and changes nothing.
-    fn decide(&self, admit: &Admit, clock: Timestamp) -> Result<Vec<Part>, Refusal> {
+    fn decide(&self, admit: &Admit, turn: Turn, clock: Timestamp) -> Result<Vec<Part>, Refusal> {
         let key = self
             .key_held(admit.key, &admit.digest, clock)
             .ok_or(Refusal::UnknownKey)?;
@@ -203,6 +220,19 @@ impl Account {
                 endpoint: endpoint.clone(),
                 standing: standing(),
             });
+        }
+        match turn {
+            Turn::Own | Turn::Repeat(_) => {}
+            Turn::TooEarly => {
+                return Err(Refusal::FirstRuns {
+                    standing: standing(),
+                });
+            }
+            Turn::OtherContent => {
+                return Err(Refusal::OtherContent {
+                    standing: standing(),
+                });
+            }
         }
         let limited = self.violated(admit.key, admit.terms.job.is_some(), clock);
         match (limited, self.choose(admit.key, &admit.terms, clock)) {
@@ -405,6 +435,7 @@ impl Account {
             plan: self.profile.plan.name.clone(),
             external_id: self.profile.external_id.clone(),
             would_refuse: call.hold.would_refuse.as_deref().cloned(),
+            repeats: call.hold.repeats,
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use minicbor::{Decode, Encode};
+use crate::wire::{Decode, Encode};
 
 use super::Account;
 use crate::{

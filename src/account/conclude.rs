@@ -1,7 +1,5 @@
 //! The origin's or the operator's word on how a call ended: a job's end, a refund.
 
-use minicbor::{Decode, Encode};
-
 use super::{Account, CallEnd, Changes, Rejected, settle::ReplacedEnd};
 use crate::{
     call::{CallRow, CallState, Outcome},
@@ -10,6 +8,7 @@ use crate::{
     policy::Mode,
     price::{Quantity, Terms},
     time::{Span, Timestamp},
+    wire::{Decode, Encode},
 };
 
 /// How long a settled call can be refunded, and a provisional end replaced by the real one.
@@ -55,13 +54,9 @@ impl Account {
         word: Word,
         clock: Timestamp,
     ) -> Result<Changes, Rejected> {
-        let state = row
-            .outcome
-            .as_ref()
-            .map_or(CallState::Open, |outcome| outcome.state);
         let ended_at = row.outcome.as_ref().map_or(clock, |outcome| outcome.at);
         let is_late = self.state.latest.max(clock) > ended_at.plus(OPEN_TO_CHANGE);
-        match (state, &word) {
+        match (row.state(), &word) {
             (CallState::Open | CallState::Job, word) => {
                 let charge = self.charge_of(row, word)?;
                 Ok(self.end_open(row, charge, clock))

@@ -3,7 +3,7 @@
 //! A key's own time (its expiry, the end of an overlap) is told by the clock as read, as limits
 //! and deadlines are: a clock that strays ahead must end no key for good.
 
-use minicbor::{Decode, Encode};
+use crate::wire::{Decode, Encode};
 
 use super::{Account, Changes, Edit, KEYS_MAX, Rejected, Scope, budget::BUDGET_POOL};
 use crate::{

@@ -1,6 +1,6 @@
 //! What an account is, as the admin API tells it: by itself, and in the directory's lists.
 
-use minicbor::{Decode, Encode};
+use crate::wire::{Decode, Encode};
 use serde::{Serialize, Serializer};
 
 use super::{Account, Status, Subscription, SubscriptionStatus};

@@ -6,8 +6,6 @@ use std::{
     sync::Arc,
 };
 
-use minicbor::{Decode, Encode};
-
 use super::{
     Account, Changes, Fingerprint, Profile, State, Status, Subscription, SubscriptionStatus,
 };
@@ -17,6 +15,7 @@ use crate::{
     ledger::{Book, EntryKind, LotNumber, NewLot, Spending},
     policy::{Plan, Policy, Renews, Source},
     time::Timestamp,
+    wire::{Decode, Encode},
 };
 
 /// Opens an account.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use minicbor::{Decode, Encode};
+use crate::wire::{Decode, Encode};
 use sha2::{Digest, Sha256};
 
 use super::{Account, Changes};
@@ -126,7 +126,7 @@ impl Account {
     fn secrets(&self) -> BTreeSet<SecretId> {
         self.keys
             .iter()
-            .filter(|(_, key)| key.revoked_at.is_none() && !self.is_closed())
+            .filter(|(_, key)| !self.is_closed() && key.stands(self.state.latest))
             .map(|(number, _)| self.profile.signed_under.get(number))
             .map(|secret| secret.copied().unwrap_or(SecretId::UNKNOWN))
             .collect()

@@ -1,12 +1,11 @@
 //! Why a request does not become a call, as callers read it, and how long that holds.
 
-use minicbor::{Decode, Encode};
-
 use crate::{
     credits::Credits,
     headers::Standing,
     problem::{Code, Problem, Shortage, ViolatedPolicy, Violation},
     time::{Span, Timestamp},
+    wire::{Decode, Encode},
 };
 
 /// How long an isolate may repeat that a key, or its account, is refused or over a limit.
@@ -28,6 +27,20 @@ pub enum Refusal {
         reason: Option<String>,
         /// Limits as they stand.
         #[n(1)]
+        standing: Standing,
+    },
+    /// 409: the first call of this `Idempotency-Key` has not been answered.
+    #[n(10)]
+    FirstRuns {
+        /// Limits as they stand.
+        #[n(0)]
+        standing: Standing,
+    },
+    /// 422: this `Idempotency-Key` came with other content before.
+    #[n(11)]
+    OtherContent {
+        /// Limits as they stand.
+        #[n(0)]
         standing: Standing,
     },
     /// 429.
@@ -112,6 +125,11 @@ impl Refusal {
                 Code::OutOfScope,
                 format!("this API key may not call {method} {endpoint}"),
             ),
+            Self::FirstRuns { .. } => Problem::still_running(),
+            Self::OtherContent { .. } => Problem::new(
+                Code::IdempotencyMismatch,
+                "this Idempotency-Key came with another request before; a new request needs a new key",
+            ),
             Self::RateLimited {
                 violated, retry_at, ..
             } => Problem::rate_limited(violated, retry_at.since(clock)),
@@ -146,6 +164,8 @@ impl Refusal {
         match self {
             Self::Suspended { standing, .. }
             | Self::OutOfScope { standing, .. }
+            | Self::FirstRuns { standing }
+            | Self::OtherContent { standing }
             | Self::RateLimited { standing, .. }
             | Self::InsufficientCredits { standing, .. } => Some(standing),
             Self::UnknownKey | Self::Cancelled => None,
@@ -178,7 +198,7 @@ impl Refusal {
                 let until = clock.plus(SHORTAGE_REPEATABLE);
                 Some(renews_at.map_or(until, |renews_at| until.min(renews_at)))
             }
-            Self::Cancelled => None,
+            Self::FirstRuns { .. } | Self::OtherContent { .. } | Self::Cancelled => None,
         }
     }
 }
@@ -240,6 +260,18 @@ mod tests {
         }
     }
 
+    const fn first_runs() -> Refusal {
+        Refusal::FirstRuns {
+            standing: standing(),
+        }
+    }
+
+    const fn other_content() -> Refusal {
+        Refusal::OtherContent {
+            standing: standing(),
+        }
+    }
+
     fn out_of_scope() -> Refusal {
         Refusal::OutOfScope {
             method: "POST".to_owned(),
@@ -267,6 +299,8 @@ mod tests {
             (Refusal::UnknownKey, Code::InvalidKey, None),
             (suspended(None), Code::AccountSuspended, None),
             (out_of_scope(), Code::OutOfScope, None),
+            (first_runs(), Code::Conflict, Some("1")),
+            (other_content(), Code::IdempotencyMismatch, None),
             (limited(&[Minute], 12), Code::RateLimited, Some("12")),
             (limited(&[InFlight], 1), Code::RateLimited, Some("1")),
             (short(None, false), Code::InsufficientCredits, None),
@@ -313,6 +347,8 @@ mod tests {
             (short(None, false), Some(after(1))),
             (short(Some(90), true), Some(after(1))),
             (short(Some(0), true), Some(after(0))),
+            (first_runs(), None),
+            (other_content(), None),
             (Refusal::Cancelled, None),
         ] {
             assert_eq!(refusal.repeatable_until(NOW), until, "{refusal:?}");

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use minicbor::{Decode, Encode};
+use crate::wire::{Decode, Encode};
 
 use super::{Account, Changes, LogMonth};
 use crate::{

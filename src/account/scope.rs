@@ -1,6 +1,6 @@
 //! Which routes a key may call.
 
-use minicbor::{Decode, Encode};
+use crate::wire::{Decode, Encode};
 
 use super::Rejected;
 use crate::policy::{Access, Route};

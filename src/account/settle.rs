@@ -1,7 +1,5 @@
 //! A call ends: charged, released, undone; or its provisional end is corrected.
 
-use minicbor::{Decode, Encode};
-
 use super::{Account, CallEnd, Changes, conclude::OPEN_TO_CHANGE};
 use crate::{
     call::{BodyEnd, Call, CallRow, CallState, Hold, Outcome, Settle},
@@ -11,6 +9,7 @@ use crate::{
     price::{Mark, Reported},
     time::Timestamp,
     totals::Tally,
+    wire::{Decode, Encode},
 };
 
 /// Undoes an admission whose answer never reached the gateway.

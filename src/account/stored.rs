@@ -6,14 +6,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use minicbor::{Decode, Encode};
-
 use super::{Account, CALLS_PER_SNAPSHOT, Changes, Key, LogMonth, Profile, State};
 use crate::{
     call::{CallRow, CallState},
     id::{CallNumber, KeyNumber},
     policy::Policy,
     time::Timestamp,
+    wire::{Decode, Encode},
 };
 
 /// A stored account that cannot be read: it must not serve until it can.
@@ -67,11 +66,13 @@ impl Stored {
         keys: impl Iterator<Item = (KeyNumber, &'a [u8])>,
         snapshot: &[u8],
     ) -> Result<Self, Broken> {
+        let mut read = BTreeMap::new();
+        for (number, bytes) in keys {
+            read.insert(number, minicbor::decode(bytes)?);
+        }
         Ok(Self {
             profile: minicbor::decode(profile)?,
-            keys: keys
-                .map(|(number, bytes)| Ok((number, minicbor::decode(bytes)?)))
-                .collect::<Result<_, Broken>>()?,
+            keys: read,
             snapshot: minicbor::decode(snapshot)?,
         })
     }
@@ -96,7 +97,7 @@ impl Stored {
     }
 
     /// Wakes the account: `rows` are those of [`Stored::open`] and those after
-    /// [`Stored::last_call`], each once.
+    /// [`Stored::last_call`], each once and in their order.
     ///
     /// The changes are what a policy that was edited meanwhile brings.
     ///
@@ -105,10 +106,14 @@ impl Stored {
     pub fn wake(
         self,
         policy: Arc<Policy>,
-        mut rows: Vec<CallRow>,
+        rows: Vec<CallRow>,
         clock: Timestamp,
     ) -> Result<(Account, Changes), Broken> {
-        rows.sort_by_key(|row| row.call.number);
+        if !rows.is_sorted_by_key(|row| row.call.number) {
+            return Err(Broken {
+                detail: "the calls' rows are out of order".to_owned(),
+            });
+        }
         for number in &self.snapshot.open {
             if rows
                 .binary_search_by_key(number, |row| row.call.number)

@@ -1,12 +1,10 @@
 //! What customers and operators read of an account, in the shapes of the contract.
 
-use std::collections::BTreeMap;
-
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::{Account, key_view::OwnKeyView};
 use crate::{
-    call::{CallRow, CallState},
+    call::CallRow,
     credits::Credits,
     id::{AccountId, CallId, CallNumber, KeyId, KeyNumber},
     ledger::{Lot, LotNumber},
@@ -18,7 +16,8 @@ use crate::{
 /// `GET …/balance`.
 #[derive(Debug, Serialize)]
 pub struct BalanceView<'a> {
-    pools: BTreeMap<&'a str, PoolBalance>,
+    #[serde(serialize_with = "as_map")]
+    pools: Vec<(&'a str, PoolBalance)>,
 }
 
 #[derive(Debug, Serialize)]
@@ -59,7 +58,8 @@ pub struct MeView<'a> {
     credits_remaining: Credits,
     monthly_allowance: Credits,
     rate_limit: RateLimitView,
-    pools: BTreeMap<&'a str, PoolView>,
+    #[serde(serialize_with = "as_map")]
+    pools: Vec<(&'a str, PoolView)>,
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
@@ -92,7 +92,8 @@ struct ExpiryView {
 pub struct CreditsView<'a> {
     credits: Credits,
     extra_credits: Credits,
-    pools: BTreeMap<&'a str, Credits>,
+    #[serde(serialize_with = "as_map")]
+    pools: Vec<(&'a str, Credits)>,
 }
 
 /// A call as `/usage` lists it.
@@ -138,6 +139,9 @@ pub struct CallView {
     response_time_ms: Option<u32>,
     /// What the operator should look at.
     mark: Option<&'static str>,
+    /// The call that has paid for it, where it is a repeat; else left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repeats: Option<CallId>,
 }
 
 /// `GET /usage`.
@@ -180,21 +184,17 @@ impl Account {
     #[must_use]
     pub fn balance_view(&self) -> BalanceView<'_> {
         BalanceView {
-            pools: self
-                .pool_names()
-                .map(|pool| {
-                    let book = self.state.ledger.book(pool);
-                    let balance = PoolBalance {
-                        available: self.available(pool),
-                        held: book.map_or(Credits::ZERO, crate::ledger::Book::held),
-                        spent: book.map_or(0, crate::ledger::Book::spent),
-                        by_source: self.by_source(pool),
-                        lots: self.lots(pool).map(LotView::of).collect(),
-                        renews_at: self.renews_at(pool),
-                    };
-                    (pool, balance)
-                })
-                .collect(),
+            pools: self.pools(|pool| {
+                let book = self.state.ledger.book(pool);
+                PoolBalance {
+                    available: self.available(pool),
+                    held: book.map_or(Credits::ZERO, crate::ledger::Book::held),
+                    spent: book.map_or(0, crate::ledger::Book::spent),
+                    by_source: self.by_source(pool),
+                    lots: self.lots(pool).map(LotView::of).collect(),
+                    renews_at: self.renews_at(pool),
+                }
+            }),
         }
     }
 
@@ -210,20 +210,17 @@ impl Account {
                 requests_per_minute: limits.requests_per_minute,
                 requests_per_day: limits.requests_per_day,
             },
-            pools: self
-                .pool_names()
-                .map(|pool| {
-                    let book = self.state.ledger.book(pool);
-                    let view = PoolView {
-                        available: self.available(pool),
-                        held: book.map_or(Credits::ZERO, crate::ledger::Book::held),
-                        by_source: self.by_source(pool),
-                        renews_at: self.renews_at(pool),
-                        expires: self.expiries(pool),
-                    };
-                    (pool, view)
-                })
-                .collect(),
+            pools: self.pools(|pool| PoolView {
+                available: self.available(pool),
+                held: self
+                    .state
+                    .ledger
+                    .book(pool)
+                    .map_or(Credits::ZERO, crate::ledger::Book::held),
+                by_source: self.by_source(pool),
+                renews_at: self.renews_at(pool),
+                expires: self.expiries(pool),
+            }),
             status: self.profile.status.name(),
             reason: self.profile.status.reason(),
             key: self.own_key_view(key, clock),
@@ -236,20 +233,14 @@ impl Account {
         CreditsView {
             credits: self.available(DEFAULT_POOL),
             extra_credits: self.by_source(DEFAULT_POOL).extra,
-            pools: self
-                .pool_names()
-                .map(|pool| (pool, self.available(pool)))
-                .collect(),
+            pools: self.pools(|pool| self.available(pool)),
         }
     }
 
     /// A call as the admin API tells it.
     #[must_use]
     pub fn call_view(&self, row: CallRow) -> CallView {
-        let state = row
-            .outcome
-            .as_ref()
-            .map_or(CallState::Open, |outcome| outcome.state);
+        let state = row.state();
         let open = self.open.get(&row.call.number);
         let outcome = row.outcome.as_ref();
         let held = row.call.held();
@@ -272,18 +263,21 @@ impl Account {
             response_time_ms: outcome
                 .and_then(|outcome| outcome.status.map(|_| outcome.response_time_ms)),
             mark: outcome.and_then(|outcome| outcome.mark).map(Mark::as_str),
+            repeats: row.call.hold.repeats.map(|call| self.call_id(call)),
         }
     }
 
     /// The pools of the policy, and those gone from it of which the account still has lots.
-    fn pool_names(&self) -> impl Iterator<Item = &str> {
-        let gone = self
-            .state
-            .ledger
-            .books
-            .keys()
-            .filter(|pool| !self.policy.pools.contains_key(*pool));
-        self.policy.pools.keys().chain(gone).map(String::as_str)
+    fn pools<T>(&self, view: impl Fn(&str) -> T) -> Vec<(&str, T)> {
+        let sold = self.policy.pools.keys();
+        let kept = self.state.ledger.books.keys();
+        let mut pools: Vec<(&str, T)> = Vec::new();
+        for name in sold.chain(kept) {
+            if let Err(at) = pools.binary_search_by_key(&name.as_str(), |(name, _)| name) {
+                pools.insert(at, (name, view(name)));
+            }
+        }
+        pools
     }
 
     fn lots(&self, pool: &str) -> impl Iterator<Item = &Lot> {
@@ -309,16 +303,20 @@ impl Account {
     }
 
     fn expiries(&self, pool: &str) -> Vec<ExpiryView> {
-        let mut sums: BTreeMap<Timestamp, Credits> = BTreeMap::new();
+        let mut sums: Vec<ExpiryView> = Vec::new();
         for lot in self.lots(pool).filter(|lot| !lot.available().is_zero()) {
-            if let Some(at) = lot.expires_at {
-                let sum = sums.entry(at).or_default();
-                *sum = sum.saturating_add(lot.available());
+            let Some(at) = lot.expires_at else { continue };
+            let credits = lot.available();
+            match sums.binary_search_by_key(&at, |sum| sum.at) {
+                Ok(same) => {
+                    if let Some(sum) = sums.get_mut(same) {
+                        sum.credits = sum.credits.saturating_add(credits);
+                    }
+                }
+                Err(place) => sums.insert(place, ExpiryView { at, credits }),
             }
         }
-        sums.into_iter()
-            .map(|(at, credits)| ExpiryView { at, credits })
-            .collect()
+        sums
     }
 
     /// What the plan gives of `pool`: each cycle, or else once.
@@ -351,4 +349,12 @@ impl LotView {
             expires_at: lot.expires_at,
         }
     }
+}
+
+/// A JSON object with these members, in this order.
+fn as_map<T: Serialize, S: Serializer>(
+    members: &[(&str, T)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(members.iter().map(|(name, value)| (name, value)))
 }

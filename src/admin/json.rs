@@ -4,12 +4,8 @@
 //! Members are kept as they are spelled until their type is known, so that a field that is there
 //! twice, `1.0` for `1` and a number too large for any type are all seen.
 
-use std::fmt;
-
-use serde::de::{Deserializer, MapAccess, Visitor};
-use serde_json::value::RawValue;
-
 use crate::{
+    json,
     price::Quantity,
     problem::{Code, Problem},
     time::Timestamp,
@@ -23,7 +19,7 @@ const SHOWN_CHARACTERS: usize = 64;
 pub(super) struct Fields<'a> {
     /// What stands before a member's name: nothing, or `subscription.`.
     place: String,
-    members: Vec<(String, &'a str)>,
+    members: Vec<(String, json::Value<'a>)>,
 }
 
 impl<'a> Fields<'a> {
@@ -39,15 +35,11 @@ impl<'a> Fields<'a> {
         if text.is_empty() {
             return Err(bad("the body must be a JSON object, not empty".to_owned()));
         }
-        let raw: &RawValue = serde_json::from_str(text)
-            .map_err(|error| bad(format!("the body must be JSON: {error}")))?;
-        if !raw.get().starts_with('{') {
-            return Err(bad(format!(
-                "the body must be a JSON object, not {}",
-                found(Some(raw.get()))
-            )));
-        }
-        Self::of(raw.get(), String::new(), known)
+        let object = json::parse(text).map_err(|invalid| not_json(&invalid.to_string()))?;
+        Self::of(object, String::new(), known)?.ok_or_else(|| {
+            let found = found(Some(object.text()));
+            bad(format!("the body must be a JSON object, not {found}"))
+        })
     }
 
     /// An object without members: what no body stands for where none is needed.
@@ -63,16 +55,20 @@ impl<'a> Fields<'a> {
         let member = self.members.iter().find(|(other, _)| other == name);
         Value {
             place: format!("{}{name}", self.place),
-            raw: member.map(|(_, raw)| *raw),
+            sent: member.map(|(_, value)| *value),
         }
     }
 
-    fn of(object: &'a str, place: String, known: &[&str]) -> Result<Self, Problem> {
-        let members = serde_json::Deserializer::from_str(object)
-            .deserialize_map(Members)
-            .map_err(|error| {
-                Problem::new(Code::BadRequest, format!("the body must be JSON: {error}"))
-            })?;
+    /// `None` for what is no object.
+    fn of(object: json::Value<'a>, place: String, known: &[&str]) -> Result<Option<Self>, Problem> {
+        let Some(sent) = object.members() else {
+            return Ok(None);
+        };
+        let mut members: Vec<(String, json::Value<'_>)> = Vec::new();
+        for (name, value) in sent {
+            let name = name.ok_or_else(|| not_json("a member's name is no text"))?;
+            members.push((name.into_owned(), value));
+        }
         for (index, (name, _)) in members.iter().enumerate() {
             let field = format!("{place}{}", shortened(name));
             if !known.contains(&name.as_str()) {
@@ -89,7 +85,7 @@ impl<'a> Fields<'a> {
                 return Err(Problem::bad_field(field, detail));
             }
         }
-        Ok(Self { place, members })
+        Ok(Some(Self { place, members }))
     }
 }
 
@@ -97,18 +93,18 @@ impl<'a> Fields<'a> {
 #[derive(Debug)]
 pub(super) struct Value<'a> {
     place: String,
-    raw: Option<&'a str>,
+    sent: Option<json::Value<'a>>,
 }
 
 impl Value<'_> {
     /// `None` where the member is absent.
     pub(super) fn given(self) -> Option<Self> {
-        self.raw.is_some().then_some(self)
+        self.sent.is_some().then_some(self)
     }
 
     /// `None` where the member is absent or null.
     pub(super) fn not_null(self) -> Option<Self> {
-        self.raw.is_some_and(|raw| raw != "null").then_some(self)
+        self.raw().is_some_and(|raw| raw != "null").then_some(self)
     }
 
     /// What the member is read as, or that `expected` was expected.
@@ -121,9 +117,8 @@ impl Value<'_> {
         expected: &str,
         read: impl FnOnce(&str) -> Option<T>,
     ) -> Result<T, Problem> {
-        self.raw
-            .filter(|raw| raw.starts_with('"'))
-            .and_then(|raw| serde_json::from_str::<String>(raw).ok())
+        self.sent
+            .and_then(json::Value::string)
             .and_then(|text| read(&text))
             .ok_or_else(|| self.problem(expected))
     }
@@ -162,7 +157,7 @@ impl Value<'_> {
     ///
     /// Anything else.
     pub(super) fn whole<T: TryFrom<u64>>(&self, least: u64, most: u64) -> Result<T, Problem> {
-        self.raw
+        self.raw()
             .filter(|raw| raw.bytes().all(|byte| byte.is_ascii_digit()))
             .and_then(|raw| raw.parse::<u64>().ok())
             .filter(|number| (least..=most).contains(number))
@@ -177,7 +172,7 @@ impl Value<'_> {
     ///
     /// Anything else.
     pub(super) fn signed(&self, most: u64) -> Result<(bool, u64), Problem> {
-        let raw = self.raw.unwrap_or("");
+        let raw = self.raw().unwrap_or("");
         let (is_negative, digits) = match raw.strip_prefix('-') {
             Some(digits) => (true, digits),
             None => (false, raw),
@@ -198,7 +193,7 @@ impl Value<'_> {
     ///
     /// Anything else.
     pub(super) fn quantity(&self) -> Result<Quantity, Problem> {
-        self.raw
+        self.raw()
             .and_then(Quantity::parse)
             .ok_or_else(|| self.problem("a plain decimal number with at most 3 places"))
     }
@@ -218,23 +213,29 @@ impl Value<'_> {
     /// That something else was expected here.
     pub(super) fn problem(&self, expected: &str) -> Problem {
         let place = &self.place;
-        let detail = format!("{place}: expected {expected}, found {}", found(self.raw));
+        let detail = format!("{place}: expected {expected}, found {}", found(self.raw()));
         Problem::bad_field(place, detail)
     }
 }
 
 impl<'a> Value<'a> {
+    /// The member as it was sent.
+    fn raw(&self) -> Option<&'a str> {
+        self.sent.map(json::Value::text)
+    }
+
     /// An object with these members.
     ///
     /// # Errors
     ///
     /// Anything else, a member that is there twice or is not `known`.
     pub(super) fn fields(&self, known: &[&str]) -> Result<Fields<'a>, Problem> {
-        let object = self
-            .raw
-            .filter(|raw| raw.starts_with('{'))
-            .ok_or_else(|| self.problem("an object"))?;
-        Fields::of(object, format!("{}.", self.place), known)
+        let place = format!("{}.", self.place);
+        let fields = match self.sent {
+            Some(sent) => Fields::of(sent, place, known)?,
+            None => None,
+        };
+        fields.ok_or_else(|| self.problem("an object"))
     }
 
     /// A list of 1 to `most` items.
@@ -243,36 +244,26 @@ impl<'a> Value<'a> {
     ///
     /// Anything else.
     pub(super) fn list(&self, most: usize) -> Result<Vec<Self>, Problem> {
-        let items: Option<Vec<&'a RawValue>> = self
-            .raw
-            .and_then(|list| serde_json::from_str(list).ok())
-            .filter(|items: &Vec<_>| (1..=most).contains(&items.len()));
-        let items = items.ok_or_else(|| self.problem(&format!("a list of 1 to {most} items")))?;
-        let of_index = |(index, item): (usize, &'a RawValue)| Value {
-            place: format!("{}[{index}]", self.place),
-            raw: Some(item.get()),
-        };
-        Ok(items.into_iter().enumerate().map(of_index).collect())
+        let sent = self.sent.and_then(json::Value::items);
+        let items: Vec<Self> = sent
+            .into_iter()
+            .flatten()
+            .enumerate()
+            .map(|(index, item)| Value {
+                place: format!("{}[{index}]", self.place),
+                sent: Some(item),
+            })
+            .collect();
+        if (1..=most).contains(&items.len()) {
+            Ok(items)
+        } else {
+            Err(self.problem(&format!("a list of 1 to {most} items")))
+        }
     }
 }
 
-/// Collects an object's members as they come.
-struct Members;
-
-impl<'de> Visitor<'de> for Members {
-    type Value = Vec<(String, &'de str)>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members = Vec::new();
-        while let Some((name, raw)) = map.next_entry::<String, &'de RawValue>()? {
-            members.push((name, raw.get()));
-        }
-        Ok(members)
-    }
+fn not_json(why: &str) -> Problem {
+    Problem::new(Code::BadRequest, format!("the body must be JSON: {why}"))
 }
 
 /// What stands there, for people.

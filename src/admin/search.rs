@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use minicbor::{Decode, Encode};
+use crate::wire::{Decode, Encode};
 use serde::Serialize;
 
 use crate::{

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use minicbor::{Decode, Encode};
+use crate::wire::{Decode, Encode};
 
 use crate::{
     account::{Fingerprint, Listed},

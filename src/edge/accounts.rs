@@ -1,9 +1,14 @@
 //! Talking to an account's object: one blocking message to admit, one in the background to settle.
 
+use std::cell::RefCell;
+
 use js_sys::Uint8Array;
 use wasm_bindgen::prelude::*;
 
-use super::platform::{Env, Namespace, has_flag, message_of};
+use super::{
+    platform::{Env, Namespace, ObjectStub, has_flag, message_of},
+    promise::settled,
+};
 use crate::{
     account::{Admit, Cancel},
     id::AccountId,
@@ -19,12 +24,19 @@ pub struct Unavailable {
 }
 
 /// The account objects of the deployment.
-pub struct Objects(Namespace);
+pub struct Objects {
+    accounts: Namespace,
+    /// The object that was asked last: a call asks the same one twice.
+    asked: RefCell<Option<(AccountId, ObjectStub)>>,
+}
 
 impl Objects {
     /// Those that `env` binds.
     pub fn of(env: &Env) -> Self {
-        Self(env.accounts())
+        Self {
+            accounts: env.accounts(),
+            asked: RefCell::default(),
+        }
     }
 
     /// Asks once.
@@ -95,14 +107,19 @@ impl Objects {
         region: Option<&str>,
         request: &Request,
     ) -> Result<Answer, Unavailable> {
-        let stub = self.0.object(account.as_str(), region)?;
+        // One that failed may be broken for good: it is put back only when it has answered.
+        let known = self.asked.take().filter(|(asked, _)| asked == account);
+        let stub = match known {
+            Some((_, stub)) => stub,
+            None => self.accounts.object(account.as_str(), region)?,
+        };
         let message = Uint8Array::from(protocol::encode(request).as_slice());
+        let bytes: Uint8Array = settled(&stub.tell(message)?).await?.unchecked_into();
+        self.asked.replace(Some((account.clone(), stub)));
         let answer: Answer =
-            protocol::decode(&stub.tell(message).await?.to_vec()).map_err(|unreadable| {
-                Unavailable {
-                    detail: unreadable.to_string(),
-                    may_retry: false,
-                }
+            protocol::decode(&bytes.to_vec()).map_err(|unreadable| Unavailable {
+                detail: unreadable.to_string(),
+                may_retry: false,
             })?;
         match answer.reply {
             Reply::Unavailable { detail } => Err(Unavailable {

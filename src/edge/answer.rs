@@ -1,10 +1,13 @@
 //! Answers: Tollgate's own, and the origin's with Tollgate's headers.
 
+use std::convert::Infallible;
+
 use wasm_bindgen::prelude::*;
 
 use super::{
-    log::Line,
-    platform::{clock, console_error},
+    crossing::{HeaderLines, values_of},
+    log::{Fault, Line},
+    platform::clock,
     visit::Visit,
 };
 use crate::{
@@ -12,6 +15,10 @@ use crate::{
     headers::{AnswerHeaders, OWN_CORS, OWNED, Standing, expose_headers, rewrite_location},
     problem::{Code, Problem},
 };
+
+/// The origin's headers that decide about Tollgate's.
+const READ_FROM_ORIGIN: &str =
+    "Access-Control-Allow-Origin\nAccess-Control-Expose-Headers\nLocation";
 
 /// A refusal on its way out: what it is, and how the key stands where an object had a part in it.
 pub struct Refused {
@@ -46,12 +53,15 @@ pub fn problem(
     refused: &Refused,
     about: &About<'_>,
 ) -> Result<web_sys::Response, JsValue> {
-    let headers = own_headers(visit, about)?;
-    refused
+    let mut headers = own_headers(visit, about);
+    let Ok(()) = refused
         .problem
-        .write_headers(|name, value| headers.set(name, value))?;
+        .write_headers(|name, value| -> Result<(), Infallible> {
+            headers.set(name, value);
+            Ok(())
+        });
     let json = refused.problem.to_json(about.request_id);
-    respond(refused.problem.status(), &headers, Some(&json))
+    headers.respond(refused.problem.status(), Some(&json))
 }
 
 /// A JSON document; nothing at all with 204.
@@ -61,13 +71,13 @@ pub fn document(
     json: &str,
     about: &About<'_>,
 ) -> Result<web_sys::Response, JsValue> {
-    let headers = own_headers(visit, about)?;
-    headers.set("Cache-Control", "no-store")?;
+    let mut headers = own_headers(visit, about);
+    headers.set("Cache-Control", "no-store");
     if status == 204 {
-        return respond(status, &headers, None);
+        return headers.respond(status, None);
     }
-    headers.set("Content-Type", "application/json")?;
-    respond(status, &headers, Some(json.as_bytes()))
+    headers.set("Content-Type", "application/json");
+    headers.respond(status, Some(json.as_bytes()))
 }
 
 /// CSV, and where there is more of it, a link to that.
@@ -77,14 +87,14 @@ pub fn csv(
     link: Option<&str>,
     about: &About<'_>,
 ) -> Result<web_sys::Response, JsValue> {
-    let headers = own_headers(visit, about)?;
-    headers.set("Cache-Control", "no-store")?;
-    headers.set("Content-Type", "text/csv; charset=utf-8; header=present")?;
-    headers.set("Vary", "Accept")?;
+    let mut headers = own_headers(visit, about);
+    headers.set("Cache-Control", "no-store");
+    headers.set("Content-Type", "text/csv; charset=utf-8; header=present");
+    headers.set("Vary", "Accept");
     if let Some(link) = link {
-        headers.set("Link", link)?;
+        headers.set("Link", link);
     }
-    respond(200, &headers, Some(csv.as_bytes()))
+    headers.respond(200, Some(csv.as_bytes()))
 }
 
 /// JSON lines, as they come.
@@ -93,10 +103,11 @@ pub fn json_lines(
     lines: Option<&web_sys::ReadableStream>,
     about: &About<'_>,
 ) -> Result<web_sys::Response, JsValue> {
-    let headers = own_headers(visit, about)?;
-    headers.set("Cache-Control", "no-store")?;
-    headers.set("Content-Type", "application/x-ndjson")?;
-    let init = web_sys::ResponseInit::new();
+    let mut own = own_headers(visit, about);
+    own.set("Cache-Control", "no-store");
+    own.set("Content-Type", "application/x-ndjson");
+    let (headers, init) = (web_sys::Headers::new()?, web_sys::ResponseInit::new());
+    own.change(&headers)?;
     init.set_headers(&headers);
     web_sys::Response::new_with_opt_readable_stream_and_init(lines, &init)
 }
@@ -107,19 +118,19 @@ pub fn preflight(
     origin: Option<&str>,
     methods: &str,
 ) -> Result<web_sys::Response, JsValue> {
-    let headers = web_sys::Headers::new()?;
-    headers.set("X-Request-Id", &visit.request_id())?;
+    let mut headers = HeaderLines::default();
+    headers.set("X-Request-Id", &visit.request_id());
     if let Some(origin) = origin {
-        headers.set("Access-Control-Allow-Origin", origin)?;
-        headers.set("Access-Control-Allow-Methods", methods)?;
-        headers.set("Access-Control-Max-Age", "600")?;
+        headers.set("Access-Control-Allow-Origin", origin);
+        headers.set("Access-Control-Allow-Methods", methods);
+        headers.set("Access-Control-Max-Age", "600");
         // What is asked for is allowed: a key in a header is what protects, not the list.
         if let Some(asked) = visit.header("Access-Control-Request-Headers") {
-            headers.set("Access-Control-Allow-Headers", &asked)?;
+            headers.set("Access-Control-Allow-Headers", &asked);
         }
     }
-    headers.set("Vary", "Origin, Access-Control-Request-Headers")?;
-    respond(204, &headers, None)
+    headers.set("Vary", "Origin, Access-Control-Request-Headers");
+    headers.respond(204, None)
 }
 
 /// The origin's answer, handed on: its status untouched, Tollgate's headers in place of any of the
@@ -133,24 +144,27 @@ pub fn hand_on(
 ) -> Result<web_sys::Response, JsValue> {
     let answer = copy_of(from_origin, body)?;
     let headers = answer.headers();
+    let read = values_of(&headers, READ_FROM_ORIGIN)?;
+    let mut values = read
+        .split('\n')
+        .map(|value| Some(value).filter(|value| !value.is_empty()));
+    let mut value = || values.next().flatten();
+    let (allow_origin, exposed, location) = (value(), value(), value());
+    let mut change = HeaderLines::default();
     for name in OWNED {
-        headers.delete(name)?;
+        change.remove(name);
     }
-    write_about(about, &headers)?;
-    let exposed = expose_headers(
-        headers.get("Access-Control-Allow-Origin")?.as_deref(),
-        headers.get("Access-Control-Expose-Headers")?.as_deref(),
-    );
-    if let Some(exposed) = exposed {
-        headers.set("Access-Control-Expose-Headers", &exposed)?;
+    write_about(about, &mut change);
+    if let Some(exposed) = expose_headers(allow_origin, exposed) {
+        change.set("Access-Control-Expose-Headers", &exposed);
     }
-    let location = headers.get("Location")?;
     let called = visit.url().origin();
     if let Some(rewritten) =
-        location.and_then(|location| rewrite_location(&location, origin_url, &called))
+        location.and_then(|location| rewrite_location(location, origin_url, &called))
     {
-        headers.set("Location", &rewritten)?;
+        change.set("Location", &rewritten);
     }
+    change.change(&headers)?;
     Ok(answer)
 }
 
@@ -161,9 +175,7 @@ pub fn out_of_order(
     faults: &str,
 ) -> Result<web_sys::Response, JsValue> {
     let visit = Visit::new(request.clone()?)?;
-    console_error(
-        &serde_json::json!({ "event": "not_fit_to_serve", "detail": faults }).to_string(),
-    );
+    Fault::new("not_fit_to_serve", faults).write();
     let refused = Problem::new(
         Code::Unavailable,
         "this gateway is not set up; its operator's log says why",
@@ -199,39 +211,25 @@ fn copy_of(
     )
 }
 
-fn own_headers(visit: &Visit, about: &About<'_>) -> Result<web_sys::Headers, JsValue> {
-    let headers = web_sys::Headers::new()?;
-    write_about(about, &headers)?;
+fn own_headers(visit: &Visit, about: &About<'_>) -> HeaderLines {
+    let mut headers = HeaderLines::default();
+    write_about(about, &mut headers);
     if visit.is_cross_origin() {
         for (name, value) in OWN_CORS {
-            headers.set(name, value)?;
+            headers.set(name, value);
         }
     }
-    Ok(headers)
+    headers
 }
 
-fn write_about(about: &About<'_>, headers: &web_sys::Headers) -> Result<(), JsValue> {
-    AnswerHeaders {
+fn write_about(about: &About<'_>, headers: &mut HeaderLines) {
+    let about = AnswerHeaders {
         request_id: about.request_id,
         standing: about.standing,
         charged: about.charged,
-    }
-    .write(|name, value| headers.set(name, value))
-}
-
-fn respond(
-    status: u16,
-    headers: &web_sys::Headers,
-    body: Option<&[u8]>,
-) -> Result<web_sys::Response, JsValue> {
-    let init = web_sys::ResponseInit::new();
-    init.set_status(status);
-    init.set_headers(headers);
-    match body {
-        Some(body) => web_sys::Response::new_with_opt_js_u8_array_and_init(
-            Some(&js_sys::Uint8Array::from(body)),
-            &init,
-        ),
-        None => web_sys::Response::new_with_opt_str_and_init(None, &init),
-    }
+    };
+    let Ok(()) = about.write(|name, value| -> Result<(), Infallible> {
+        headers.set(name, value);
+        Ok(())
+    });
 }

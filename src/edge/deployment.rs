@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::platform::{Env, POLICY_TEXT};
+use super::platform::{Env, compiled_policy};
 use crate::{
     key::Keyring,
     policy::{Origin, Policy, router::Router},
@@ -41,7 +41,7 @@ thread_local! {
 /// The policy, read once.
 ///
 /// # Errors
-/// Every mistake in it, line by line.
+/// It was compiled for another version of this code.
 pub fn policy() -> Result<Arc<Policy>, String> {
     shared_policy().map(Arc::clone)
 }
@@ -50,11 +50,9 @@ fn shared_policy() -> Result<&'static Arc<Policy>, String> {
     POLICY.with(|policy| {
         policy
             .get_or_init(|| {
-                let text = POLICY_TEXT.with(String::clone);
                 // It lives as long as the isolate.
-                Policy::parse(&text)
+                Policy::from_compiled(&compiled_policy())
                     .map(|policy| &*Box::leak(Box::new(Arc::new(policy))))
-                    .map_err(|mistakes| mistakes.to_string())
             })
             .clone()
     })
@@ -64,7 +62,7 @@ impl Deployment {
     /// The deployment, made with the first request.
     ///
     /// # Errors
-    /// Why it is not fit to serve, for the log: mistakes in the policy, secrets that are missing.
+    /// Why it is not fit to serve, for the log: a policy of another version, secrets that are missing.
     pub fn of(env: &Env) -> Result<&'static Self, String> {
         DEPLOYMENT.with(|deployment| {
             deployment

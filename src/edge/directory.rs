@@ -12,6 +12,7 @@ use super::{
     deployment,
     object::ObjectState,
     platform::{Env, message_of},
+    promise::settled,
 };
 use crate::{
     directory::{Answer, Directory, Reply, Request},
@@ -34,7 +35,8 @@ pub async fn ask(env: &Env, request: &Request) -> Result<Answer, String> {
         .object(NAME, policy.gateway.region.as_deref())
         .map_err(thrown)?;
     let message = Uint8Array::from(protocol::encode(request).as_slice());
-    let answer = stub.tell(message).await.map_err(thrown)?;
+    let told = stub.tell(message).map_err(thrown)?;
+    let answer: Uint8Array = settled(&told).await.map_err(thrown)?.unchecked_into();
     let answer: Answer =
         protocol::decode(&answer.to_vec()).map_err(|unreadable| unreadable.to_string())?;
     match answer.reply {

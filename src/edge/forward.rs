@@ -1,12 +1,12 @@
 //! The one place where the forwarded request is made, and sent.
 
-use std::{cell::Cell, rc::Rc};
-
 use js_sys::{Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
 
 use super::{
-    platform::{self, Env, Timer, message_of},
+    crossing::HeaderLines,
+    platform::{self, Env, message_of},
+    promise::settled_within,
     visit::Visit,
 };
 use crate::{
@@ -139,44 +139,49 @@ impl Forward<'_> {
         env: &Env,
         request: &web_sys::Request,
     ) -> Result<web_sys::Response, OriginFailure> {
-        let controller = web_sys::AbortController::new()
-            .map_err(|thrown| OriginFailure::unreachable(&thrown))?;
+        let failed = |thrown: JsValue| OriginFailure::unreachable(&thrown);
+        let init = self.init().map_err(failed)?;
+        let answered = match self.origin {
+            Origin::Url(_) | Origin::Zone => platform::fetch(request, &init),
+            Origin::Service(name) => match env.service(name) {
+                Some(service) => service.fetch(request, &init),
+                None => Err(JsValue::from_str(&format!("no service is bound as {name}"))),
+            },
+        }
+        .map_err(failed)?;
+        // What comes too late ends with this request: nothing of a request outlives it.
+        settled_within(&answered, self.timeout.as_millis())
+            .await
+            .map_err(failed)?
+            .map(JsCast::unchecked_into)
+            .ok_or(OriginFailure::Timeout)
+    }
+
+    /// How it is sent. What most are sent with is made once.
+    fn init(&self) -> Result<web_sys::RequestInit, JsValue> {
+        thread_local! {
+            static USUAL: web_sys::RequestInit = {
+                let init = web_sys::RequestInit::new();
+                // A redirect is the client's to follow: it has to be admitted, too.
+                init.set_redirect(web_sys::RequestRedirect::Manual);
+                // Cloudflare's cache knows no accounts: one customer's answer would be another's.
+                init.set_cache(web_sys::RequestCache::NoStore);
+                init
+            };
+        }
+        if !self.cache && !self.whole_body {
+            return Ok(USUAL.with(Clone::clone));
+        }
         let init = web_sys::RequestInit::new();
-        // A redirect is the client's to follow: it has to be admitted, too.
         init.set_redirect(web_sys::RequestRedirect::Manual);
         if !self.cache {
-            // Cloudflare's cache knows no accounts: one customer's answer would be another's.
             init.set_cache(web_sys::RequestCache::NoStore);
         }
         if self.whole_body {
             // Read as the origin sent it, and not decoded, to be encoded anew on its way out.
-            Reflect::set(&init, &"encodeResponseBody".into(), &"manual".into())
-                .map_err(|thrown| OriginFailure::unreachable(&thrown))?;
+            Reflect::set(&init, &"encodeResponseBody".into(), &"manual".into())?;
         }
-        init.set_signal(Some(&controller.signal()));
-        let timed_out = Rc::new(Cell::new(false));
-        let timer = Timer::after(self.timeout.as_millis(), {
-            let timed_out = Rc::clone(&timed_out);
-            move || {
-                timed_out.set(true);
-                controller.abort();
-            }
-        });
-        let answered = match self.origin {
-            Origin::Url(_) | Origin::Zone => platform::fetch(request, &init).await,
-            Origin::Service(name) => match env.service(name) {
-                Some(service) => service.fetch(request, &init).await,
-                None => Err(JsValue::from_str(&format!("no service is bound as {name}"))),
-            },
-        };
-        drop(timer);
-        answered.map_err(|thrown| {
-            if timed_out.get() {
-                OriginFailure::Timeout
-            } else {
-                OriginFailure::unreachable(&thrown)
-            }
-        })
+        Ok(init)
     }
 
     /// Derived from the incoming request, so that its body streams.
@@ -189,27 +194,31 @@ impl Forward<'_> {
             Some(body) => {
                 let init = web_sys::RequestInit::new();
                 init.set_method(&self.visit.method);
-                init.set_headers(&self.visit.headers);
+                init.set_headers(&self.visit.request.headers());
                 init.set_body(&Uint8Array::from(body));
                 web_sys::Request::new_with_str_and_init(&target, &init)?
             }
         };
-        let headers = request.headers();
-        self.drop_headers(&headers)?;
-        headers.set("X-Forwarded-Host", url.authority)?;
-        headers.set("X-Forwarded-Proto", url.scheme)?;
+        let mut change = HeaderLines::default();
+        self.drop_headers(&mut change);
+        change.set("X-Forwarded-Host", url.authority);
+        change.set("X-Forwarded-Proto", url.scheme);
         if let Some(address) = self.visit.header(CLIENT_ADDRESS) {
-            headers.set("X-Forwarded-For", &address)?;
+            change.set("X-Forwarded-For", &address);
         }
         let asked = self.visit.header("Upgrade").unwrap_or_default();
         if self.upgrade && asked.eq_ignore_ascii_case("websocket") {
-            headers.set("Upgrade", "websocket")?;
+            change.set("Upgrade", "websocket");
         }
         // The runtime encodes what a URL cannot have as it is (WHATWG URL, query percent-encode
         // set): what is signed is what the origin gets.
-        let sent = request.url();
-        let query = CalledUrl::split(&sent).and_then(|sent| sent.query);
-        self.sign(&headers, query.unwrap_or(""), signer)?;
+        let sent = url.query.map(|_| request.url());
+        let query = sent
+            .as_deref()
+            .and_then(CalledUrl::split)
+            .and_then(|sent| sent.query);
+        self.sign(&mut change, query.unwrap_or(""), signer);
+        change.change(&request.headers())?;
         Ok(request)
     }
 
@@ -226,28 +235,21 @@ impl Forward<'_> {
         web_sys::Request::new_with_str_and_init(&target(&self.origin_url(), self.path, None), &init)
     }
 
-    fn drop_headers(&self, headers: &web_sys::Headers) -> Result<(), JsValue> {
+    fn drop_headers(&self, change: &mut HeaderLines) {
         let connection = self.visit.header("Connection");
         let dropped = Dropped::of(connection.as_deref());
-        for name in names_of(headers)? {
-            let carries_key = (self.drop.authorization
-                && name.eq_ignore_ascii_case("authorization"))
-                || (self.drop.x_api_key && name.eq_ignore_ascii_case("x-api-key"));
-            if carries_key || dropped.contains(&name) {
-                headers.delete(&name)?;
+        for (name, _) in self.visit.headers() {
+            let carries_key = (self.drop.authorization && name == "authorization")
+                || (self.drop.x_api_key && name == "x-api-key");
+            if carries_key || dropped.contains(name) {
+                change.remove(name);
             }
         }
-        Ok(())
     }
 
     /// What the origin is told about the caller, and the signature by which it knows that this
     /// did not go round the gateway.
-    fn sign(
-        &self,
-        headers: &web_sys::Headers,
-        query: &str,
-        signer: &Signer,
-    ) -> Result<(), JsValue> {
+    fn sign(&self, change: &mut HeaderLines, query: &str, signer: &Signer) {
         let mut signed = Signed {
             method: &self.visit.method,
             path: self.path,
@@ -260,29 +262,20 @@ impl Forward<'_> {
             signed.key = &identity.key;
             signed.plan = &identity.plan;
             signed.external_id = identity.external_id.as_deref().unwrap_or("");
-            headers.set("X-Tollgate-Call", &identity.call)?;
-            headers.set("X-Tollgate-Account", &identity.account)?;
-            headers.set("X-Tollgate-Key", &identity.key)?;
-            headers.set("X-Tollgate-Plan", &identity.plan)?;
+            change.set("X-Tollgate-Call", &identity.call);
+            change.set("X-Tollgate-Account", &identity.account);
+            change.set("X-Tollgate-Key", &identity.key);
+            change.set("X-Tollgate-Plan", &identity.plan);
             if let Some(external_id) = &identity.external_id {
-                headers.set("X-Tollgate-External-Id", external_id)?;
+                change.set("X-Tollgate-External-Id", external_id);
             }
-            headers.set("X-Tollgate-Held", &identity.held.to_string())?;
+            change.set("X-Tollgate-Held", &identity.held.to_string());
         }
-        headers.set(
+        change.set(
             "X-Tollgate-Signature",
             &signer.sign(&signed, self.visit.started),
-        )
+        );
     }
-}
-
-/// The names of all headers, before any is deleted: deleting while listing passes some over.
-fn names_of(headers: &web_sys::Headers) -> Result<Vec<String>, JsValue> {
-    let mut names = Vec::new();
-    for name in headers.keys() {
-        names.extend(name?.as_string());
-    }
-    Ok(names)
 }
 
 fn target(origin: &str, path: &str, query: Option<&str>) -> String {

@@ -11,7 +11,7 @@ use super::{
     carriage::Carriage,
     forward::{Forward, Identity, OriginFailure},
     gateway::{Gateway, Interruption, Served, refuse, refused, unavailable, unexpected},
-    log::Line,
+    log::{Fault, Line},
     passage::{Fare, Passage, endpoint_of},
     platform::{console_error, message_of},
     visit::Visit,
@@ -91,7 +91,7 @@ impl Gateway {
             method: &visit.method,
             endpoint,
             pool: &fare.terms.pool,
-            least: fare.terms.least,
+            least: fare.least(),
         };
         let mut refusals = self.deployment.refusals.borrow_mut();
         refusals.recall(&Caller::of(&fare.key), asked, visit.started)
@@ -101,7 +101,7 @@ impl Gateway {
         &self,
         visit: &Visit,
         route: Option<&'static Route>,
-        fare: Fare,
+        mut fare: Fare,
         line: &mut Line,
     ) -> Result<Option<Ride>, Box<Refused>> {
         let deployment = self.deployment;
@@ -115,6 +115,7 @@ impl Gateway {
             endpoint: endpoint_of(route).to_owned(),
             terms: fare.terms.clone(),
             repeated_refusals: deployment.refusals.borrow_mut().take_repeated(&caller),
+            retried: fare.retried.as_deref().copied(),
         };
         let answer = match self.objects.admit(&fare.key.account, admit).await {
             Ok(answer) => answer,
@@ -136,6 +137,9 @@ impl Gateway {
             Reply::Admitted(admission) => {
                 line.request_id = call_id(&fare.key, &admission).to_string();
                 line.would_refuse(admission.would_refuse.as_ref(), visit.started);
+                if admission.repeats.is_some() {
+                    fare.terms = fare.terms.of_repeat();
+                }
                 Ok(Some(Ride { fare, admission }))
             }
             Reply::Refused(refusal) if observes => {
@@ -164,8 +168,11 @@ impl Gateway {
         );
         let cancelled = future_to_promise(async move {
             if let Err(failed) = objects.give_up(&account, operation).await {
-                let event = serde_json::json!({ "event": "cancel_failed", "account": account, "detail": failed.detail });
-                console_error(&event.to_string());
+                Fault {
+                    account: Some(&account),
+                    ..Fault::new("cancel_failed", &failed.detail)
+                }
+                .write();
             }
             Ok(JsValue::UNDEFINED)
         });

@@ -3,8 +3,8 @@
 
 use serde::Serialize;
 
-use super::platform::{clock, console_log};
-use crate::{account::Refusal, time::Timestamp};
+use super::platform::{clock, console_error, console_log};
+use crate::{account::Refusal, id::AccountId, time::Timestamp};
 
 /// What is known of a request by its end.
 #[derive(Debug, Default, Serialize)]
@@ -55,6 +55,36 @@ impl Line {
     pub fn write(&self) {
         if let Ok(line) = serde_json::to_string(self) {
             console_log(&line);
+        }
+    }
+}
+
+/// Something that the operator should hear of and that no request's line tells.
+#[derive(Debug, Serialize)]
+pub struct Fault<'a> {
+    /// What happened, for programs.
+    pub event: &'static str,
+    /// Whose account it happened to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account: Option<&'a AccountId>,
+    /// Why, for people.
+    pub detail: &'a str,
+}
+
+impl<'a> Fault<'a> {
+    /// A fault of no one account.
+    pub const fn new(event: &'static str, detail: &'a str) -> Self {
+        Self {
+            event,
+            account: None,
+            detail,
+        }
+    }
+
+    /// Writes it.
+    pub fn write(&self) {
+        if let Ok(line) = serde_json::to_string(self) {
+            console_error(&line);
         }
     }
 }

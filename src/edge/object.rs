@@ -11,7 +11,8 @@ use wasm_bindgen_futures::{future_to_promise, spawn_local};
 
 use super::{
     deployment, directory,
-    platform::{Env, clock, console_error, to_number},
+    log::Fault,
+    platform::{Env, clock, to_number},
     sql::{SqlStore, Storage},
 };
 use crate::{
@@ -40,7 +41,7 @@ extern "C" {
 pub struct AccountCore(Rc<Core>);
 
 struct Core {
-    /// `Err`: the policy is wrong, which `policyMistake` has told.
+    /// `Err`: the policy cannot be read, which `policyFault` has told.
     object: Result<RefCell<Object<SqlStore>>, String>,
     env: Env,
     /// When the alarm will go off, as far as this wake-up knows.
@@ -172,9 +173,7 @@ impl Core {
             ticked
         });
         if let Ok(Err(detail)) = swept {
-            console_error(
-                &serde_json::json!({ "event": "alarm_failed", "detail": detail }).to_string(),
-            );
+            Fault::new("alarm_failed", &detail).write();
         }
     }
 
@@ -217,9 +216,7 @@ impl Core {
                 if let Ok(Some(retry_at)) = retry_at {
                     self.report_after.set(retry_at);
                 }
-                console_error(
-                    &serde_json::json!({ "event": "report_failed", "detail": detail }).to_string(),
-                );
+                Fault::new("report_failed", &detail).write();
                 return;
             }
         }

@@ -5,8 +5,8 @@ use super::{
     deployment::Deployment,
     directory::ask as ask_directory,
     gateway::{Gateway, Interruption, unavailable, unexpected},
-    log::Line,
-    platform::{console_error, random},
+    log::{Fault, Line},
+    platform::{OPENAPI_TEXT, random},
     visit::Visit,
 };
 use crate::{
@@ -59,6 +59,11 @@ impl Gateway {
         let request = endpoint.read(&sent, &self.deployment.secrets)?;
         match request {
             AdminRequest::Healthz => self.tell(visit, 200, HEALTHY),
+            AdminRequest::OpenApi => {
+                let document =
+                    OPENAPI_TEXT.with(|text| admin::openapi(text, self.deployment.policy));
+                self.tell(visit, 200, &document)
+            }
             AdminRequest::Plans => match self.look_up(&directory::Request::Plans, line).await? {
                 directory::Reply::Plans(in_force) => {
                     let plans = admin::plans(&self.deployment.policy.plans, &in_force);
@@ -153,8 +158,12 @@ impl Gateway {
         for _ in 0..SLICES_MAX {
             if let AuditStep::Finished { ok, json } = &step {
                 if !ok {
-                    let event = serde_json::json!({ "event": "audit_failed", "account": account });
-                    console_error(&event.to_string());
+                    Fault {
+                        event: "audit_failed",
+                        account: Some(account),
+                        detail: "the answer to the audit tells where the books differ",
+                    }
+                    .write();
                 }
                 return self.tell(visit, 200, json);
             }

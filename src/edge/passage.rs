@@ -1,17 +1,20 @@
 //! What a request is for, whose key it carries, and what it has to pay.
 
+use std::collections::BTreeSet;
+
 use super::{
     gateway::{Gateway, Interruption},
     log::Line,
     visit::Visit,
 };
 use crate::{
-    headers::Dropped,
+    account::Fingerprint,
+    credits::Credits,
     key::{Carriers, Presented, PresentedKey},
     path::CanonicalPath,
     policy::{
         Access, Amount, Cors, Mode, Price, Route,
-        quote::{Choice, Chosen, Facts, choose},
+        quote::{self, Choice, Chosen, Facts, choose},
         router::{Found, Page},
     },
     price::Terms,
@@ -64,6 +67,19 @@ pub(super) struct Fare {
     pub(super) terms: Terms,
     /// The response header that tells the quantity.
     pub(super) reported_in: Option<String>,
+    /// What a retried call is known by.
+    pub(super) retried: Option<Box<Fingerprint>>,
+}
+
+impl Fare {
+    /// The least that it may come to: nothing, if it turns out to be a repeat.
+    pub(super) const fn least(&self) -> Credits {
+        if self.retried.is_some() {
+            Credits::ZERO
+        } else {
+            self.terms.least
+        }
+    }
 }
 
 impl Gateway {
@@ -182,10 +198,14 @@ impl Gateway {
             key = Some(self.key(visit, line)?);
         }
         let mut body = None;
+        let mut priced_headers = BTreeSet::new();
         let (route, terms, reported_in) = match found {
             Found::Candidates(candidates) => {
                 let chosen = self.choose(visit, &candidates, &mut body).await?;
                 line.route = Some(chosen.route.template.clone());
+                if chosen.route.idempotent {
+                    priced_headers = quote::priced_headers(&candidates);
+                }
                 (Some(chosen.route), chosen.terms, reported_in(chosen.route))
             }
             Found::Unmatched(price) => {
@@ -208,10 +228,18 @@ impl Gateway {
             Some(key) => key,
             None => self.key(visit, line)?,
         };
+        let retried = match route {
+            Some(route) if route.idempotent => {
+                self.retried(visit, path, &priced_headers, key.key, &mut body)
+                    .await?
+            }
+            _ => None,
+        };
         let fare = Fare {
             key,
             terms,
             reported_in,
+            retried,
         };
         Ok(Passage {
             fare: Some(fare),
@@ -227,15 +255,7 @@ impl Gateway {
         body: &mut Option<Vec<u8>>,
     ) -> Result<Chosen<'static>, Problem> {
         let gateway = &self.deployment.policy.gateway;
-        let connection = visit.header("Connection");
-        let dropped = Dropped::of(connection.as_deref());
-        // A header that is not forwarded must not set a price, either.
-        let header = |name: &str| {
-            if dropped.contains(name) {
-                return Vec::new();
-            }
-            visit.header_values(name)
-        };
+        let header = |name: &str| visit.forwarded_values(name);
         loop {
             let url = visit.url();
             let facts = Facts {

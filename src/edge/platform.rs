@@ -1,7 +1,9 @@
 //! The parts of the Workers runtime that Tollgate calls, bound thinly: constant strings cross
 //! once, numbers one by one, and whatever can throw is caught.
 
-use js_sys::{Function, Promise, Uint8Array};
+use std::cell::RefCell;
+
+use js_sys::{ArrayBuffer, Function, Promise, Uint8Array};
 use wasm_bindgen::prelude::*;
 
 use crate::time::Timestamp;
@@ -10,6 +12,9 @@ use crate::time::Timestamp;
 extern "C" {
     /// The bindings, variables and secrets of the deployment.
     pub type Env;
+    /// The account objects.
+    #[wasm_bindgen(method, getter, structural, js_name = ACCOUNTS)]
+    pub fn accounts(this: &Env) -> Namespace;
 
     /// What outlives a request.
     pub type Context;
@@ -30,22 +35,22 @@ extern "C" {
     /// One object, from far.
     pub type ObjectStub;
     #[wasm_bindgen(method, catch)]
-    pub async fn tell(this: &ObjectStub, message: Uint8Array) -> Result<Uint8Array, JsValue>;
+    pub fn tell(this: &ObjectStub, message: Uint8Array) -> Result<Promise, JsValue>;
 
     /// Another Worker, bound as a service.
     pub type Service;
     #[wasm_bindgen(method, catch, js_name = fetch)]
-    pub async fn fetch(
+    pub fn fetch(
         this: &Service,
         request: &web_sys::Request,
         init: &web_sys::RequestInit,
-    ) -> Result<web_sys::Response, JsValue>;
+    ) -> Result<Promise, JsValue>;
 
     #[wasm_bindgen(catch, js_name = fetch)]
-    pub async fn fetch(
+    pub fn fetch(
         request: &web_sys::Request,
         init: &web_sys::RequestInit,
-    ) -> Result<web_sys::Response, JsValue>;
+    ) -> Result<Promise, JsValue>;
 
     /// What is written at one end and read as an answer's body at the other. A write is done when
     /// its bytes were taken, and fails when nobody is there to take them.
@@ -106,7 +111,16 @@ extern "C" {
     pub fn console_error(line: &str);
 
     #[wasm_bindgen(thread_local_v2, js_namespace = globalThis, js_name = tollgatePolicy)]
-    pub static POLICY_TEXT: String;
+    static POLICY: ArrayBuffer;
+
+    /// `openapi.json`, read when it is first asked for.
+    #[wasm_bindgen(thread_local_v2, js_namespace = globalThis, js_name = tollgateOpenApi)]
+    pub static OPENAPI_TEXT: String;
+}
+
+/// The policy that travels with this bundle.
+pub fn compiled_policy() -> Vec<u8> {
+    POLICY.with(|policy| Uint8Array::new(policy).to_vec())
 }
 
 impl Env {
@@ -118,11 +132,6 @@ impl Env {
     /// A variable or secret.
     pub fn text(&self, name: &str) -> Option<String> {
         self.get(name).as_string()
-    }
-
-    /// The account objects.
-    pub fn accounts(&self) -> Namespace {
-        self.get("ACCOUNTS").unchecked_into()
     }
 
     /// Where the directory's object is.
@@ -172,6 +181,22 @@ pub fn random<const N: usize>() -> Result<[u8; N], JsValue> {
     let mut bytes = [0; N];
     get_random_values(&mut bytes)?;
     Ok(bytes)
+}
+
+thread_local! {
+    /// Random bytes that nobody has had yet: asking for many at once costs no more than for a few.
+    static UNUSED: RefCell<Vec<[u8; 8]>> = const { RefCell::new(Vec::new()) };
+}
+
+/// 53 random bits: enough to tell one operation from another, and no secret.
+pub fn operation_id() -> Result<u64, JsValue> {
+    UNUSED.with_borrow_mut(|unused| {
+        if unused.is_empty() {
+            unused.extend(random::<512>()?.as_chunks().0);
+        }
+        let bytes = unused.pop().unwrap_or_default();
+        Ok(u64::from_be_bytes(bytes) >> 11)
+    })
 }
 
 /// A timer that is cleared when it is dropped.

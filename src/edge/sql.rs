@@ -10,14 +10,14 @@ use wasm_bindgen::prelude::*;
 
 use super::platform::{message_of, to_number};
 use crate::{
-    account::{CallEnd, Rolled},
+    account::{CallEnd, Fingerprint, First, Rolled},
     call::{Call, CallRow, CallState, Hold, Outcome},
     credits::Credits,
     id::{CallNumber, KeyNumber},
     ledger::{Entry, EntryKind, LotNumber},
     object::{Intent, Loaded, Remembered, Store, Write},
     price::Mark,
-    time::{MonthNumber, Timestamp},
+    time::{Calendar, Day, MonthNumber, Timestamp},
     totals::Totals,
 };
 
@@ -343,6 +343,21 @@ impl SqlStore {
                 &[],
             )?;
         }
+        if let Some(day) = write.changes.new_first_day {
+            // Without a ROWID the digest is the table's one key: each first is one row written.
+            self.run(
+                &format!(
+                    "CREATE TABLE IF NOT EXISTS {} (
+                        key BLOB PRIMARY KEY, request BLOB NOT NULL, call INTEGER NOT NULL, at INTEGER NOT NULL
+                    ) WITHOUT ROWID",
+                    firsts_of(day)
+                ),
+                &[],
+            )?;
+        }
+        for day in &write.changes.past_first_days {
+            self.run(&format!("DROP TABLE IF EXISTS {}", firsts_of(*day)), &[])?;
+        }
         if !write.changes.admitted.is_empty() {
             let month = write
                 .month
@@ -357,6 +372,9 @@ impl SqlStore {
         }
         for row in &write.changes.admitted {
             self.admit(row)?;
+        }
+        if let Some(first) = &write.changes.first {
+            self.keep_first(first)?;
         }
         for end in &write.changes.ended {
             self.end(end)?;
@@ -440,6 +458,20 @@ impl SqlStore {
         )?;
         self.database.rows_written += cursor.rows_written();
         Ok(())
+    }
+
+    fn keep_first(&mut self, first: &First) -> Result<(), StorageError> {
+        let statement = format!(
+            "INSERT OR REPLACE INTO {} (key, request, call, at) VALUES (?, ?, ?, ?)",
+            firsts_of(first.day())
+        );
+        let bindings = [
+            blob(&first.fingerprint.key),
+            blob(&first.fingerprint.request),
+            to_number(first.call.get()).into(),
+            millis(first.at).into(),
+        ];
+        self.run(&statement, &bindings)
     }
 
     fn end(&mut self, end: &CallEnd) -> Result<(), StorageError> {
@@ -704,12 +736,9 @@ impl Store for SqlStore {
             return Ok(None);
         };
         let row: Array = row.unchecked_into();
-        let digest = |index| {
-            <[u8; 32]>::try_from(bytes(&row.get(index)))
-                .map_err(|_| StorageError::unreadable("answer"))
-        };
+        let digest = |index| digest(&row.get(index), "answer");
         Ok(Some(Remembered {
-            request: crate::account::Fingerprint {
+            request: Fingerprint {
                 key: digest(0)?,
                 request: digest(1)?,
             },
@@ -722,6 +751,35 @@ impl Store for SqlStore {
     }
 
     /// One statement is atomic by itself; more of them are one transaction.
+    fn first(&self, days: &[Day], key: &[u8; 32]) -> Result<Option<First>, StorageError> {
+        let of_day = |day: &Day| {
+            format!(
+                "SELECT request, call, at FROM {} WHERE key = ?1",
+                firsts_of(*day)
+            )
+        };
+        let tables: Vec<String> = days.iter().map(of_day).collect();
+        if tables.is_empty() {
+            return Ok(None);
+        }
+        let query = format!("{} ORDER BY 2 DESC LIMIT 1", tables.join(" UNION ALL "));
+        let Some(row) = self.rows(&query, &[blob(key)])?.iter().next() else {
+            return Ok(None);
+        };
+        let row: Array = row.unchecked_into();
+        let unreadable = || StorageError::unreadable("first");
+        Ok(Some(First {
+            fingerprint: Fingerprint {
+                key: *key,
+                request: digest(&row.get(0), "first")?,
+            },
+            call: integer(&row.get(1))
+                .and_then(|call| CallNumber::new(u64::try_from(call).ok()?))
+                .ok_or_else(unreadable)?,
+            at: Timestamp::from_millis(integer(&row.get(2)).ok_or_else(unreadable)?),
+        }))
+    }
+
     fn commit(&mut self, write: &Write) -> Result<(), StorageError> {
         if write.is_one_row() {
             return self.write(write);
@@ -745,6 +803,15 @@ fn named_by(what: &str, month: MonthNumber) -> String {
 
 fn read_rolled(row: &Array) -> Result<Rolled, StorageError> {
     minicbor::decode(&bytes(&row.get(0))).map_err(|_| StorageError::unreadable("month"))
+}
+
+/// `firsts_2026_11_02`, whatever days the policy has.
+fn firsts_of(day: Day) -> String {
+    let utc = Calendar::default();
+    let start = utc.start_of(day);
+    let (year, month) = utc.month_of(start).year_month();
+    let day = utc.day_of_month(start);
+    format!("firsts_{year:04}_{month:02}_{day:02}")
 }
 
 fn read_call(row: &Array) -> Result<CallRow, StorageError> {
@@ -800,6 +867,10 @@ fn read_entry(row: &Array) -> Result<Entry, StorageError> {
         call: unsigned(8).ok().and_then(CallNumber::new),
         reference: row.get(9).as_string(),
     })
+}
+
+fn digest(value: &JsValue, of: &str) -> Result<[u8; 32], StorageError> {
+    <[u8; 32]>::try_from(bytes(value)).map_err(|_| StorageError::unreadable(of))
 }
 
 pub fn integer(value: &JsValue) -> Option<i64> {

@@ -4,27 +4,36 @@ use js_sys::{Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
-use super::platform::{clock, random};
+use super::{
+    crossing::lines_of,
+    platform::{clock, operation_id},
+};
 use crate::{
-    headers::alike,
+    headers::{Dropped, alike},
     problem::{Code, Problem},
     time::Timestamp,
     url::CalledUrl,
 };
 
+/// The lines of a request before those of its headers.
+const METHOD: usize = 0;
+const URL: usize = 1;
+const FIRST_HEADER: usize = 2;
+
 /// One incoming request.
 pub struct Visit {
     /// The request itself: its body may still be unread.
     pub request: web_sys::Request,
-    /// Its headers.
-    pub headers: web_sys::Headers,
     /// Its method, as sent.
     pub method: String,
     /// When it came.
     pub started: Timestamp,
     /// 53 random bits: the id of whatever it asks an object to do.
     pub operation: u64,
-    url: String,
+    /// Its method and URL, then the name, in lower case, and the value of each header.
+    lines: String,
+    /// Where each line ends.
+    ends: Vec<usize>,
 }
 
 impl Visit {
@@ -33,19 +42,22 @@ impl Visit {
     /// # Errors
     /// The platform has no random bytes.
     pub fn new(request: web_sys::Request) -> Result<Self, JsValue> {
-        Ok(Self {
-            headers: request.headers(),
-            method: request.method(),
-            started: clock(),
-            operation: u64::from_be_bytes(random()?) >> 11,
-            url: request.url(),
+        let lines = lines_of(&request);
+        let mut visit = Self {
             request,
-        })
+            method: String::new(),
+            started: clock(),
+            operation: operation_id()?,
+            ends: lines.match_indices('\n').map(|(end, _)| end).collect(),
+            lines,
+        };
+        visit.method = visit.line(METHOD).to_owned();
+        Ok(visit)
     }
 
     /// The URL's parts. The runtime only hands over absolute URLs.
     pub fn url(&self) -> CalledUrl<'_> {
-        CalledUrl::split(&self.url).unwrap_or(CalledUrl {
+        CalledUrl::split(self.line(URL)).unwrap_or(CalledUrl {
             scheme: "",
             authority: "",
             path: "",
@@ -60,26 +72,59 @@ impl Visit {
 
     /// A header, joined by `, ` if it came more than once.
     pub fn header(&self, name: &str) -> Option<String> {
-        self.headers.get(name).ok().flatten()
+        let mut values = self
+            .headers()
+            .filter(|(other, _)| other.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value);
+        let mut header = values.next()?.to_owned();
+        for value in values {
+            header.push_str(", ");
+            header.push_str(value);
+        }
+        Some(header)
     }
 
-    /// All values that some origin may read as the header `name`: also those of names spelled with
-    /// `_` for `-`, which CGI, WSGI and PHP do not tell apart. Those count twice, as they are never
-    /// the header alone.
+    /// All headers.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        (FIRST_HEADER..self.ends.len())
+            .step_by(2)
+            .map(|name| (self.line(name), self.line(name.saturating_add(1))))
+    }
+
+    fn line(&self, line: usize) -> &str {
+        let end_of = |line: usize| self.ends.get(line).copied().unwrap_or(self.lines.len());
+        let start = line
+            .checked_sub(1)
+            .map_or(0, |before| end_of(before).saturating_add(1));
+        self.lines.get(start..end_of(line)).unwrap_or_default()
+    }
+
+    /// All values that some origin may read as the header `name`, told in lower case: also those of
+    /// names spelled with `_` for `-`, which CGI, WSGI and PHP do not tell apart. Those count twice, as
+    /// they are never the header alone.
     pub fn header_values(&self, name: &str) -> Vec<String> {
         let mut values: Vec<String> = self.header(name).into_iter().collect();
-        for other in self.headers.keys().into_iter().flatten() {
-            let other = other.as_string().unwrap_or_default();
-            if other != name && alike(&other, name) {
-                values.extend([other.clone(), other]);
+        for (other, _) in self.headers() {
+            if other != name && alike(other, name) {
+                values.extend([other.to_owned(), other.to_owned()]);
             }
         }
         values
     }
 
+    /// The same where the header is forwarded. One that is not must neither set a price nor name a
+    /// request: the origin never sees it.
+    pub fn forwarded_values(&self, name: &str) -> Vec<String> {
+        let connection = self.header("Connection");
+        if Dropped::of(connection.as_deref()).contains(name) {
+            return Vec::new();
+        }
+        self.header_values(name)
+    }
+
     /// Whether a browser asks, from another origin.
     pub fn is_cross_origin(&self) -> bool {
-        self.headers.has("Origin").unwrap_or(false)
+        self.headers().any(|(name, _)| name == "origin")
     }
 
     /// The whole body, if it is no longer than `limit`. It can be read once; if it is `kept`, the

@@ -1,10 +1,14 @@
 //! Erasing a closed account: everything that is stored of it goes in one commit, and a tombstone is
 //! left. It keeps the id from being given out again, and tells the directory until that knows.
 
-use minicbor::{Decode, Encode};
-
 use super::{Failure, Object, Store, Write, storage};
-use crate::{account::Broken, directory, id::AccountId, time::Timestamp};
+use crate::{
+    account::Broken,
+    directory,
+    id::AccountId,
+    time::Timestamp,
+    wire::{Decode, Encode},
+};
 
 /// What is left of an account: nothing of what it was. Stored; places are only added.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use minicbor::{Decode, Encode};
+use crate::wire::{Decode, Encode};
 
 use super::{Failure, Object, Remembered, Store, Write, complaint, storage, to_json};
 use crate::{

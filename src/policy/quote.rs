@@ -3,9 +3,9 @@
 //! Prices are read strictly. Whatever an origin might read otherwise than Tollgate does (a field
 //! that is there twice, or in another case) is refused rather than priced.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
-use super::{Access, Amount, Field, Price, Route, When};
+use super::{Access, Amount, Expected, Field, Price, Route, When};
 use crate::{
     credits::Credits,
     price::{OnUnknown, Quantity, Terms},
@@ -66,6 +66,27 @@ pub fn choose<'p>(candidates: &[&'p Route], facts: Facts<'_>, on_unknown: OnUnkn
         Err(Stop::NeedsBody) => Choice::NeedsBody,
         Err(Stop::Bad(refusal)) => Choice::Refused(refusal),
     }
+}
+
+/// The headers, in lower case, on which a price among `candidates` depends.
+#[must_use]
+pub fn priced_headers<'p>(candidates: &[&'p Route]) -> BTreeSet<&'p str> {
+    let conditions = candidates.iter().flat_map(|route| &route.when);
+    let quantities = candidates.iter().filter_map(|route| match &route.access {
+        Access::Priced(Price {
+            amount: Amount::Requested { from, .. },
+            ..
+        }) => Some(from),
+        Access::Priced(_) | Access::Public => None,
+    });
+    conditions
+        .map(|when| &when.field)
+        .chain(quantities)
+        .filter_map(|field| match field {
+            Field::Header(name) => Some(name.as_str()),
+            Field::Body(_) | Field::Query(_) => None,
+        })
+        .collect()
 }
 
 impl Price {
@@ -233,31 +254,28 @@ impl Found {
 
     /// Whether this is `expected`; `None` where it is of another type, which an origin might
     /// turn into the expected one (`"5"` into `5`), or a number that is not spelled plainly.
-    fn equals(&self, expected: &serde_json::Value) -> Option<bool> {
+    fn equals(&self, expected: &Expected) -> Option<bool> {
         match (self, expected) {
             (
                 Self::Text(found) | Self::Json(body::Scalar::Text(found)),
-                serde_json::Value::String(expected),
+                Expected::Text(expected),
             ) => Some(found == expected),
-            (Self::Json(body::Scalar::Flag(found)), serde_json::Value::Bool(expected)) => {
+            (Self::Json(body::Scalar::Flag(found)), Expected::Flag(expected)) => {
                 Some(found == expected)
             }
-            (Self::Json(body::Scalar::Number(found)), serde_json::Value::Number(expected)) => {
-                Some(Quantity::parse(found)? == Quantity::parse(&expected.to_string())?)
+            (Self::Json(body::Scalar::Number(found)), Expected::Number(expected)) => {
+                Some(Quantity::parse(found)? == *expected)
             }
             _ => None,
         }
     }
 }
 
-fn words(expected: &serde_json::Value) -> &'static str {
+const fn words(expected: &Expected) -> &'static str {
     match expected {
-        serde_json::Value::Number(_) => "a JSON number of plain digits with at most 3 places",
-        serde_json::Value::Bool(_) => "true or false",
-        serde_json::Value::String(_)
-        | serde_json::Value::Null
-        | serde_json::Value::Array(_)
-        | serde_json::Value::Object(_) => "a string",
+        Expected::Text(_) => "a string",
+        Expected::Number(_) => "a JSON number of plain digits with at most 3 places",
+        Expected::Flag(_) => "true or false",
     }
 }
 

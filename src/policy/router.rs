@@ -22,6 +22,8 @@ pub struct Router<'p> {
     routes: Vec<Entry<'p>>,
     tree: Node,
     pages: Vec<(Template, Page)>,
+    /// The same tree over the pages.
+    page_tree: Node,
     unmatched: Option<&'p Price>,
 }
 
@@ -95,10 +97,16 @@ impl<'p> Router<'p> {
             tree.insert(template.segments(), routes.len());
             routes.push(Entry { route, template });
         }
+        let pages = pages(policy);
+        let mut page_tree = Node::default();
+        for (index, (template, _)) in pages.iter().enumerate() {
+            page_tree.insert(template.segments(), index);
+        }
         Self {
             routes,
             tree,
-            pages: pages(policy),
+            pages,
+            page_tree,
             unmatched: policy.gateway.unmatched.as_ref(),
         }
     }
@@ -107,32 +115,30 @@ impl<'p> Router<'p> {
     #[must_use]
     pub fn find(&self, method: &str, host: &str, path: &CanonicalPath) -> Found<'p> {
         let folded = path.folded();
-        match self.own(path, &folded) {
+        let spellings = [folded.as_str(), &toggle_slash(&folded)];
+        match self.own(path, spellings) {
             Some(found) => found,
-            None => self.find_route(method, host, path, &folded),
+            None => self.find_route(method, host, path, spellings),
         }
     }
 
     /// Tollgate's own paths come before any route.
-    fn own(&self, path: &CanonicalPath, folded: &str) -> Option<Found<'p>> {
+    fn own(&self, path: &CanonicalPath, spellings: [&str; 2]) -> Option<Found<'p>> {
         if is_admin(path.as_str()) {
             return Some(Found::Admin);
         }
-        if is_admin(folded) {
+        if spellings.into_iter().any(is_admin) {
             return Some(Found::NoRoute);
         }
-        let page = self
-            .pages
+        let near = self.page_tree.find(spellings);
+        let page = near
             .iter()
+            .filter_map(|index| self.pages.get(*index))
             .find(|(template, _)| template.matches(path));
-        if let Some((_, page)) = page {
-            return Some(Found::SelfService(*page));
+        match page {
+            Some((_, page)) => Some(Found::SelfService(*page)),
+            None => (!near.is_empty()).then_some(Found::NoRoute),
         }
-        let other = toggle_slash(folded);
-        self.pages
-            .iter()
-            .any(|(template, _)| template.matches_folded(folded) || template.matches_folded(&other))
-            .then_some(Found::NoRoute)
     }
 
     fn find_route(
@@ -140,11 +146,12 @@ impl<'p> Router<'p> {
         method: &str,
         host: &str,
         path: &CanonicalPath,
-        folded: &str,
+        spellings: [&str; 2],
     ) -> Found<'p> {
         // Exact or near, in the order of the file.
         let fits: Vec<Fit<'_, 'p>> = self
-            .walk(folded)
+            .tree
+            .find(spellings)
             .into_iter()
             .filter_map(|index| self.routes.get(index))
             .filter(|entry| entry.route.host.as_deref().is_none_or(|only| only == host))
@@ -185,17 +192,6 @@ impl<'p> Router<'p> {
             }
         }
     }
-
-    /// The routes that fit the folded path, with or without a closing slash, each once and in
-    /// the order of the file.
-    fn walk(&self, folded: &str) -> Vec<usize> {
-        let mut found = Vec::new();
-        self.tree.walk(folded, &mut found);
-        self.tree.walk(&toggle_slash(folded), &mut found);
-        found.sort_unstable();
-        found.dedup();
-        found
-    }
 }
 
 struct Fit<'r, 'p> {
@@ -219,23 +215,42 @@ impl Node {
         node.ends.push(index);
     }
 
+    /// What fits the folded path, with or without a closing slash, each once and in the order of
+    /// the file.
+    fn find(&self, spellings: [&str; 2]) -> Vec<usize> {
+        let mut found = Vec::new();
+        for folded in spellings {
+            self.walk(folded, &mut found);
+        }
+        found
+    }
+
     /// Visits each node at most once: the work is bounded by the tree, whatever the path.
     fn walk(&self, folded: &str, found: &mut Vec<usize>) {
         let mut level = vec![self];
+        let mut next = Vec::new();
         for segment in path::segments(folded) {
-            let mut next = Vec::new();
-            for node in level {
-                found.extend_from_slice(&node.rests);
+            for node in level.drain(..) {
+                add(&node.rests, found);
                 next.extend(node.literals.get(segment));
                 next.extend(node.name.as_deref().filter(|_| !segment.is_empty()));
             }
             if next.is_empty() {
                 return;
             }
-            level = next;
+            std::mem::swap(&mut level, &mut next);
         }
         for node in level {
-            found.extend_from_slice(&node.ends);
+            add(&node.ends, found);
+        }
+    }
+}
+
+/// Adds `items` to what is found, each once and in order.
+fn add<T: Copy + Ord>(items: &[T], found: &mut Vec<T>) {
+    for item in items {
+        if let Err(at) = found.binary_search(item) {
+            found.insert(at, *item);
         }
     }
 }
@@ -291,15 +306,12 @@ fn priced_as<'m>(method: &'m str, fits: &[Fit<'_, '_>]) -> Option<&'m str> {
 
 /// `Allow` (RFC 9110 §10.2.1) for the path as it is spelled.
 fn allow(fits: &[Fit<'_, '_>]) -> String {
-    let mut methods: Vec<&str> = fits
-        .iter()
-        .filter(|fit| fit.exact)
-        .map(|fit| fit.entry.route.method.as_str())
-        .collect();
-    if methods.contains(&"GET") {
-        methods.push("HEAD");
+    let mut methods = Vec::new();
+    for fit in fits.iter().filter(|fit| fit.exact) {
+        match fit.entry.route.method.as_str() {
+            "GET" => add(&["GET", "HEAD"], &mut methods),
+            method => add(&[method], &mut methods),
+        }
     }
-    methods.sort_unstable();
-    methods.dedup();
     methods.join(", ")
 }

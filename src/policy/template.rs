@@ -77,27 +77,13 @@ impl Template {
     /// Whether the path is one of the template's.
     #[must_use]
     pub fn matches(&self, path: &CanonicalPath) -> bool {
-        self.matches_segments(path.segments(), |exact, _, segment| exact == segment)
-    }
-
-    /// Whether the path is one of the template's for a reader that is blind to case.
-    pub(super) fn matches_folded(&self, folded: &str) -> bool {
-        self.matches_segments(path::segments(folded), |_, folded, segment| {
-            folded == segment
-        })
-    }
-
-    fn matches_segments<'a>(
-        &self,
-        mut path: impl Iterator<Item = &'a str>,
-        is_literal: impl Fn(&str, &str, &str) -> bool,
-    ) -> bool {
+        let mut path = path.segments();
         for segment in &self.segments {
             let Some(found) = path.next() else {
                 return false;
             };
             let fits = match segment {
-                Segment::Literal { exact, folded } => is_literal(exact, folded, found),
+                Segment::Literal { exact, .. } => exact == found,
                 Segment::Name => !found.is_empty(),
                 Segment::Rest => return true,
             };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use minicbor::{Decode, Encode};
+use crate::wire::{Decode, Encode};
 use serde::Serialize;
 
 use super::{Line, Tally};

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use tollgate::{
-    account::{Account, Rolled},
+    account::{Account, Fingerprint, Rolled},
     call::{CallRow, CallState},
     id::KeyNumber,
     ledger::{EntryKind, LotNumber, Part},
     ledger_page::LedgerLine,
     object::Store,
-    time::{Calendar, MonthNumber, Timestamp},
+    time::{Calendar, MonthNumber, Span, Timestamp},
     totals::{Line, summary::By},
 };
 
@@ -155,6 +155,37 @@ pub fn audit_calls(store: &MemoryStore) -> Result<(), String> {
         };
         if is_free && charged > 0 {
             return Err(format!("call {number} was charged: {outcome:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Of all calls of a key with one `Idempotency-Key`, one pays in 24 hours. `retried` tells what a
+/// call was sent with, by its operation.
+pub fn audit_retried(
+    store: &MemoryStore,
+    retried: impl Fn(u64) -> Option<Fingerprint>,
+) -> Result<(), String> {
+    let day = Span::from_days(1);
+    let mut paid: BTreeMap<_, (Timestamp, Timestamp, &CallRow)> = BTreeMap::new();
+    let mut latest = Timestamp::EPOCH;
+    for row in store.calls() {
+        let (admitted_at, hold) = (row.call.admitted_at, &row.call.hold);
+        latest = latest.max(admitted_at);
+        let pays = match row.outcome.as_ref().filter(|end| !end.state.is_open()) {
+            Some(end) => end.charged.get() > 0,
+            None => sum(&hold.parts) > 0,
+        };
+        let Some(sent) = retried(hold.operation).filter(|_| pays) else {
+            continue;
+        };
+        let before = paid.insert((row.call.key, sent.key), (admitted_at, latest, row));
+        // A clock that strays may take a day for over that is not, and the other way about.
+        if let Some((at, was_latest, before)) = before
+            && admitted_at < at.plus(day)
+            && latest < was_latest.plus(day)
+        {
+            return Err(format!("{sent:?} is paid twice: {before:?} and {row:?}"));
         }
     }
     Ok(())

@@ -28,7 +28,6 @@ use crate::{
     auditor::{audit, audit_calls, audit_costs, audit_ledger, audit_rolled, audit_totals},
     memory_store::MemoryStore,
     sold,
-    statement::moment,
 };
 
 /// One account and all that moves it.
@@ -255,6 +254,17 @@ impl Branch {
     }
 
     pub fn admit_as(&mut self, operation: u64, key: u32, terms: Terms) -> Reply {
+        self.ask(operation, key, terms, None)
+    }
+
+    /// A request that may be the repeat of an earlier one.
+    pub fn ask(
+        &mut self,
+        operation: u64,
+        key: u32,
+        terms: Terms,
+        retried: Option<Fingerprint>,
+    ) -> Reply {
         let admit = Admit {
             operation,
             key: KeyNumber::new(key),
@@ -263,6 +273,7 @@ impl Branch {
             endpoint: self.endpoint.clone(),
             terms,
             repeated_refusals: 0,
+            retried,
         };
         self.send(Request::Admit(admit))
     }
@@ -322,7 +333,7 @@ impl Branch {
         let query = SummaryQuery {
             by,
             from: Some(Timestamp::EPOCH),
-            to: Some(moment("2099-01-01")),
+            to: Some(Timestamp::from_seconds(4_000_000_000)),
             next: None,
         };
         let Reply::Document(document) = self.manage(Command::UsageSummary(query), None) else {

@@ -26,6 +26,7 @@ mod memory_store;
 mod openings;
 mod properties;
 mod renewals;
+mod retried;
 mod roll_ups;
 mod rows;
 mod simulation;

@@ -3,12 +3,12 @@
 use std::{cell::Cell, collections::BTreeMap};
 
 use tollgate::{
-    account::Rolled,
+    account::{First, Rolled},
     call::{CallRow, CallState, Hold},
     id::{CallNumber, KeyNumber},
     ledger::{Entry, EntryKind, LotNumber, split},
     object::{Intent, Loaded, Remembered, Store, Write},
-    time::MonthNumber,
+    time::{Day, MonthNumber},
     totals::Totals,
 };
 
@@ -25,6 +25,7 @@ pub struct MemoryStore {
     totals: BTreeMap<MonthNumber, Vec<Vec<u8>>>,
     entries: Vec<Entry>,
     remembered: BTreeMap<u64, Remembered>,
+    firsts: BTreeMap<Day, BTreeMap<[u8; 32], First>>,
     opening: Option<Vec<u8>>,
     tombstone: Option<Vec<u8>>,
     /// What calls took from lots when they first ended: entries tell every change since.
@@ -117,8 +118,15 @@ impl MemoryStore {
             && self.totals == other.totals
             && self.entries == other.entries
             && self.remembered == other.remembered
+            && self.firsts == other.firsts
             && self.opening == other.opening
             && self.tombstone == other.tombstone
+    }
+
+    /// How many tables of firsts there are, and how many rows in them.
+    pub fn firsts(&self) -> (usize, usize) {
+        let rows = self.firsts.values().map(BTreeMap::len).sum();
+        (self.firsts.len(), rows)
     }
 
     fn wrote(&mut self, rows: usize) {
@@ -281,6 +289,15 @@ impl Store for MemoryStore {
         Ok(self.remembered.get(&id).cloned())
     }
 
+    fn first(&self, days: &[Day], key: &[u8; 32]) -> Result<Option<First>, DiskFull> {
+        let found: Vec<&First> = days
+            .iter()
+            .filter_map(|day| self.firsts[day].get(key))
+            .collect();
+        self.read(found.len());
+        Ok(found.into_iter().max_by_key(|first| first.call).copied())
+    }
+
     fn commit(&mut self, write: &Write) -> Result<(), DiskFull> {
         if self.commits_to_fail > 0 {
             self.commits_to_fail -= 1;
@@ -299,11 +316,23 @@ impl Store for MemoryStore {
             };
             return Ok(());
         }
+        let rows_written = self.rows_written;
         if let Some(month) = write.changes.new_month {
             assert!(
                 self.months.insert(month, BTreeMap::new()).is_none(),
                 "the table of {month:?} is there already"
             );
+        }
+        if let Some(day) = write.changes.new_first_day {
+            assert!(self.firsts.insert(day, BTreeMap::new()).is_none());
+        }
+        for day in &write.changes.past_first_days {
+            assert!(self.firsts.remove(day).is_some());
+        }
+        if let Some(first) = &write.changes.first {
+            let today = self.firsts.get_mut(&first.day()).expect("a table");
+            today.insert(first.fingerprint.key, *first);
+            self.wrote(1);
         }
         for row in &write.changes.admitted {
             let newest = write
@@ -393,6 +422,8 @@ impl Store for MemoryStore {
                 .insert(remembered.request.row(), remembered.clone());
             self.wrote(1);
         }
+        let rows = self.rows_written - rows_written;
+        assert!(rows == 1 || !write.is_one_row(), "{rows} rows in one");
         Ok(())
     }
 }

@@ -16,7 +16,7 @@ use tollgate::{
 };
 
 use crate::{
-    branch::{Branch, cost},
+    branch::{Branch, cost, fingerprint},
     sold,
     statement::moment,
 };
@@ -28,6 +28,8 @@ enum Step {
     Call {
         key: u32,
         terms: Terms,
+        /// The `Idempotency-Key` and the content.
+        retried: Option<(u8, u8)>,
     },
     Settle {
         back: u64,
@@ -141,7 +143,8 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     prop_oneof![
         10 => wait().prop_map(Step::Wait),
-        16 => (1_u32..3, terms()).prop_map(|(key, terms)| Step::Call { key, terms }),
+        16 => (1_u32..3, terms(), prop::option::weighted(0.4, (0_u8..4, 0_u8..2)))
+            .prop_map(|(key, terms, retried)| Step::Call { key, terms, retried }),
         12 => (0_u64..6, status, body())
             .prop_map(|(back, status, body)| Step::Settle { back, status, body }),
         2 => (0_u64..6).prop_map(|back| Step::Cancel { back }),
@@ -215,9 +218,14 @@ impl Step {
                 branch.set_clock(branch.clock.plus(Span::from_millis(*millis)));
                 return None;
             }
-            Self::Call { key, terms } => {
+            Self::Call {
+                key,
+                terms,
+                retried,
+            } => {
                 let operation = branch.operation();
-                branch.admit_as(operation, *key, terms.clone())
+                let retried = retried.map(|(key, content)| fingerprint(key, content));
+                branch.ask(operation, *key, terms.clone(), retried)
             }
             Self::Settle { back, status, body } => {
                 branch.settle_body(nth_latest(branch, *back)?, *status, *body)
@@ -372,6 +380,7 @@ proptest! {
         steps in prop::collection::vec(step(), 1..60),
         status in prop_oneof![Just(200_u16), Just(500_u16)],
         terms in terms(),
+        retried in prop::option::of((0_u8..4, 0_u8..2)),
     ) {
         let mut branch = opened(plan);
         for step in &steps {
@@ -379,11 +388,12 @@ proptest! {
         }
         branch.object.store_mut().commits_to_fail = 0;
         let operation = branch.operation();
-        let first = branch.admit_as(operation, 1, terms.clone());
+        let retried = retried.map(|(key, content)| fingerprint(key, content));
+        let first = branch.ask(operation, 1, terms.clone(), retried);
         let before = branch.balance("credits");
         let rows = branch.store().rows_written;
         for _ in 0..2 {
-            prop_assert_eq!(&first, &branch.admit_as(operation, 1, terms.clone()));
+            prop_assert_eq!(&first, &branch.ask(operation, 1, terms.clone(), retried));
         }
         prop_assert_eq!(rows, branch.store().rows_written);
         prop_assert_eq!(before, branch.balance("credits"));
@@ -464,7 +474,7 @@ proptest! {
         steps in prop::collection::vec(
             prop_oneof![
                 6 => (0_i64..25_000).prop_map(Step::Wait),
-                12 => (1_u32..3, 0_u64..2).prop_map(|(key, amount)| Step::Call { key, terms: cost(amount) }),
+                12 => (1_u32..3, 0_u64..2).prop_map(|(key, amount)| Step::Call { key, terms: cost(amount), retried: None }),
                 6 => (0_u64..4).prop_map(|back| Step::Settle { back, status: 200, body: None }),
                 1 => (0_u64..4).prop_map(|back| Step::Cancel { back }),
                 1 => Just(Step::Evict),

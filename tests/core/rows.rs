@@ -5,7 +5,7 @@ use tollgate::{
 };
 
 use crate::{
-    branch::{Branch, cost},
+    branch::{Branch, cost, fingerprint},
     sold,
     statement::moment,
 };
@@ -78,6 +78,35 @@ fn a_job_writes_three_rows() {
     branch.set_clock(branch.clock.plus(Span::from_days(1)));
     branch.tick().expect("a store that works");
     assert_eq!(branch.store().rows_written - rows, 4);
+}
+
+#[test]
+fn an_idempotent_call_writes_three_rows_and_a_repeat_two() {
+    let mut branch = Branch::with_account("standard", "free", moment("2026-11-02T10:00:00"));
+    let ask = |branch: &mut Branch, key, content, settled: Option<(u64, u16)>| {
+        let rows = branch.store().rows_written;
+        let read = branch.store().rows_read.get();
+        let operation = branch.operation();
+        let reply = branch.ask(operation, 1, cost(40), Some(fingerprint(key, content)));
+        assert!(branch.store().rows_read.get() - read <= 2);
+        if let Some((call, status)) = settled {
+            assert!(matches!(reply, Reply::Admitted(_)), "{reply:?}");
+            branch.settle(call, status);
+        } else {
+            assert!(matches!(reply, Reply::Refused(_)), "{reply:?}");
+        }
+        branch.store().rows_written - rows
+    };
+    // The first of a day comes with a snapshot, as its table is new.
+    assert_eq!(ask(&mut branch, 0, 0, Some((1, 500))), 4);
+    assert_eq!(ask(&mut branch, 1, 0, Some((2, 500))), 3);
+    assert_eq!(ask(&mut branch, 1, 0, Some((3, 200))), 3);
+    assert_eq!(ask(&mut branch, 1, 0, Some((4, 200))), 2);
+    assert_eq!(ask(&mut branch, 1, 1, None), 0);
+    assert_eq!(ask(&mut branch, 2, 0, None), 0);
+    assert_eq!(ask(&mut branch, 1, 0, Some((5, 500))), 2);
+    assert_eq!(ask(&mut branch, 1, 0, None), 0);
+    branch.check().expect("sound books");
 }
 
 #[test]

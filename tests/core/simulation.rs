@@ -15,7 +15,7 @@ use tollgate::{
         Adjustment, Admit, Cancel, Edit, Fingerprint, KeyLimits, Limit, NewGrant, NewKey, PatchKey,
         Refusal, Scope, Status, StatusChange, Told, Word,
     },
-    call::{BodyEnd, CallRow, CallState, Settle},
+    call::{BodyEnd, CallRow, CallState, Outcome, Settle},
     id::{CallNumber, KeyNumber},
     ledger::EntryKind,
     policy::{Mode, Source},
@@ -28,8 +28,8 @@ use tollgate::{
 
 use crate::{
     auditor::{
-        audit, audit_calls, audit_costs, audit_ledger, audit_rolled, audit_summary, audit_totals,
-        cost_of_month,
+        audit, audit_calls, audit_costs, audit_ledger, audit_retried, audit_rolled, audit_summary,
+        audit_totals, cost_of_month,
     },
     branch::{Branch, digest_after, digest_of, fingerprint},
     sold,
@@ -289,6 +289,9 @@ impl KeyTerms {
     }
 }
 
+/// A method and a template.
+type Route = (&'static str, &'static str);
+
 /// A request on its way through a Worker, and what really happened to it.
 #[derive(Clone, Debug)]
 struct Journey {
@@ -296,8 +299,10 @@ struct Journey {
     key: u32,
     /// How often the key had been rotated when it got this secret; told when it first asks.
     secret: u32,
-    route: (&'static str, &'static str),
+    route: Route,
     terms: Terms,
+    /// Its `Idempotency-Key` and content.
+    retried: Option<Fingerprint>,
     attempts: u32,
     progress: Progress,
     /// What the origin answered: whether at all, the status, seconds of audio.
@@ -355,7 +360,7 @@ struct World {
     /// How long calls are kept, and whether the gateway only observes: edits of the policy.
     usage: &'static str,
     mode: &'static str,
-    /// Calls that were open while the gateway only observed.
+    /// Calls that were open, or had ended without a word, while the gateway only observed.
     observed: BTreeSet<CallNumber>,
     is_closed: bool,
     history: String,
@@ -416,18 +421,14 @@ impl World {
                 1..5 => self.chance.below(120_000),
                 _ => self.chance.below(4_000),
             } as i64;
-            let terms = self.terms();
+            let (key, route, terms, retried) = self.request(index);
             self.journeys.push(Journey {
                 operation: 1_000 + index as u64,
-                key: 1 + self.chance.below(2) as u32,
+                key,
                 secret: 0,
-                route: self.chance.one_of(&[
-                    ("POST", "/search"),
-                    ("POST", "/search"),
-                    ("GET", "/tracks/{id}"),
-                    ("HEAD", "/tracks/{id}"),
-                ]),
+                route,
                 terms,
+                retried,
                 attempts: 0,
                 progress: Progress::Asking,
                 answer: None,
@@ -451,6 +452,35 @@ impl World {
                 self.after(at + 3 + minutes, Event::ClockIsRight);
             }
         }
+    }
+
+    /// A new request, or an earlier one again, or something else under its `Idempotency-Key`.
+    fn request(&mut self, index: usize) -> (u32, Route, Terms, Option<Fingerprint>) {
+        let earlier = index.checked_sub(1 + self.chance.below(8) as usize);
+        if self.chance.percent(40)
+            && let Some(earlier) = earlier.map(|earlier| self.journeys[earlier].clone())
+            && let Some(retried) = earlier.retried
+        {
+            return if self.chance.percent(90) {
+                (earlier.key, earlier.route, earlier.terms, Some(retried))
+            } else {
+                let other = fingerprint(retried.key[0], 1 + retried.request[0]);
+                (earlier.key, self.route(), self.terms(), Some(other))
+            };
+        }
+        let is_retriable = self.chance.percent(50);
+        let retried = is_retriable.then(|| fingerprint(index as u8, 0));
+        let key = 1 + self.chance.below(2) as u32;
+        (key, self.route(), self.terms(), retried)
+    }
+
+    fn route(&mut self) -> Route {
+        self.chance.one_of(&[
+            ("POST", "/search"),
+            ("POST", "/search"),
+            ("GET", "/tracks/{id}"),
+            ("HEAD", "/tracks/{id}"),
+        ])
     }
 
     fn terms(&mut self) -> Terms {
@@ -622,9 +652,13 @@ impl World {
         });
         self.outrun.extend(outrun.map(|row| row.call.number));
         if self.branch.policy.gateway.mode == Mode::Observe {
-            let open = self.branch.store().kept();
-            let open = open.filter(|row| state(row) == CallState::Open);
-            self.observed.extend(open.map(|row| row.call.number));
+            let unsettled = self.branch.store().kept().filter(|row| {
+                matches!(
+                    state(row),
+                    CallState::Open | CallState::UnknownReleased | CallState::UnknownCharged
+                )
+            });
+            self.observed.extend(unsettled.map(|row| row.call.number));
         }
         // Months that are due together are rolled up one after the other.
         for _ in 0..20 {
@@ -666,6 +700,7 @@ impl World {
                 endpoint: journey.route.1.into(),
                 terms: journey.terms.clone(),
                 repeated_refusals: 0,
+                retried: journey.retried,
             },
         );
         self.travel(Request::Admit(admit), 20_000);
@@ -810,6 +845,7 @@ impl World {
 
     fn deliver(&mut self, request: Request) -> Result<(), String> {
         let calls_before = self.branch.store().calls().count();
+        let firsts = self.firsts_of(&request)?;
         let before = self.before(&request)?;
         let reply = self.branch.send(request.clone());
         self.set_alarm();
@@ -822,9 +858,13 @@ impl World {
                 let index = journey(admit.operation);
                 if self.branch.store().calls().count() > calls_before {
                     self.inspect_admission(index)?;
+                    self.inspect_turn(&firsts, &reply)?;
                 }
                 if let Reply::Refused(refusal) = &reply {
                     self.inspect_refusal(index, refusal)?;
+                    if is_of_turn(refusal) {
+                        self.inspect_turn(&firsts, &reply)?;
+                    }
                 }
                 if !self.chance.percent(5) {
                     let delay = match self.chance.below(10) {
@@ -1050,6 +1090,83 @@ impl World {
 
     // The auditor's own questions.
 
+    fn retried(&self, operation: u64) -> Option<Fingerprint> {
+        self.journeys.get(operation as usize - 1_000)?.retried
+    }
+
+    /// What a request may be a repeat of, as it stands with all that is due booked: every call of
+    /// the same key under the same `Idempotency-Key` in 24 hours, and whether it was for the same.
+    fn firsts_of(&mut self, request: &Request) -> Result<Vec<(CallRow, bool)>, String> {
+        let Request::Admit(Admit {
+            key,
+            retried: Some(retried),
+            ..
+        }) = request
+        else {
+            return Ok(Vec::new());
+        };
+        self.book_all()?;
+        let clock = self.clock();
+        let calls = self.branch.store().calls();
+        let of_request = calls.filter(|row| {
+            row.call.key == *key
+                && row.call.hold.repeats.is_none()
+                && row.call.hold.would_refuse.is_none()
+                && row.call.admitted_at.plus(Span::from_days(1)) > clock
+        });
+        let firsts = of_request.filter_map(|row| {
+            let sent = self.retried(row.call.hold.operation)?;
+            (sent.key == retried.key).then(|| (row.clone(), sent == *retried))
+        });
+        Ok(firsts.collect())
+    }
+
+    /// A request was taken for a new call, for a repeat, for one that comes too early or for one
+    /// of other content, and it is that.
+    fn inspect_turn(&self, firsts: &[(CallRow, bool)], reply: &Reply) -> Result<(), String> {
+        use CallState::{Job, Open, Settled, UnknownCharged};
+        let last = firsts.last();
+        if let Reply::Admitted(admission) = reply
+            && let Some(refusal) = admission.would_refuse.clone()
+        {
+            // Another one may have come first.
+            return if is_of_turn(&refusal) {
+                self.inspect_turn(firsts, &Reply::Refused(refusal))
+            } else {
+                Ok(())
+            };
+        }
+        let is_right = match reply {
+            Reply::Admitted(admission) => match admission.repeats {
+                Some(repeats) => last.is_some_and(|(row, is_same)| {
+                    let is_paid = matches!(state(row), Job | Settled | UnknownCharged);
+                    row.call.number == repeats && is_paid && *is_same && admission.held.get() == 0
+                }),
+                None => last.is_none_or(|(row, is_same)| {
+                    let is_unpaid = !matches!(state(row), Open | Job | Settled | UnknownCharged);
+                    is_undone(row) || (*is_same && is_unpaid)
+                }),
+            },
+            Reply::Refused(Refusal::FirstRuns { .. }) => {
+                last.is_some_and(|(row, is_same)| *is_same && state(row) == Open)
+            }
+            _ => last.is_some_and(|(row, is_same)| !is_same && !is_undone(row)),
+        };
+        if is_right {
+            Ok(())
+        } else {
+            Err(format!("{reply:?} to a repeat of {last:?}"))
+        }
+    }
+
+    /// Books all that is due, whatever fails.
+    fn book_all(&mut self) -> Result<(), String> {
+        let failing = std::mem::take(&mut self.branch.object.store_mut().commits_to_fail);
+        let booked = self.branch.tick();
+        self.branch.object.store_mut().commits_to_fail = failing;
+        booked
+    }
+
     /// The row of the call that a message ends, with all that is due booked, and what its pool
     /// can spend.
     fn before(&mut self, request: &Request) -> Result<Option<(CallRow, u64)>, String> {
@@ -1061,8 +1178,8 @@ impl World {
             Request::Settle(settle) => settle.call,
             _ => return Ok(None),
         };
+        self.book_all()?;
         let failing = std::mem::take(&mut self.branch.object.store_mut().commits_to_fail);
-        self.branch.tick()?;
         let row = self.branch.row(call.get()).clone();
         let pool = row.call.hold.terms.pool.clone();
         let available = self.branch.balance(&pool)["available"].as_u64();
@@ -1147,6 +1264,7 @@ impl World {
         let account = self.branch.object.account().ok_or("no account")?;
         audit(self.branch.store(), account)?;
         audit_calls(self.branch.store())?;
+        audit_retried(self.branch.store(), |operation| self.retried(operation))?;
         audit_costs(self.branch.store(), account, Calendar::default(), clock)?;
         audit_rolled(self.branch.store(), account)?;
         audit_totals(self.branch.store(), account)?;
@@ -1215,7 +1333,11 @@ impl World {
                 let cost = self.cost_of_month(journey.key) + required.get();
                 terms.budget == Some(budget.get()) && cost > budget.get()
             }),
-            Refusal::Suspended { .. } | Refusal::RateLimited { .. } | Refusal::Cancelled => true,
+            Refusal::Suspended { .. }
+            | Refusal::FirstRuns { .. }
+            | Refusal::OtherContent { .. }
+            | Refusal::RateLimited { .. }
+            | Refusal::Cancelled => true,
         };
         if is_right {
             return Ok(());
@@ -1293,6 +1415,21 @@ impl World {
         Ok(())
     }
 
+    /// Whether the call was given back as unknown and a repeat has taken its place for good.
+    fn is_replaced(&self, row: &CallRow) -> bool {
+        let retried = self.retried(row.call.hold.operation);
+        let takes_place = |later: &CallRow| {
+            later.call.number > row.call.number
+                && later.call.key == row.call.key
+                && later.call.hold.repeats.is_none()
+                && self.retried(later.call.hold.operation) == retried
+        };
+        let is_released = |end: &Outcome| end.state == CallState::Released && end.status.is_none();
+        retried.is_some()
+            && row.outcome.as_ref().is_some_and(is_released)
+            && self.branch.store().calls().any(takes_place)
+    }
+
     /// Each call ended as the origin answered it, and as far as that was told.
     fn inspect_ends(&self) -> Result<(), String> {
         let mut forgiven: BTreeMap<_, usize> = BTreeMap::new();
@@ -1323,16 +1460,19 @@ impl World {
                 continue;
             }
             let was_outrun = self.outrun.contains(&row.call.number);
+            if self.is_replaced(row) {
+                continue;
+            }
             inspect_end(row, journey, was_outrun)?;
             let hold = &row.call.hold;
             let outcome = row.outcome.as_ref().ok_or("an open call")?;
-            // One that had ended before it was told of may have been forgiven on another day.
+            // One that had ended before it was told of was forgiven then, perhaps on another day.
             let is_broken_off = outcome.state == CallState::Released
                 && journey.body == Some(BodyEnd::BrokenOff { begun: true })
                 && is_charged(hold.terms.charge_on, outcome.status)
                 && journey.told_at.is_some()
                 && !journey.concluded
-                && !was_outrun;
+                && outcome.first_charged.is_none();
             let is_unknown = outcome.state == CallState::UnknownReleased
                 && hold.terms.on_unknown == OnUnknown::Release
                 && (hold.terms.job.is_none() || journey.told_at.is_none());
@@ -1505,6 +1645,14 @@ fn in_last_minute<'a>(calls: impl Iterator<Item = &'a CallRow>) -> usize {
         .iter()
         .filter(|at| at.plus(Span::MINUTE) > newest)
         .count()
+}
+
+/// Whether it is for what an earlier request of the same `Idempotency-Key` was.
+fn is_of_turn(refusal: &Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::FirstRuns { .. } | Refusal::OtherContent { .. }
+    )
 }
 
 fn is_undone(row: &CallRow) -> bool {

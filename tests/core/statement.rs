@@ -141,6 +141,7 @@ impl Teller {
                     terms,
                     repeated_refusals: after(price, "repeated")
                         .map_or(0, |repeated| repeated.parse().unwrap()),
+                    retried: id(price),
                 }));
                 self.told_admission(&reply)
             }
@@ -153,6 +154,7 @@ impl Teller {
                     endpoint: "/".into(),
                     terms: terms(&[cost]),
                     repeated_refusals: 0,
+                    retried: None,
                 };
                 let reply = branch.send(Request::Admit(admit));
                 self.told_admission(&reply)
@@ -297,6 +299,10 @@ impl Teller {
                     },
                 )
             }
+            ["firsts"] => {
+                let (tables, rows) = branch.store().firsts();
+                format!("{rows} in {tables}")
+            }
             ["wakeup"] => branch
                 .object
                 .next_wakeup()
@@ -321,7 +327,11 @@ impl Teller {
                                 self.told_admission(&Reply::Refused(refusal.clone()))
                             )
                         });
-                format!("call {} holds {}{observed}", admission.call, admission.held)
+                let holds = admission.repeats.map_or_else(
+                    || format!("holds {}", admission.held),
+                    |first| format!("repeats {first}"),
+                );
+                format!("call {} {holds}{observed}", admission.call)
             }
             Reply::Refused(Refusal::RateLimited {
                 violated, retry_at, ..
@@ -364,6 +374,8 @@ fn told(reply: &Reply) -> String {
         Reply::Refused(Refusal::Suspended { reason, .. }) => {
             format!("403 {}", reason.as_deref().unwrap_or_default())
         }
+        Reply::Refused(Refusal::FirstRuns { .. }) => "409".into(),
+        Reply::Refused(Refusal::OtherContent { .. }) => "422".into(),
         Reply::Refused(Refusal::OutOfScope {
             method, endpoint, ..
         }) => format!("403 not {method} {endpoint}"),

@@ -194,16 +194,19 @@ test("GET /plans counts accounts, and lists a plan that left the policy while an
   assert.deepEqual(await plans(), [["free", true, 1, null]]);
 });
 
-test("who still has a key under an older KEY_SECRET is listed until it is revoked", async (t) => {
+test("who still has a key under an older KEY_SECRET is listed until it is revoked or rotated", async (t) => {
   const other = await startGateway(t, { policy });
   const [old, idle] = [await openAccount(other, { id: "old" }), await openAccount(other, { id: "idle" })];
+  const rotated = await openAccount(other, { id: "rotated" });
   const previous = (of) => ids({ keys: "previous" }, of);
   assert.deepEqual(await previous(other), []);
   await other.restart({
     vars: { KEY_SECRET: "the-next-key-secret-0123456789abcdef01234", KEY_SECRET_PREVIOUS: secrets.KEY_SECRET },
   });
   await openAccount(other, { id: "young" });
-  assert.deepEqual((await previous(other)).sort(), ["idle", "old"]);
+  assert.deepEqual((await previous(other)).sort(), ["idle", "old", "rotated"]);
+  await expect(200, other.admin("POST", `/accounts/rotated/keys/${rotated.keyId}/rotate`, { overlap_seconds: 0 }));
+  await listed({ keys: "previous" }, (data) => data.length === 2, other);
   await expect(201, other.admin("POST", "/accounts/old/keys", {}));
   assert.deepEqual((await previous(other)).sort(), ["idle", "old"]);
   assert.equal((await other.admin("DELETE", `/accounts/old/keys/${old.keyId}`)).status, 204);

@@ -1,4 +1,4 @@
-// The policy is text beside the code: a deploy with another text is all that a new price takes.
+// The policy lies beside the code: a deploy with another one is all that a new price takes.
 import assert from "node:assert/strict";
 import test from "node:test";
 import { openAccount } from "./harness/account.mjs";
@@ -74,6 +74,13 @@ test("all mistakes are told at once", async (t) => {
   await assert.rejects(startGateway(t, { policy: text }), (error) => {
     assert.match(error.message, /routes\[0\]\.cost/);
     assert.match(error.message, /plans\.pro\.requests_per_minute/);
+    return true;
+  });
+});
+
+test("a policy that another release compiled is refused at start", async (t) => {
+  await assert.rejects(startGateway(t, { policy: Buffer.from([0x82, 0, 0x80]) }), (error) => {
+    assert.match(error.message, /compiled by another release/);
     return true;
   });
 });

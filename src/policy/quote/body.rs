@@ -4,13 +4,11 @@
 //! one looked for, in whatever case. What is skipped is skipped without recursion, so no depth of
 //! nesting can exhaust the stack.
 
-use std::fmt;
-
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde_json::value::RawValue;
-
 use super::{Stop, single_header};
-use crate::caseless;
+use crate::{
+    caseless,
+    json::{self, Value},
+};
 
 /// A value without members.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,8 +63,7 @@ pub(super) fn look_up(body: &[u8], path: &[String]) -> Result<Option<Scalar>, St
     if text.starts_with('\u{feff}') {
         return Err(Stop::bad("the body must not start with a byte-order mark"));
     }
-    let mut value: &RawValue =
-        serde_json::from_str(text).map_err(|_| Stop::bad("the body must be valid JSON"))?;
+    let mut value = json::parse(text).map_err(|_| not_json())?;
     for (level, name) in path.iter().enumerate() {
         let shown = || {
             path.iter()
@@ -91,61 +88,45 @@ pub(super) fn look_up(body: &[u8], path: &[String]) -> Result<Option<Scalar>, St
 }
 
 enum Member<'a> {
-    One(&'a RawValue),
+    One(Value<'a>),
     None,
     Twice,
     OtherCase(String),
 }
 
 /// The member `name` of an object; nothing else has members.
-fn member<'a>(value: &'a RawValue, name: &str) -> Result<Member<'a>, Stop> {
-    if !value.get().starts_with('{') {
-        return Ok(Member::None);
-    }
-    let mut deserializer = serde_json::Deserializer::from_str(value.get());
-    deserializer
-        .deserialize_map(Named(name))
-        .map_err(|_| Stop::bad("the body must be valid JSON"))
-}
-
-/// Reads an object for the members of one name.
-struct Named<'n>(&'n str);
-
-impl<'de> Visitor<'de> for Named<'_> {
-    type Value = Member<'de>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-        let mut found = Member::None;
-        while let Some(name) = members.next_key::<String>()? {
-            if !caseless::same(&name, self.0) {
-                members.next_value::<IgnoredAny>()?;
-                continue;
-            }
-            let value = members.next_value::<&RawValue>()?;
-            found = match found {
-                Member::None if name == self.0 => Member::One(value),
-                Member::One(_) | Member::Twice if name == self.0 => Member::Twice,
-                Member::OtherCase(earlier) => Member::OtherCase(earlier),
-                Member::None | Member::One(_) | Member::Twice => Member::OtherCase(name),
-            };
+fn member<'a>(value: Value<'a>, name: &str) -> Result<Member<'a>, Stop> {
+    let mut found = Member::None;
+    for (spelled, value) in value.members().into_iter().flatten() {
+        let spelled = spelled.ok_or_else(not_json)?;
+        if !caseless::same(&spelled, name) {
+            continue;
         }
-        Ok(found)
+        found = match found {
+            Member::None if spelled == name => Member::One(value),
+            Member::One(_) | Member::Twice if spelled == name => Member::Twice,
+            Member::OtherCase(earlier) => Member::OtherCase(earlier),
+            Member::None | Member::One(_) | Member::Twice => {
+                Member::OtherCase(spelled.into_owned())
+            }
+        };
     }
+    Ok(found)
 }
 
-fn scalar(value: &RawValue, path: &[String]) -> Result<Option<Scalar>, Stop> {
-    let text = value.get();
+fn not_json() -> Stop {
+    Stop::bad("the body must be valid JSON")
+}
+
+fn scalar(value: Value<'_>, path: &[String]) -> Result<Option<Scalar>, Stop> {
+    let text = value.text();
     match text.bytes().next() {
         Some(b'n') => Ok(None),
         Some(b't') => Ok(Some(Scalar::Flag(true))),
         Some(b'f') => Ok(Some(Scalar::Flag(false))),
-        Some(b'"') => match serde_json::from_str(text) {
-            Ok(text) => Ok(Some(Scalar::Text(text))),
-            Err(_) => Err(Stop::bad(format!(
+        Some(b'"') => match value.string() {
+            Some(text) => Ok(Some(Scalar::Text(text.into_owned()))),
+            None => Err(Stop::bad(format!(
                 "body.{} must be a valid string",
                 path.join(".")
             ))),

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::{Table, Value, is_name, plans};
 use crate::{
     policy::{
-        Amount, Cors, Gateway, Mode, Origin, Origins, Pool, Price, REGIONS, WhenUnavailable,
-        template::Template,
+        Amount, ByHost, Cors, Gateway, Mode, Origin, Origins, Pool, Price, REGIONS,
+        WhenUnavailable, template::Template,
     },
     price::{ChargeOn, OnUnknown},
     time::{Calendar, Span},
@@ -275,7 +275,7 @@ fn read_cors(value: &Value<'_>) -> Option<Cors> {
 pub(super) fn read_origins(table: Option<Table<'_>>) -> Origins {
     let mut origins = Origins {
         default: Origin::Zone,
-        by_host: BTreeMap::new(),
+        by_host: Vec::new(),
     };
     let Some(mut table) = table else {
         return origins;
@@ -288,7 +288,8 @@ pub(super) fn read_origins(table: Option<Table<'_>>) -> Origins {
         if !is_host(host) {
             value.say(&format!("expected {A_HOST} before the =, found {host:?}"));
         } else if let Some(origin) = origin {
-            origins.by_host.insert(host.to_owned(), origin);
+            let host = host.to_owned();
+            origins.by_host.push(ByHost { host, origin });
         }
     }
     origins

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     policy::{
-        Access, Amount, Field, Policy, Price, Route, When, WhenUnavailable,
+        Access, Amount, Expected, Field, Policy, Price, Route, When, WhenUnavailable,
         router::{Page, full_template, pages},
         template::Template,
     },
@@ -123,7 +123,7 @@ impl Placed {
     }
 }
 
-fn same_type(one: &serde_json::Value, other: &serde_json::Value) -> bool {
+fn same_type(one: &Expected, other: &Expected) -> bool {
     std::mem::discriminant(one) == std::mem::discriminant(other)
 }
 
@@ -225,13 +225,9 @@ fn read_route(mut table: Table<'_>, policy: &Policy) -> Option<Route> {
                 table.note("whole_body", &format!("to be left out, {why}"), "true");
             }
         }
-        // Read and checked, but not acted upon yet: nobody may rely on what is not there.
-        if route.idempotent {
-            table.note(
-                "idempotency",
-                "to be left out, as this version does not act upon it yet",
-                "\"origin\"",
-            );
+        if route.idempotent && route.upgrade {
+            let expected = "to be left out, as a WebSocket cannot be answered twice";
+            table.note("idempotency", expected, "\"origin\"");
         }
     }
     table.finish();

@@ -4,7 +4,7 @@ use super::super::{Table, Value, gateway::set};
 use crate::{
     credits::Credits,
     headers::dropped_request_header,
-    policy::{Amount, Field, When},
+    policy::{Amount, Expected, Field, When},
     price::{Meter, Quantity},
 };
 
@@ -150,29 +150,24 @@ fn refuse_unforwarded(field: &Field, value: &Value<'_>) -> Option<()> {
     }
 }
 
-/// What a field must be. A number is read to the thousandth and without loss, as in a request.
-fn read_equals(field: &Field, value: &Value<'_>) -> Option<serde_json::Value> {
+/// What a field must be.
+fn read_equals(field: &Field, value: &Value<'_>) -> Option<Expected> {
+    let text = |text: &str| Expected::Text(text.to_owned());
     match field {
         Field::Body(_) => {
-            let read = value.as_text().map(serde_json::Value::from);
-            let read = read.or_else(|| value.as_flag().map(serde_json::Value::from));
-            let read = read.or_else(|| {
-                let number: serde_json::Value =
-                    serde_json::from_str(&value.quantity()?.to_string()).ok()?;
-                (Quantity::parse(&number.to_string()) == value.quantity()).then_some(number)
-            });
+            let read = value.as_text().map(text);
+            let read = read.or_else(|| value.as_flag().map(Expected::Flag));
+            let read = read.or_else(|| value.quantity().map(Expected::Number));
             if read.is_none() {
                 value.wrong("a string, true, false or a plain number with at most 3 places");
             }
             read
         }
-        Field::Query(_) => value.text("a string").map(serde_json::Value::from),
+        Field::Query(_) => value.text("a string").map(text),
         // A header with a comma in it is refused as one given twice.
-        Field::Header(_) => value
-            .parsed("a string without a comma", |text| {
-                (!text.contains(',')).then_some(text)
-            })
-            .map(serde_json::Value::from),
+        Field::Header(_) => value.parsed("a string without a comma", |found| {
+            (!found.contains(',')).then(|| text(found))
+        }),
     }
 }
 

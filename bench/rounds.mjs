@@ -1,0 +1,41 @@
+// Timed cases: every contender in turn, round after round, so that what else the machine does meets them
+// all alike. Medians over the rounds; a ratio is the median of the ratios within each round.
+import { setTimeout as pause } from "node:timers/promises";
+import { load } from "./load.mjs";
+import { cpuSeconds } from "./servers.mjs";
+
+export const median = (values) => {
+  const sorted = [...values].sort((one, other) => one - other);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+};
+
+// `contenders` are { name, port, pid, requests }; each must answer 200, or what `statusOf` says. Gives for each the
+// rounds it went through: { rate, p50, p99, cpuMicros }.
+export async function rounds(contenders, { callers, seconds, count, statusOf = {} }) {
+  const told = new Map(contenders.map(({ name }) => [name, []]));
+  for (let round = -1; round < count; round++) {
+    // Whoever comes first or last is another one each time.
+    const order = contenders.map((_, place) => contenders[(place + Math.max(round, 0)) % contenders.length]);
+    for (const { name, port, pid, requests } of order) {
+      const cpu = cpuSeconds(pid);
+      // The first round warms up and is not counted.
+      const one = await load({ port, callers, seconds: round < 0 ? seconds / 3 : seconds, requests });
+      // What is done in the background is finished before the next one's turn.
+      await pause(60);
+      const status = statusOf[name] ?? 200;
+      const answered = one.statuses[status] ?? 0;
+      if (answered < one.requests * 0.999 || one.broken > 0) {
+        throw new Error(`${name} answered ${JSON.stringify(one.statuses)}, ${one.broken} broke; expected ${status}`);
+      }
+      if (round < 0) continue;
+      const rate = one.requests / one.seconds;
+      told.get(name).push({ rate, p50: one.p50, p99: one.p99, cpuMicros: ((cpuSeconds(pid) - cpu) / one.requests) * 1e6 });
+    }
+  }
+  return told;
+}
+
+export const medianOf = (rounds, what) => median(rounds.map((round) => round[what]));
+
+export const ratio = (rounds, against, what) => median(rounds.map((round, at) => round[what] / against[at][what]));

@@ -1,0 +1,114 @@
+// The cases that are timed under load.
+import { keysFor, openAccount, openTwin } from "./accounts.mjs";
+import { load, request, search } from "./load.mjs";
+import { median, medianOf, ratio, rounds } from "./rounds.mjs";
+import { folder, startNginx, startWorker, tollgate, worker } from "./servers.mjs";
+import { digits, table } from "./table.mjs";
+
+const CALLERS = 64;
+const ACCOUNTS = 256;
+const TWIN = "JavaScript twin";
+const TOLLGATE = "Tollgate";
+
+const millis = (micros) => digits(micros / 1000, 2);
+
+function show(title, told, against) {
+  const rows = [...told].map(([name, rounds]) => [
+    name,
+    digits(medianOf(rounds, "rate")),
+    millis(medianOf(rounds, "p50")),
+    millis(medianOf(rounds, "p99")),
+    digits(medianOf(rounds, "cpuMicros")),
+    ...against.map((other) => `${digits(ratio(rounds, told.get(other), "rate"), 2)} ×`),
+  ]);
+  const compared = against.map((name) => `of ${name}`);
+  console.log(`\n${title}\n\n${table(["", "per second", "p50 ms", "p99 ms", "CPU µs", ...compared], rows)}`);
+}
+
+async function contendersOf(kind, origin) {
+  const start = (what) => startWorker(what, { origin: origin.url, state: folder(kind) });
+  const contenders = [
+    { name: "pass-through Worker", ...(await start(worker("pass-through"))) },
+    { name: TWIN, open: openTwin, ...(await start(worker("twin", [["ACCOUNTS", "Account"]]))) },
+    { name: TOLLGATE, open: openAccount, ...(await start(tollgate())) },
+    { name: "limiter of the docs", ...(await start(worker("docs-limiter", [["LIMITER", "Limiter"]]))) },
+    { name: "hono-rate-limiter", ...(await start(worker("hono-limiter", [["LIMITER", "Limiter"]]))) },
+  ];
+  const nginx = await startNginx(origin);
+  if (nginx) contenders.push({ name: "nginx limit_req", ...nginx });
+  else console.log("\nnginx is not installed: left out.");
+  for (const contender of contenders) {
+    const { open = async (_, name) => name, port } = contender;
+    contender.keys = await keysFor(open, port, ACCOUNTS, "account");
+  }
+  return contenders;
+}
+
+// The load generator and the origin alone: what no contender can pass.
+async function ceiling(origin, kind) {
+  const rates = [];
+  for (let round = 0; round < 3; round++) {
+    const { requests, seconds } = await load({ port: origin.port, callers: CALLERS, seconds: 0.5, requests: [search("none")] });
+    rates.push(requests / seconds);
+  }
+  console.log(`\n${kind}: load generator and origin alone reach ${digits(median(rates))} requests a second.`);
+}
+
+// Gives the processor time per call of Tollgate, many accounts on disk, in microseconds.
+export async function charged(origin, { count, seconds }) {
+  let cpuMicros;
+  for (const kind of ["tmpfs", "disk"]) {
+    await ceiling(origin, kind);
+    const contenders = await contendersOf(kind, origin);
+    const calls = (keys) => contenders.map((contender) => ({ ...contender, requests: keys(contender.keys).map(search) }));
+    const many = await rounds(calls((keys) => keys), { callers: CALLERS, seconds, count });
+    show(`Charged call, ${ACCOUNTS} accounts, ${CALLERS} callers, state on ${kind}`, many, [TWIN]);
+    cpuMicros = medianOf(many.get(TOLLGATE), "cpuMicros");
+    const hot = await rounds(calls(([key]) => [key]), { callers: CALLERS, seconds, count });
+    show(`Charged call, one hot account, ${CALLERS} callers, state on ${kind}`, hot, [TWIN]);
+    p99(many, hot);
+    for (const { stop } of contenders) await stop();
+  }
+  return cpuMicros;
+}
+
+function p99(many, hot) {
+  const of = (told) => `${digits(ratio(told.get(TOLLGATE), told.get(TWIN), "p99"), 2)} ×`;
+  console.log(`\nTollgate's p99 to the twin's: many accounts ${of(many)}, one hot account ${of(hot)}.`);
+}
+
+// Refusals that no object is asked for, against a Worker that only answers 429.
+export async function refused(origin, { count, seconds }) {
+  const start = (what) => startWorker(what, { origin: origin.url, state: folder("tmpfs") });
+  const refuser = { name: "JavaScript that only answers 429", ...(await start(worker("refuser"))) };
+  const gateway = await start(tollgate());
+  const key = await openAccount(gateway.port, "flooded", "flood");
+  const call = request("GET", "/api/external/v1/tracks/1", { authorization: `Bearer ${key}` });
+  await load({ port: gateway.port, callers: 1, seconds: 0.05, requests: [call] });
+  const against = async (title, status, asked) => {
+    const contenders = [
+      { ...refuser, requests: [asked] },
+      { name: TOLLGATE, ...gateway, requests: [asked] },
+    ];
+    show(title, await roundsOf(contenders, status), [refuser.name]);
+  };
+  const roundsOf = (contenders, status) =>
+    rounds(contenders, { callers: CALLERS, seconds, count, statusOf: { [TOLLGATE]: status, [refuser.name]: 429 } });
+  await against("Refused for a limit that the isolate knows of: a flood on one key", 429, call);
+  await against("Forged key", 401, search(`${key.slice(0, -3)}AAA`));
+  await against("Malformed key", 401, search("tk_live_nonsense"));
+  await refuser.stop();
+  await gateway.stop();
+}
+
+// What one caller alone waits for, and how much of it the contender adds to the bare pass-through.
+export async function latency(origin, { count, seconds }) {
+  const contenders = await contendersOf("tmpfs", origin);
+  for (const contender of contenders) contender.requests = [search(contender.keys[0])];
+  const told = await rounds(contenders, { callers: 1, seconds: seconds / 2, count });
+  const floor = told.get("pass-through Worker");
+  const added = (rounds) => median(rounds.map(({ p50 }, at) => p50 - floor[at].p50));
+  const rows = [...told].map(([name, rounds]) => [name, millis(medianOf(rounds, "p50")), millis(added(rounds)), millis(medianOf(rounds, "p99"))]);
+  console.log(`\nOne caller alone, charged calls, state on tmpfs\n\n${table(["", "p50 ms", "added ms", "p99 ms"], rows)}`);
+  for (const { stop } of contenders) await stop();
+}

@@ -1,0 +1,67 @@
+//! What crosses between JavaScript and Rust in one piece rather than name by name: every crossing
+//! costs, and every text that crosses is copied. `entry.mjs` has the other side.
+//!
+//! The pieces are lines, since no method, URL, header name or header value has a line break in it.
+
+use js_sys::Uint8Array;
+use wasm_bindgen::prelude::*;
+
+#[wasm_bindgen]
+extern "C" {
+    /// A request's method and URL, then the name and the value of each header.
+    #[wasm_bindgen(js_namespace = tollgate, js_name = linesOf)]
+    pub fn lines_of(request: &web_sys::Request) -> String;
+
+    /// Does to `headers` what the lines say, in their order.
+    #[wasm_bindgen(catch, js_namespace = tollgate, js_name = change)]
+    fn change(headers: &web_sys::Headers, lines: &str) -> Result<(), JsValue>;
+
+    /// A response with these headers.
+    #[wasm_bindgen(catch, js_namespace = tollgate, js_name = answer)]
+    fn answer(
+        status: u16,
+        lines: &str,
+        body: Option<Uint8Array>,
+    ) -> Result<web_sys::Response, JsValue>;
+
+    /// The values of headers, one a line; an empty one where there is none.
+    #[wasm_bindgen(catch, js_namespace = tollgate, js_name = valuesOf)]
+    pub fn values_of(headers: &web_sys::Headers, names: &str) -> Result<String, JsValue>;
+}
+
+/// Headers to be set, and others to be taken away.
+#[derive(Default)]
+pub struct HeaderLines(String);
+
+impl HeaderLines {
+    /// Sets a header. One that is empty is as good as none, and a value with a line break is none.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.0.push_str(name);
+        self.0.push('\n');
+        if !value.contains('\n') {
+            self.0.push_str(value);
+        }
+        self.0.push('\n');
+    }
+
+    /// Takes a header away.
+    pub fn remove(&mut self, name: &str) {
+        self.set(name, "");
+    }
+
+    /// Does all of it.
+    ///
+    /// # Errors
+    /// A name or a value that no header has.
+    pub fn change(&self, headers: &web_sys::Headers) -> Result<(), JsValue> {
+        change(headers, &self.0)
+    }
+
+    /// A response with these headers.
+    ///
+    /// # Errors
+    /// What the platform throws where its own objects are built.
+    pub fn respond(&self, status: u16, body: Option<&[u8]>) -> Result<web_sys::Response, JsValue> {
+        answer(status, &self.0, body.map(Uint8Array::from))
+    }
+}

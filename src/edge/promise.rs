@@ -1,0 +1,155 @@
+//! JavaScript's promises as futures. Those of js-sys make two closures for each promise, which the
+//! runtime has to register and to collect; these make an entry in a table.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
+
+use js_sys::Promise;
+use wasm_bindgen::prelude::*;
+
+use super::platform::{random, to_number};
+
+#[wasm_bindgen]
+extern "C" {
+    /// Calls [`wake`] with `key` when the promise has come to something.
+    #[wasm_bindgen(js_namespace = tollgate)]
+    fn watch(promise: &Promise, key: f64);
+
+    /// Calls [`wake`] with `key` after so many milliseconds; gives the timer.
+    #[wasm_bindgen(js_namespace = tollgate)]
+    fn after(millis: f64, key: f64) -> JsValue;
+
+    #[wasm_bindgen(js_name = clearTimeout)]
+    fn clear_timeout(timer: &JsValue);
+}
+
+thread_local! {
+    static AWAITED: RefCell<Awaited> = const { RefCell::new(Awaited { next: 0, entries: BTreeMap::new() }) };
+}
+
+/// Everything that is awaited in this isolate.
+struct Awaited {
+    /// The next key. They start anywhere: after a trap has begun the wasm anew, what was awaited
+    /// before must not be taken for what is awaited now.
+    next: u64,
+    entries: BTreeMap<u64, Entry>,
+}
+
+enum Entry {
+    Pending(Option<Waker>),
+    Settled(Result<JsValue, JsValue>),
+}
+
+/// What a promise or a timer comes to.
+pub struct Settling(u64);
+
+impl Settling {
+    fn begin() -> Result<Self, JsValue> {
+        let start = if AWAITED.with_borrow(|awaited| awaited.next) == 0 {
+            // Far below 2^53, which JavaScript's numbers carry exactly.
+            u64::from_be_bytes(random()?) >> 12
+        } else {
+            0
+        };
+        AWAITED.with_borrow_mut(|awaited| {
+            let key = awaited.next.max(start).max(1);
+            awaited.next = key.saturating_add(1);
+            awaited.entries.insert(key, Entry::Pending(None));
+            Ok(Self(key))
+        })
+    }
+}
+
+impl Future for Settling {
+    type Output = Result<JsValue, JsValue>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        AWAITED.with_borrow_mut(|awaited| match awaited.entries.remove(&self.0) {
+            Some(Entry::Settled(outcome)) => Poll::Ready(outcome),
+            Some(Entry::Pending(_)) | None => {
+                let waker = Some(context.waker().clone());
+                awaited.entries.insert(self.0, Entry::Pending(waker));
+                Poll::Pending
+            }
+        })
+    }
+}
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        AWAITED.with_borrow_mut(|awaited| awaited.entries.remove(&self.0));
+    }
+}
+
+/// Waits for a promise.
+///
+/// # Errors
+/// What it was rejected with.
+pub async fn settled(promise: &Promise) -> Result<JsValue, JsValue> {
+    let settling = Settling::begin()?;
+    watch(promise, to_number(settling.0));
+    settling.await
+}
+
+/// What a promise comes to, if it does within `millis`.
+///
+/// # Errors
+/// What it was rejected with.
+pub async fn settled_within(promise: &Promise, millis: i64) -> Result<Option<JsValue>, JsValue> {
+    let mut settling = Settling::begin()?;
+    let mut timer = Sleep::of(millis)?;
+    watch(promise, to_number(settling.0));
+    std::future::poll_fn(|context| {
+        if let Poll::Ready(outcome) = Pin::new(&mut settling).poll(context) {
+            return Poll::Ready(outcome.map(Some));
+        }
+        Pin::new(&mut timer.settling)
+            .poll(context)
+            .map(|_| Ok(None))
+    })
+    .await
+}
+
+/// A timer that is cleared when it is dropped.
+struct Sleep {
+    settling: Settling,
+    timer: JsValue,
+}
+
+impl Sleep {
+    fn of(millis: i64) -> Result<Self, JsValue> {
+        let settling = Settling::begin()?;
+        let millis = to_number(u64::try_from(millis).unwrap_or(0));
+        let timer = after(millis, to_number(settling.0));
+        Ok(Self { settling, timer })
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        clear_timeout(&self.timer);
+    }
+}
+
+/// What was awaited under `key` has come; nothing happens if nobody waits any more.
+#[wasm_bindgen]
+pub fn wake(key: f64, fulfilled: bool, value: JsValue) {
+    // Keys are whole numbers below 2^53.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let key = key as u64;
+    let waker = AWAITED.with_borrow_mut(|awaited| {
+        let entry = awaited.entries.get_mut(&key)?;
+        let outcome = if fulfilled { Ok(value) } else { Err(value) };
+        match std::mem::replace(entry, Entry::Settled(outcome)) {
+            Entry::Pending(waker) => waker,
+            Entry::Settled(_) => None,
+        }
+    });
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}

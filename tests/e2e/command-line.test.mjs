@@ -1,0 +1,175 @@
+// `npx tollgate`, as an operator types it.
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import * as suite from "node:test";
+import { test } from "node:test";
+import { inProject } from "../../scripts/project.mjs";
+import { lineOf, policyFor } from "./harness/account.mjs";
+import { secrets, startGateway } from "./harness/gateway.mjs";
+import { answer, startOrigin } from "./harness/origin.mjs";
+
+const TABLES = `
+[pools.credits]
+[plans.free]
+requests_per_minute = 1000
+grants = [{ pool = "credits", amount = 2, renews = "never" }]
+[plans.starter]
+grants = []
+[[routes]]
+match = "POST /search"
+cost  = 1
+`;
+const SECOND = 1_000;
+
+const origin = await startOrigin(suite);
+const gateway = await startGateway(suite, { policy: policyFor(origin, TABLES) });
+const { clock } = gateway;
+clock.stop("2031-03-10T12:00:00Z");
+
+// Everything that any command printed: no token may be in it.
+let printed = "";
+
+// Runs the program with these words: { code, out, err, json() }.
+async function tollgate(words, environment = {}) {
+  const child = spawn(process.execPath, [inProject("cli", "tollgate.mjs"), ...words], {
+    env: { TOLLGATE_URL: gateway.url, TOLLGATE_ADMIN_TOKEN: secrets.ADMIN_TOKEN, ...environment },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  const texts = await Promise.all([child.stdout, child.stderr].map((stream) => stream.setEncoding("utf8").toArray()));
+  const [out, err] = texts.map((pieces) => pieces.join(""));
+  const code = child.exitCode ?? (await new Promise((resolve) => child.once("exit", resolve)));
+  printed += out + err;
+  return { code, out, err, json: () => JSON.parse(out) };
+}
+
+// A command that succeeds, and its answer.
+async function done(...words) {
+  const ran = await tollgate(words);
+  assert.equal(ran.code, 0, ran.err);
+  return ran.out === "" ? null : ran.json();
+}
+
+const search = async (key) => {
+  // An isolate may repeat a refusal for 5 s.
+  clock.advance(6 * SECOND);
+  const answer = await gateway.call(key, "POST", "/search");
+  if (answer.status !== 200) return answer.json().code;
+  await lineOf(gateway, answer);
+  return 200;
+};
+
+test("an operator's day", async () => {
+  const opened = await done("accounts", "create", "--id", "acme", "--plan", "free", "--name", "Acme Ltd");
+  assert.deepEqual([opened.id, opened.status], ["acme", "active"]);
+  const issued = await done("keys", "create", "acme", "--name", "shop", "--scope", "POST /search", "--budget", "100");
+  assert.match(issued.key, /^tk_live_/);
+  assert.deepEqual([issued.scope, issued.budget], [["POST /search"], 100]);
+
+  assert.deepEqual([await search(issued.key), await search(issued.key)], [200, 200]);
+  assert.equal(await search(issued.key), "insufficient_credits");
+  const lot = await done("grants", "add", "acme", "--amount", "10", "--reference", "order 77");
+  assert.equal(lot.available, 10);
+  assert.equal(await search(issued.key), 200);
+
+  const rotated = await done("keys", "rotate", issued.id, "--overlap-seconds", "60");
+  assert.deepEqual([rotated.id, rotated.status], [issued.id, "rotating"]);
+  assert.notEqual(rotated.key, issued.key);
+  assert.deepEqual([await search(issued.key), await search(rotated.key)], [200, 200]);
+  clock.advance(60 * SECOND);
+  assert.deepEqual([await search(issued.key), await search(rotated.key)], ["invalid_key", 200]);
+
+  await done("accounts", "suspend", "acme", "--reason", "invoice 7 is open");
+  assert.equal(await search(rotated.key), "account_suspended");
+  assert.deepEqual(
+    (await done("accounts", "list", "--status", "suspended")).data.map(({ id, reason }) => [id, reason]),
+    [["acme", "invoice 7 is open"]],
+  );
+  await done("accounts", "resume", "acme");
+  assert.equal(await search(rotated.key), 200);
+
+  const { usage, total_count } = await done("usage", "acme", "--limit", "2");
+  assert.deepEqual([usage.length, total_count], [2, 7]);
+  assert.equal((await done("usage", "acme", "--by", "key")).summary[0].credits_consumed, 7);
+  const { data } = await done("ledger", "acme");
+  assert.deepEqual([data[0].kind, data[0].balance, data.at(-1).kind], ["charged", 5, "granted"]);
+  assert.equal((await done("balance", "acme")).pools.credits.available, 5);
+  assert.equal((await done("audit", "acme")).ok, true);
+
+  await done("keys", "revoke", issued.id);
+  assert.equal(await search(rotated.key), "invalid_key");
+});
+
+test("the same Idempotency-Key makes the same credits once, another command others", async () => {
+  await done("accounts", "create", "--id", "again", "--plan", "starter");
+  const grant = ["grants", "add", "again", "--amount", "5"];
+  const first = await done(...grant, "--idempotency-key", "order-1");
+  assert.deepEqual(await done(...grant, "--idempotency-key", "order-1"), first);
+  await done(...grant);
+  await done(...grant);
+  assert.equal((await done("balance", "again")).pools.credits.available, 15);
+  const adjusted = await done("adjustments", "add", "again", "--amount=-3", "--reason", "booked twice");
+  assert.equal(adjusted.pools.credits.available, 12);
+});
+
+test("people get tables", async () => {
+  await done("accounts", "create", "--id", "people", "--plan", "free", "--name", "Müller & Söhne");
+  const { out } = await tollgate(["accounts", "list", "--query", "people", "--table"]);
+  const [names, people] = out.split("\n");
+  assert.match(names, /^ID +NAME +PLAN +STATUS +EXTERNAL_ID +EMAIL +CREATED_AT$/);
+  assert.match(people, /^people +Müller & Söhne +free +active +- +- +2031-/);
+  const balance = await tollgate(["balance", "people", "--table"]);
+  assert.match(balance.out, /POOL +AVAILABLE +HELD +SPENT +RENEWS_AT\ncredits +2 +0 +0 +-\n\nPOOL +ID +SOURCE/);
+  const audit = await tollgate(["audit", "people", "--table"]);
+  assert.match(audit.out, /^ok +true\nentries +1\n/);
+});
+
+test("what goes wrong is a sentence and an exit code", async () => {
+  const told = async (words, environment) => {
+    const { code, out, err } = await tollgate(words, environment);
+    assert.equal(out, "");
+    return [code, err];
+  };
+  const [refused, why] = await told(["keys", "create", "nobody"]);
+  assert.equal(refused, 1);
+  assert.match(why, /^tollgate: there is no such account \(not_found, 404, req_[0-9a-f]+\)\n$/);
+  assert.match((await told(["accounts", "create", "--plan", "gold"]))[1], /plan: the policy has no plan "gold"/);
+
+  assert.deepEqual(await told(["accounts", "create"]), [2, "tollgate: --plan is missing: a plan of the policy\n"]);
+  assert.deepEqual(await told(["keys", "rotate", "acme", "--overlap-seconds", "0"]), [
+    2,
+    "tollgate: acme is no id of a key, which is like key_acme_1\n",
+  ]);
+  for (const words of [["no", "such"], ["balance"], ["balance", "a", "b"], ["balance", "acme", "--tier", "x"]]) {
+    assert.equal((await told(words))[0], 2, words.join(" "));
+  }
+  assert.equal((await told(["grants", "add", "acme", "--amount", "ten"]))[0], 2);
+  assert.equal((await told(["plans"], { TOLLGATE_URL: "http://example.com" }))[0], 2, "in the clear");
+
+  const nobody = { TOLLGATE_URL: "http://127.0.0.1:9" };
+  const [code, sentence] = await told(["grants", "add", "acme", "--amount", "5"], nobody);
+  assert.equal(code, 3);
+  assert.match(sentence, /no answer from http:\/\/127\.0\.0\.1:9: .+\n/);
+  assert.match(sentence, /\nthe same again is safe with --idempotency-key tollgate-/);
+});
+
+test("the token is never printed, and goes nowhere but to the gateway", async () => {
+  const wrong = "a-token-that-is-not-one-of-this-gateway";
+  const refused = await tollgate(["plans"], { TOLLGATE_ADMIN_TOKEN: wrong });
+  assert.deepEqual([refused.code, /invalid_key/.test(refused.err)], [1, true]);
+  const unreadable = await tollgate(["plans"], { TOLLGATE_ADMIN_TOKEN: `${wrong}\n` });
+  assert.equal(unreadable.code, 2);
+  // Somebody who answers with what was sent, and one who sends elsewhere.
+  origin.on("/_tollgate/v1/plans", ({ headers, outgoing }) => outgoing.writeHead(418).end(headers.authorization));
+  const echoed = await tollgate(["plans"], { TOLLGATE_URL: origin.url });
+  assert.deepEqual([echoed.code, /answered 418, and not as Tollgate does/.test(echoed.err)], [3, true]);
+  const misplaced = await tollgate(["balance", secrets.ADMIN_TOKEN]);
+  assert.equal(misplaced.code, 1);
+  const asOption = await tollgate(["plans", `--${secrets.ADMIN_TOKEN}`]);
+  assert.deepEqual([asOption.code, /--\(token\)/.test(asOption.err)], [2, true]);
+  const asked = origin.requests.length;
+  const plans = "/_tollgate/v1/plans";
+  origin.on(plans, answer({ status: 307, headers: { location: gateway.url + plans } }));
+  assert.equal((await tollgate(["plans"], { TOLLGATE_URL: origin.url })).code, 3);
+  assert.equal(origin.requests.length, asked + 1);
+  for (const token of [secrets.ADMIN_TOKEN, wrong]) assert.ok(!printed.includes(token));
+});
