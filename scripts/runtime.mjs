@@ -27,6 +27,9 @@ export async function runBundle({ port, policy, bindings, state, onLog, environm
       ]),
     ),
     durableObjectsPersist: state,
+    ratelimits: Object.fromEntries(
+      (deployed.ratelimits ?? []).map(({ name, ...ratelimit }) => [name, ratelimit]),
+    ),
     // Straight to the Worker: miniflare's own front worker would take part in every request and stream.
     unsafeDirectSockets: [{ host: "127.0.0.1", port }],
     host: "127.0.0.1",

@@ -14,6 +14,7 @@ mod close;
 mod conclude;
 mod due;
 mod hourly;
+mod imported;
 mod key_view;
 mod keys;
 mod listed;
@@ -39,6 +40,7 @@ pub use self::{
     admit::{Admission, Admit},
     budget::BUDGET_POOL,
     conclude::{Told, Word},
+    imported::Errand,
     keys::{Key, KeyLimits, Limit, NewKey, OVERLAP_MAX, PatchKey, PreviousSecret, RotateKey},
     listed::Listed,
     manage::{
@@ -131,6 +133,9 @@ pub struct Profile {
     /// Which KEY_SECRET each key was signed under, where that was kept.
     #[cbor(n(9), default)]
     pub signed_under: BTreeMap<KeyNumber, SecretId>,
+    /// What has to be settled with lookup objects about imported keys.
+    #[cbor(n(16), default)]
+    pub errands: BTreeMap<KeyNumber, Errand>,
 }
 
 /// A digest of an `Idempotency-Key` and one of what it was sent with.

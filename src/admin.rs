@@ -25,8 +25,9 @@ use crate::{
     id::{AccountId, CallId, KeyId, KeyNumber},
     key::{SecretDigest, bearer},
     ledger_page::ledger_query,
+    policy::KeyPattern,
     problem::{Code, Problem},
-    protocol::{Command, Manage},
+    protocol::{Command, ImportKey, Manage},
     retried::{IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX},
     secrets::Secrets,
     self_service::{no_parameters, summary_query, usage_query},
@@ -228,7 +229,7 @@ enum Action {
 pub enum AdminRequest {
     /// `GET /healthz`: answered by the Worker.
     Healthz,
-    /// `GET /openapi.json`: answered by the Worker with [`openapi`].
+    /// `GET /openapi.json`: answered by the Worker with [`openapi()`].
     OpenApi,
     /// `GET /plans`: answered by the Worker with [`plans`], once the directory has told which
     /// are in force.
@@ -251,6 +252,16 @@ pub enum AdminRequest {
         account: AccountId,
         /// What the secret is for.
         purpose: Purpose,
+        /// The `Idempotency-Key`, if one was sent, and what came with it.
+        idempotency: Option<Fingerprint>,
+    },
+    /// For an account's object: a key that was issued before Tollgate. What the object answers is told
+    /// with [`with_key`], and without the key: whoever imports it has it.
+    ImportKey {
+        /// The account.
+        account: AccountId,
+        /// The key.
+        import: ImportKey,
         /// The `Idempotency-Key`, if one was sent, and what came with it.
         idempotency: Option<Fingerprint>,
     },
@@ -385,7 +396,12 @@ impl<'a> Endpoint<'a> {
     ///
     /// 413, 400 with the field, parameter or header that is wrong, and 404 for a key of another
     /// account.
-    pub fn read(&self, sent: &Sent<'_>, secrets: &Secrets) -> Result<AdminRequest, Problem> {
+    pub fn read(
+        &self,
+        sent: &Sent<'_>,
+        secrets: &Secrets,
+        imported_keys: Option<&KeyPattern>,
+    ) -> Result<AdminRequest, Problem> {
         // Whoever watches may put something into the query to get past caches.
         if !matches!(
             self.action,
@@ -424,7 +440,14 @@ impl<'a> Endpoint<'a> {
             Action::Close => self.manage(Command::Close, None),
             Action::ListKeys => self.manage(Command::Keys(keys::query(sent.query)?), None),
             Action::ShowKey => self.manage(Command::ShowKey(self.key()?), None),
-            Action::CreateKey => self.issue_secret(Purpose::Create(keys::create(sent.body)?), sent),
+            Action::CreateKey => match keys::create(sent.body, imported_keys)? {
+                (new, None) => self.issue_secret(Purpose::Create(new), sent),
+                (new, Some(digest)) => Ok(AdminRequest::ImportKey {
+                    account: self.account()?,
+                    import: ImportKey { new, digest },
+                    idempotency: self.idempotency(sent)?.map(|(_, fingerprint)| fingerprint),
+                }),
+            },
             Action::PatchKey => {
                 let (key, patch) = (self.key()?, keys::patch(sent.body)?);
                 self.manage(Command::PatchKey { key, patch }, None)

@@ -12,6 +12,7 @@ mod directory;
 mod export;
 mod forward;
 mod gateway;
+mod imported;
 mod journey;
 mod log;
 mod object;
@@ -19,6 +20,7 @@ mod operate;
 mod passage;
 mod platform;
 mod promise;
+mod question;
 mod retried;
 mod sql;
 mod visit;
@@ -33,7 +35,7 @@ use self::{
     gateway::Gateway,
     platform::{Context, Env, console_error},
 };
-pub use self::{directory::DirectoryCore, object::AccountCore};
+pub use self::{directory::DirectoryCore, imported::LookupCore, object::AccountCore};
 
 /// Runs once in each isolate, before anything else, and again after a trap.
 #[wasm_bindgen(start)]

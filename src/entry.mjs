@@ -3,7 +3,7 @@
 import { DurableObject } from "cloudflare:workers";
 import policy from "../build/policy.cbor";
 import openApi from "./openapi.json";
-import { AccountCore, DirectoryCore, fetch, policyFault, wake } from "../build/index.js";
+import { AccountCore, DirectoryCore, LookupCore, fetch, policyFault, wake } from "../build/index.js";
 
 // Rust reads them from here at first use, also after a trap has begun the wasm anew.
 globalThis.tollgatePolicy = policy;
@@ -69,7 +69,7 @@ export class Account extends lent((state, env) => new AccountCore(state, env)) {
 
 export class Directory extends lent((state) => new DirectoryCore(state)) {}
 
-export class ImportedKeys extends DurableObject {}
+export class ImportedKeys extends lent((state) => new LookupCore(state)) {}
 
 export default { fetch };
 

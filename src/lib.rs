@@ -31,6 +31,7 @@ pub mod edge;
 pub mod export;
 pub mod headers;
 pub mod id;
+pub mod imported;
 pub mod json;
 pub mod key;
 pub mod ledger;

@@ -7,6 +7,7 @@
 mod audit;
 mod erase;
 mod export;
+mod importing;
 mod ledger;
 mod opening;
 mod roll_up;
@@ -15,8 +16,11 @@ mod usage;
 
 use std::sync::Arc;
 
-pub use self::opening::{Intent, Opened};
 use self::{audit::RunningAudit, erase::Tombstone, opening::Opening};
+pub use self::{
+    importing::Imported,
+    opening::{Intent, Opened},
+};
 use crate::{
     account::{
         Account, Admit, BUDGET_POOL, Broken, Changes, Earlier, Fingerprint, First, LogMonth,
@@ -502,6 +506,13 @@ impl<S: Store> Object<S> {
                 Opened::Claim(_) => Err(Failure::Storage("the account is being opened".to_owned())),
             };
         }
+        if let Command::ImportKey(import) = &manage.command {
+            return match self.import(import, manage.idempotency, clock) {
+                Imported::Answered(reply) => Ok(reply),
+                // The same.
+                Imported::Ask(_) => Err(Failure::Storage("the key is being imported".to_owned())),
+            };
+        }
         self.wake(clock)?;
         let changes = self.awake()?.tick(clock);
         self.commit(changes, None)?;
@@ -672,6 +683,7 @@ impl<S: Store> Object<S> {
                 .map(|changes| (document(201, to_json(&account.balance_view())), changes)),
             Command::Show
             | Command::Open(_)
+            | Command::ImportKey(_)
             | Command::Usage(_)
             | Command::UsageSummary(_)
             | Command::Ledger(_)
@@ -868,6 +880,10 @@ impl Rejected {
             field: Some(field.to_owned()),
             ..complaint(Code::BadRequest, &detail)
         };
+        let of_secret = |detail: &str| Complaint {
+            field: Some("secret".to_owned()),
+            ..complaint(Code::Conflict, detail)
+        };
         match self {
             Self::UnknownPlan(plan) => {
                 of_field("plan", format!("plan: the policy has no plan {plan:?}"))
@@ -940,6 +956,15 @@ impl Rejected {
                 Code::Conflict,
                 "this key has expired; give it another expires_at first",
             ),
+            Self::SecretRevoked(key) => of_secret(&format!(
+                "secret: it is that of {key}, which was revoked for good"
+            )),
+            Self::SecretKnown(key) => of_secret(&format!(
+                "secret: it is that of {key}, which is otherwise than told here; change that key"
+            )),
+            Self::SecretTaken(key) => of_secret(&format!(
+                "secret: it is that of {key}; another account can have it when that key is revoked"
+            )),
             Self::UnknownCall => complaint(
                 Code::NotFound,
                 "there is no such call, or it is no longer kept",

@@ -14,12 +14,16 @@ use crate::{
 };
 
 mod compiled;
+mod pattern;
 pub mod quote;
 mod read;
 pub mod router;
 pub mod template;
 
-pub use self::read::{Mistake, Mistakes};
+pub use self::{
+    pattern::KeyPattern,
+    read::{Mistake, Mistakes},
+};
 
 /// The pool that is meant where none is named.
 pub const DEFAULT_POOL: &str = "credits";
@@ -46,6 +50,9 @@ pub struct Policy {
     /// Where customers read about themselves.
     #[n(5)]
     pub self_service: SelfService,
+    /// `[imported_keys]`: what keys issued before Tollgate look like, where there are any.
+    #[n(6)]
+    pub imported_keys: Option<KeyPattern>,
 }
 
 impl Policy {

@@ -254,6 +254,10 @@ impl fmt::Display for Violation {
                 "requests of the whole account in any 60 seconds are allowed",
             ),
             ViolatedPolicy::Jobs => ("open job is allowed", "open jobs are allowed"),
+            ViolatedPolicy::UnknownKeys => (
+                "unknown key from one address in a minute is looked up",
+                "unknown keys from one address in a minute are looked up",
+            ),
         };
         let allowed = if self.limit == 1 { one } else { many };
         write!(formatter, "{} {allowed}", self.limit)
@@ -279,6 +283,9 @@ pub enum ViolatedPolicy {
     /// Jobs of the key not yet ended.
     #[n(4)]
     Jobs,
+    /// Keys that could have been issued before Tollgate, from one client address, and were not.
+    #[n(5)]
+    UnknownKeys,
 }
 
 /// Every reason that Tollgate gives, for programs: a closed list.
@@ -539,12 +546,13 @@ mod tests {
             ViolatedPolicy::InFlight,
             ViolatedPolicy::Account,
             ViolatedPolicy::Jobs,
+            ViolatedPolicy::UnknownKeys,
         ]
         .map(|policy| Violation { policy, limit: 1 });
         let problem = Problem::rate_limited(&violations, Span::from_seconds(1));
         let json = json(&problem);
         assert!(
-            json.contains(r#""violated-policies":["minute","daily","in_flight","account","jobs"]"#),
+            json.contains(r#""violated-policies":["minute","daily","in_flight","account","jobs","unknown_keys"]"#),
             "{json}"
         );
         assert!(

@@ -286,6 +286,9 @@ pub enum Command {
     /// `GET /accounts/{id}/export`: the slice that begins here; `None`: the first.
     #[n(51)]
     Export(#[n(0)] Option<ExportPlace>),
+    /// `POST /accounts/{id}/keys` of a key that was issued before Tollgate.
+    #[n(60)]
+    ImportKey(#[n(0)] ImportKey),
 }
 
 impl Command {
@@ -296,6 +299,7 @@ impl Command {
         match self {
             Self::Patch(_)
             | Self::CreateKey { .. }
+            | Self::ImportKey(_)
             | Self::PatchKey { .. }
             | Self::RotateKey { .. }
             | Self::RevokeKey(_)
@@ -317,6 +321,18 @@ impl Command {
             | Self::Close => false,
         }
     }
+}
+
+/// Imports a key that was issued before Tollgate.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct ImportKey {
+    /// The key.
+    #[n(0)]
+    pub new: NewKey,
+    /// SHA-256 of its secret.
+    #[n(1)]
+    pub digest: SecretDigest,
 }
 
 /// Which keys are listed: the oldest first.
@@ -448,6 +464,7 @@ pub struct Complaint {
 struct Kept<'a> {
     code: &'static str,
     detail: &'a str,
+    field: Option<&'a str>,
 }
 
 impl Complaint {
@@ -463,13 +480,13 @@ impl Complaint {
         }
     }
 
-    /// As it is kept with an `Idempotency-Key`: code and detail, all that tells of how things
-    /// stood.
+    /// As it is kept with an `Idempotency-Key`: all that tells of how things stood.
     #[must_use]
     pub fn to_json(&self) -> String {
         let kept = Kept {
             code: self.code.as_str(),
             detail: &self.detail,
+            field: self.field.as_deref(),
         };
         // Texts alone: writing them cannot fail.
         serde_json::to_string(&kept).unwrap_or_default()
@@ -488,7 +505,7 @@ impl Complaint {
         Some(Self {
             code: Code::ALL.into_iter().find(|code| code.as_str() == name)?,
             detail: text("detail")?.into_owned(),
-            field: None,
+            field: text("field").map(Into::into),
         })
     }
 }

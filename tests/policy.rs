@@ -82,6 +82,7 @@ fn a_field_that_is_absent_has_its_default() {
     assert_eq!(gateway.when_unavailable, WhenUnavailable::Refuse);
     assert!(!gateway.extra_needs_subscription);
     assert_eq!(gateway.admin_hosts, None);
+    assert_eq!(policy.imported_keys, None);
 
     let pool = &policy.pools["credits"];
     assert_eq!(
@@ -127,6 +128,9 @@ fn every_policy_that_is_shipped_is_right() {
 #[test]
 fn every_field_of_the_contract_is_read() {
     let policy = parse(FULL);
+    let imported_keys = policy.imported_keys.as_ref().unwrap();
+    assert!(imported_keys.matches("sk_0123456789abcdef0123456789abcdef"));
+    assert!(!imported_keys.matches("sk_0123456789abcdef0123456789abcde"));
     let gateway = &policy.gateway;
     assert_eq!(gateway.base_path, "/api/external/v1");
     assert_eq!(gateway.key_prefixes, ["tk_live", "tk_old"]);
@@ -232,7 +236,7 @@ fn every_mistake_is_named_with_its_place() {
         ("", "policy.toml: gateway: expected a table, found nothing".to_owned()),
         ("[gateway", "policy.toml: line 1, column 9: ".to_owned()),
         ("[gateway]\nmode = \"a\"\nmode = \"b\"", "policy.toml: line 3, column 1: ".to_owned()),
-        (&with("", "[packages]\nx = 1"), format!("packages: {}", unknown("gateway, origins, pools, plans, self_service, routes"))),
+        (&with("", "[packages]\nx = 1"), format!("packages: {}", unknown("gateway, origins, pools, plans, self_service, imported_keys, routes"))),
         (&with("gateway", "base_path = 7"), "gateway.base_path: expected a path such as \"/api/v1\", or \"\", found 7".into()),
         (&with("gateway", "base_path = \"/api/\""), "gateway.base_path: expected a path without a closing /, found \"/api/\"".into()),
         (&with("gateway", "base_path = \"/{v}\""), "gateway.base_path: expected a path without {name} and *".into()),
@@ -284,6 +288,91 @@ fn every_mistake_is_named_with_its_place() {
     ] {
         let told = mistakes(text);
         assert!(told.contains(&expected), "{expected}\nis not what was told:\n{told}\nof\n{text}");
+    }
+}
+
+#[test]
+fn every_mistake_in_a_pattern_is_named_with_its_place() {
+    for (line, expected) in [
+        (
+            "",
+            "imported_keys.pattern: expected a pattern such as \"sk_[0-9a-f]{32}\", found nothing",
+        ),
+        (
+            "pattern = 7",
+            "imported_keys.pattern: expected a pattern such as \"sk_[0-9a-f]{32}\", found 7",
+        ),
+        (
+            "pattern = \"\"",
+            "imported_keys.pattern: expected a pattern such as \"sk_[0-9a-f]{32}\", found \"\"",
+        ),
+        (
+            "patern = \"a\"",
+            "imported_keys.patern: expected one of pattern, found an unknown field; did you mean pattern?",
+        ),
+        (
+            "pattern = '^sk_[0-9a-f]{32}$'",
+            "imported_keys.pattern: expected neither ^ nor $: the pattern is that of the whole key (character 1), found ",
+        ),
+        (
+            "pattern = 'sk_.*'",
+            "expected characters, classes such as [0-9a-f], {n} or {n,m}, and \\ before a sign that means itself (character 4), found \"sk_.*\"",
+        ),
+        ("pattern = 'a{2}{3}'", "that means itself (character 5)"),
+        (
+            "pattern = 'sk_\\d{32}'",
+            "expected a sign that means itself after \\, and [0-9] for \\d (character 4)",
+        ),
+        (
+            "pattern = 'sk [0-9a-f]{32}'",
+            "expected neither spaces nor commas, and nothing outside ASCII: no key has them (character 3)",
+        ),
+        ("pattern = '[a-z,]{32}'", "no key has them (character 5)"),
+        ("pattern = 'clé'", "no key has them (character 3)"),
+        (
+            "pattern = 'sk_[0-9'",
+            "expected a ] that closes this [ (character 4)",
+        ),
+        (
+            "pattern = 'sk_[]{32}'",
+            "expected a class of one character at least (character 4)",
+        ),
+        (
+            "pattern = '[^a]{32}'",
+            "expected a class that lists what may stand there, with \\ before a sign that means itself (character 2)",
+        ),
+        (
+            "pattern = '[A-z]{32}'",
+            "expected a range that goes up, from digit to digit, a to z or A to Z (character 2)",
+        ),
+        (
+            "pattern = '[a-z]{8,}'",
+            "expected {n} or {n,m}, with numbers from 1 to 256 (character 6)",
+        ),
+        ("pattern = '[a-z]{9,8}'", "expected {n} or {n,m}"),
+        ("pattern = '[a-z]{0}'", "expected {n} or {n,m}"),
+        (
+            "pattern = '[a-z]{8,32}[0-9a-f]{8}'",
+            "expected none of the characters that {n,m} repeats right before, or nobody could tell where they end (character 12)",
+        ),
+        (
+            "pattern = '[a-z]{256}x'",
+            "imported_keys.pattern: expected keys of at most 256 characters, found ",
+        ),
+        (
+            "pattern = 'sk_[0-9a-f]{15}'",
+            "imported_keys.pattern: expected keys that nobody can guess, with at least the 64 random bits of [0-9a-f]{16}, found ",
+        ),
+        (
+            "pattern = '[a-z]{2}_live_[0-9a-f]{32}'",
+            "imported_keys.pattern: expected keys that cannot begin as this gateway's own do (key_prefix, key_prefixes), found ",
+        ),
+    ] {
+        let told = mistakes(&with("", &format!("[imported_keys]\n{line}")));
+        assert!(
+            told.contains(expected),
+            "{expected}\nis not what was told:\n{told}\nof\n{line}"
+        );
     }
 }
 

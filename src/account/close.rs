@@ -19,6 +19,7 @@ impl Account {
             self.profile.status = Status::Closed {
                 at: self.state.latest,
             };
+            self.withdraw_all(clock, &mut changes);
             changes.profile = true;
             changes.snapshot = true;
         }
@@ -31,13 +32,15 @@ impl Account {
         self.profile.status.closed_at().is_some()
     }
 
-    /// When the account is to be erased; `None` while it is open, and while a call is. By the clock
-    /// as read: one that strayed ahead of it erases nothing.
+    /// When the account is to be erased; `None` while it is open, while a call is, and while a lookup
+    /// object has not heard that its secrets are free. By the clock as read: one that strayed ahead
+    /// of it erases nothing.
     #[must_use]
     pub fn erased_at(&self) -> Option<Timestamp> {
         let closed_at = self.profile.status.closed_at()?;
         let kept = Span::from_days(self.policy.gateway.retain_days.into());
-        self.open.is_empty().then(|| closed_at.plus(kept))
+        let is_settled = self.open.is_empty() && self.errands_since().is_none();
+        is_settled.then(|| closed_at.plus(kept))
     }
 
     /// The key that whoever presents a secret of this digest may use now.

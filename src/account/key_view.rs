@@ -28,6 +28,8 @@ pub struct KeyView<'a> {
     /// What its calls of this month hold and were charged, with a budget or without.
     budget_used: u64,
     rotated_at: Option<Timestamp>,
+    /// Whether it was issued before Tollgate.
+    imported: bool,
     /// Until when the secret before the last rotation is good.
     overlap_ends_at: Option<Timestamp>,
     refused_today: u32,
@@ -75,6 +77,7 @@ impl Account {
             budget: key.budget,
             budget_used: self.cost_of_month(number, clock),
             rotated_at: key.rotated_at,
+            imported: key.imported.is_some(),
             overlap_ends_at: key.overlap_ends_at(clock),
             refused_today: usage.map_or(0, |usage| usage.refused.of(today)),
         })

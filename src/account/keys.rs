@@ -51,6 +51,9 @@ pub struct Key {
     /// When it was last rotated.
     #[n(9)]
     pub rotated_at: Option<Timestamp>,
+    /// SHA-256 of the secret that it had before Tollgate, kept when it is rotated.
+    #[n(10)]
+    pub imported: Option<SecretDigest>,
 }
 
 /// A secret that was replaced and stays good for a while.
@@ -66,6 +69,22 @@ pub struct PreviousSecret {
 }
 
 impl Key {
+    pub(super) fn new(new: NewKey, digest: SecretDigest, created_at: Timestamp) -> Self {
+        Self {
+            digest,
+            name: new.name,
+            created_at,
+            revoked_at: None,
+            limits: new.limits,
+            scope: new.scope,
+            expires_at: new.expires_at,
+            budget: new.budget,
+            previous: None,
+            rotated_at: None,
+            imported: None,
+        }
+    }
+
     /// Whether it is neither revoked nor expired.
     #[must_use]
     pub fn stands(&self, clock: Timestamp) -> bool {
@@ -263,24 +282,8 @@ impl Account {
         digest: SecretDigest,
         clock: Timestamp,
     ) -> Result<(KeyNumber, Changes), Rejected> {
-        let key = Key {
-            digest,
-            name: new.name,
-            created_at: clock,
-            revoked_at: None,
-            limits: new.limits,
-            scope: new.scope,
-            expires_at: new.expires_at,
-            budget: new.budget,
-            previous: None,
-            rotated_at: None,
-        };
-        self.check_scope(&key)?;
-        self.check_budget(&key)?;
-        if key.is_expired(clock) {
-            return Err(Rejected::AlreadyExpired);
-        }
-        self.check_room_for_a_key(clock)?;
+        let key = Key::new(new, digest, clock);
+        self.check_new_key(&key, clock)?;
         let mut changes = Changes::default();
         self.book_due(clock, &mut changes);
         let number = self.next_key();
@@ -378,6 +381,9 @@ impl Account {
         if key.revoked_at.is_none() {
             key.revoked_at = Some(clock);
             changes.keys.insert(number);
+            if let Some(digest) = key.imported {
+                self.withdraw(number, digest, clock, &mut changes);
+            }
         }
         self.book_due(clock, &mut changes);
         Ok(changes)
@@ -389,6 +395,15 @@ impl Account {
             return Err(Rejected::RevokedKey);
         }
         Ok(key)
+    }
+
+    pub(super) fn check_new_key(&self, key: &Key, clock: Timestamp) -> Result<(), Rejected> {
+        self.check_scope(key)?;
+        self.check_budget(key)?;
+        if key.is_expired(clock) {
+            return Err(Rejected::AlreadyExpired);
+        }
+        self.check_room_for_a_key(clock)
     }
 
     fn check_scope(&self, key: &Key) -> Result<(), Rejected> {
@@ -407,6 +422,7 @@ impl Account {
 
     fn check_room_for_a_key(&self, clock: Timestamp) -> Result<(), Rejected> {
         let standing = self.keys.values().filter(|key| key.stands(clock)).count();
+        let standing = standing.saturating_add(self.keys_to_come());
         let most = self.profile.plan.max_keys.unwrap_or(KEYS_MAX).min(KEYS_MAX);
         if standing >= usize::try_from(most).unwrap_or(usize::MAX) {
             return Err(Rejected::TooManyKeys(most));

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     credits::Credits,
-    id::{AccountId, ExternalId},
+    id::{AccountId, ExternalId, KeyId},
     ledger::{Book, EntryKind, LotNumber, NewLot, Spending},
     policy::{Plan, Policy, Renews, Source},
     time::Timestamp,
@@ -161,6 +161,12 @@ pub enum Rejected {
     RevokedKey,
     /// The key's time is up.
     ExpiredKey,
+    /// The secret is that of a key of this account that was revoked.
+    SecretRevoked(KeyId),
+    /// The secret is that of a key of this account that is otherwise than told.
+    SecretKnown(KeyId),
+    /// The secret is that of another account's key.
+    SecretTaken(KeyId),
     /// An item of a key's scope names no route of the policy that needs a key.
     OutsidePolicy {
         /// Its place, from 0.
@@ -224,6 +230,7 @@ impl Account {
                 },
                 keys_issued: 0,
                 signed_under: BTreeMap::new(),
+                errands: BTreeMap::new(),
             },
             keys: BTreeMap::new(),
             state: State {

@@ -126,7 +126,9 @@ impl Account {
     fn secrets(&self) -> BTreeSet<SecretId> {
         self.keys
             .iter()
-            .filter(|(_, key)| !self.is_closed() && key.stands(self.state.latest))
+            .filter(|(_, key)| {
+                !self.is_closed() && key.stands(self.state.latest) && !key.is_unsigned()
+            })
             .map(|(number, _)| self.profile.signed_under.get(number))
             .map(|secret| secret.copied().unwrap_or(SecretId::UNKNOWN))
             .collect()

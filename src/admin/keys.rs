@@ -8,6 +8,8 @@ use crate::{
     account::{KeyLimits, Limit, NewKey, OVERLAP_MAX, PatchKey, RotateKey, SCOPE_MAX, Scope},
     credits::Credits,
     id::KeyNumber,
+    key::SecretDigest,
+    policy::KeyPattern,
     problem::Problem,
     protocol::KeysQuery,
     self_service::Parameters,
@@ -15,6 +17,8 @@ use crate::{
 };
 
 const FIELDS: [&str; 5] = ["name", "limits", "scope", "expires_at", "budget"];
+/// Where a key is created, it may be one that was issued before Tollgate.
+const FIELDS_AND_SECRET: [&str; 6] = ["name", "limits", "scope", "expires_at", "budget", "secret"];
 const SCOPE_ITEM_MAX: usize = 300;
 const PAGE_MAX: u32 = 500;
 
@@ -33,12 +37,23 @@ pub(super) fn query(query: Option<&str>) -> Result<KeysQuery, Problem> {
     })
 }
 
-/// `POST /accounts/{id}/keys`: nothing has to be told, so no body will do.
-pub(super) fn create(body: &[u8]) -> Result<NewKey, Problem> {
+/// `POST /accounts/{id}/keys`: nothing has to be told, so no body will do. With the digest of a
+/// secret that was issued before Tollgate, if one is told.
+pub(super) fn create(
+    body: &[u8],
+    imported_keys: Option<&KeyPattern>,
+) -> Result<(NewKey, Option<SecretDigest>), Problem> {
     if body.is_empty() {
-        return Ok(NewKey::default());
+        return Ok((NewKey::default(), None));
     }
-    let fields = Fields::parse(body, &FIELDS)?;
+    let fields = Fields::parse(body, &FIELDS_AND_SECRET)?;
+    let secret = fields.get("secret").not_null();
+    let new = read_new(&fields)?;
+    let digest = secret.map(|secret| read_secret(&secret, imported_keys));
+    Ok((new, digest.transpose()?))
+}
+
+fn read_new(fields: &Fields<'_>) -> Result<NewKey, Problem> {
     let (limits, scope) = (
         fields.get("limits").not_null(),
         fields.get("scope").not_null(),
@@ -48,7 +63,7 @@ pub(super) fn create(body: &[u8]) -> Result<NewKey, Problem> {
         fields.get("budget").not_null(),
     );
     Ok(NewKey {
-        name: optional_line(&fields, "name", NAME_MAX)?,
+        name: optional_line(fields, "name", NAME_MAX)?,
         limits: limits.map(|limits| read_limits(&limits)).transpose()?,
         scope: scope.map(|scope| read_scope(&scope)).transpose()?,
         expires_at: expires_at.map(|time| time.time()).transpose()?,
@@ -77,6 +92,29 @@ pub(super) fn rotate(key: KeyNumber, body: &[u8]) -> Result<RotateKey, Problem> 
     Ok(RotateKey {
         key,
         overlap: Span::from_seconds(seconds.into()),
+    })
+}
+
+/// What is wrong with a secret is told without it.
+fn read_secret(
+    secret: &Value<'_>,
+    imported_keys: Option<&KeyPattern>,
+) -> Result<SecretDigest, Problem> {
+    let Some(pattern) = imported_keys else {
+        return Err(Problem::bad_field(
+            "secret",
+            "secret: the policy has no [imported_keys], so there are none",
+        ));
+    };
+    let matching = |text: &str| {
+        let matches = pattern.matches(text);
+        matches.then(|| SecretDigest::of(text.as_bytes()))
+    };
+    secret.text("", matching).map_err(|_: Problem| {
+        Problem::bad_field(
+            "secret",
+            "secret: expected a key of the pattern that the policy has in [imported_keys]",
+        )
     })
 }
 

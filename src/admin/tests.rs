@@ -10,7 +10,7 @@ use crate::{
     credits::Credits,
     directory::{Filter, Page, Position},
     id::{CallNumber, ExternalId},
-    policy::Source,
+    policy::{Policy, Source},
     price::Quantity,
     protocol::{self, KeysQuery, SummaryQuery, UsageQuery},
     time::{Span, Timestamp},
@@ -44,7 +44,7 @@ fn account(id: &str) -> AccountId {
 
 fn read(method: &str, path: &str, sent: &Sent<'_>) -> Result<AdminRequest, Problem> {
     let path = format!("/_tollgate/v1{path}");
-    Endpoint::find(method, &path, Ok(Operator::Admin))?.read(sent, &secrets(true))
+    Endpoint::find(method, &path, Ok(Operator::Admin))?.read(sent, &secrets(true), None)
 }
 
 fn send(method: &str, path: &str, body: &str) -> Result<AdminRequest, Problem> {
@@ -264,7 +264,7 @@ fn health_needs_no_token_and_takes_any_query() {
         ..Sent::default()
     };
     assert_eq!(
-        endpoint.read(&sent, &secrets(true)),
+        endpoint.read(&sent, &secrets(true), None),
         Ok(AdminRequest::Healthz)
     );
 }
@@ -658,6 +658,60 @@ fn a_key_needs_no_more_than_to_be_asked_for() {
 }
 
 /// What a secret is asked for, as it reaches the object.
+#[test]
+fn a_key_issued_before_tollgate_is_imported_by_its_digest_and_never_repeated() {
+    let policy = format!(
+        "{}\n[imported_keys]\npattern = \"sk_[0-9a-f]{{16}}\"",
+        include_str!("../../policy.toml")
+    );
+    let policy = Policy::parse(&policy).unwrap();
+    let import = |body: &str| {
+        let body = body.as_bytes();
+        let path = "/_tollgate/v1/accounts/acme/keys";
+        Endpoint::find("POST", path, Ok(Operator::Admin))?.read(
+            &Sent { body, ..JSON },
+            &secrets(true),
+            policy.imported_keys.as_ref(),
+        )
+    };
+    let told = import(r#"{"name":"shop","secret":"sk_0123456789abcdef"}"#).unwrap();
+    let AdminRequest::ImportKey {
+        account,
+        import: told,
+        idempotency,
+    } = told
+    else {
+        panic!("{told:?}");
+    };
+    let expected = ImportKey {
+        new: NewKey {
+            name: Some("shop".to_owned()),
+            ..NewKey::default()
+        },
+        digest: SecretDigest::of(b"sk_0123456789abcdef"),
+    };
+    assert_eq!((account.as_str(), &told), ("acme", &expected));
+    assert!(idempotency.is_some());
+    let on_the_wire: Command =
+        protocol::decode(&protocol::encode(&Command::ImportKey(told))).unwrap();
+    assert_eq!(on_the_wire, Command::ImportKey(expected));
+
+    for body in [
+        r#"{"secret":"sk_0123456789abcde"}"#,
+        r#"{"secret":"SK_0123456789ABCDEF"}"#,
+        r#"{"secret":["sk_0123456789abcdef"]}"#,
+        r#"{"secret":123456789}"#,
+        r#"{"secret":""}"#,
+    ] {
+        let (field, detail) = complaint(import(body));
+        assert_eq!(field.as_deref(), Some("secret"), "{body}");
+        assert!(!detail.contains("123456789"), "{detail}");
+    }
+    // A client that writes every field has none to import.
+    let none = import(r#"{"secret":null}"#).unwrap();
+    assert!(matches!(none, AdminRequest::IssueSecret { .. }));
+}
+
 fn purpose(method: &str, path: &str, body: &str) -> Purpose {
     match send(method, path, body).unwrap() {
         AdminRequest::IssueSecret { purpose, .. } => {
@@ -1119,6 +1173,13 @@ fn a_wrong_field_is_named_with_what_was_expected_and_found() {
             "/accounts/acme/keys",
             r#"{"secret":"x"}"#,
             "secret",
+            "the policy has no [imported_keys]",
+        ),
+        (
+            "PATCH",
+            "/accounts/acme/keys/key_acme_7",
+            r#"{"secret":"x"}"#,
+            "secret",
             "unknown field",
         ),
         ("DELETE", "/accounts/acme/keys/7", "", "key", "in the path"),
@@ -1571,7 +1632,7 @@ proptest! {
     ) {
         for path in [path, format!("/_tollgate/v1/{under}"), format!("/_tollgate/v1/accounts/{under}")] {
             if let Ok(endpoint) = Endpoint::find(&method, &path, Ok(Operator::Admin)) {
-                let _ = endpoint.read(&JSON, &secrets(true));
+                let _ = endpoint.read(&JSON, &secrets(true), None);
             }
         }
     }

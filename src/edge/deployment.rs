@@ -8,6 +8,7 @@ use std::{
 
 use super::platform::{Env, compiled_policy};
 use crate::{
+    imported::ImportedMemory,
     key::Keyring,
     policy::{Origin, Policy, router::Router},
     repeat::RefusalMemory,
@@ -29,6 +30,8 @@ pub struct Deployment {
     pub secrets: Secrets,
     /// Refusals that may be repeated without asking the object again.
     pub refusals: RefCell<RefusalMemory>,
+    /// What is known of keys issued before Tollgate.
+    pub imported_keys: RefCell<ImportedMemory>,
     /// In development, where all calls go, whatever the policy says.
     pub origin_override: Option<Origin>,
 }
@@ -88,6 +91,7 @@ impl Deployment {
             signer: Signer::new(&secrets.origin_secret),
             secrets,
             refusals: RefCell::default(),
+            imported_keys: RefCell::default(),
             origin_override: env
                 .text("ORIGIN_OVERRIDE")
                 .filter(|_| development)

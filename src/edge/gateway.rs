@@ -181,7 +181,7 @@ impl Gateway {
         if !matches!(visit.method.as_str(), "GET" | "HEAD") {
             return Err(Problem::method_not_allowed("GET, HEAD").into());
         }
-        let (key, _) = self.key(visit, line)?;
+        let (key, _) = self.key(visit, line).await?;
         let url = visit.url();
         let deployment = self.deployment;
         let quote = match page {
@@ -206,7 +206,10 @@ impl Gateway {
                 Ok(self.show_document(visit, &Document { json, ..document })?)
             }
             Reply::Ledger(page) => Ok(self.show_ledger(visit, &key.account, &page)?),
-            Reply::Refused(refusal) => Err(refused(visit, &refusal).into()),
+            Reply::Refused(refusal) => {
+                self.forget_key(&key, &refusal);
+                Err(refused(visit, &refusal).into())
+            }
             other => Err(unexpected(&other).into()),
         }
     }

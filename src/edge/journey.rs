@@ -133,6 +133,9 @@ impl Gateway {
             }
         };
         line.rows = line.rows.saturating_add(answer.rows_written);
+        if let Reply::Refused(refusal) = &answer.reply {
+            self.forget_key(&fare.key, refusal);
+        }
         match answer.reply {
             Reply::Admitted(admission) => {
                 line.request_id = call_id(&fare.key, &admission).to_string();

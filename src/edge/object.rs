@@ -10,23 +10,23 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{future_to_promise, spawn_local};
 
 use super::{
-    deployment, directory,
+    deployment,
     log::Fault,
     platform::{Env, clock, to_number},
+    question::{Question, Step},
     sql::{SqlStore, Storage},
 };
 use crate::{
-    account::NewAccount,
-    object::{Object, Opened},
-    protocol::{self, Answer, Command, Manage, Reply, Request},
+    object::Object,
+    protocol::{self, Answer, Reply, Request},
     time::{Span, Timestamp},
 };
 
 /// Alarms are set to multiples of this: holds that end one after the other share one, since
 /// setting an alarm costs a row.
 const SWEEP: Span = Span::from_seconds(10);
-/// So often the directory is asked in one go: each time, something else may have come between.
-const CLAIMS_MAX: u32 = 4;
+/// So often other objects are asked in one go: each time, something else may have come between.
+const QUESTIONS_MAX: u32 = 4;
 
 #[wasm_bindgen]
 extern "C" {
@@ -46,11 +46,11 @@ struct Core {
     env: Env,
     /// When the alarm will go off, as far as this wake-up knows.
     alarm_at: Cell<Option<Timestamp>>,
-    /// Whether there is something that the directory may not know of the account.
+    /// Whether there is something that another object may not know of the account.
     is_behind: Cell<bool>,
     /// Whether it is being told.
     is_reporting: Cell<bool>,
-    /// The directory is not told before this, after it did not answer.
+    /// Nobody is told before this, after somebody did not answer.
     report_after: Cell<Timestamp>,
 }
 
@@ -73,20 +73,16 @@ impl AccountCore {
     }
 
     /// Carries out one message (see `protocol.rs`): its answer, in bytes, or the promise of it where
-    /// an account is opened, which waits for the directory. Nothing else waits.
+    /// another object has a word in it. Nothing else waits.
     #[must_use]
     pub fn tell(&self, message: &[u8]) -> JsValue {
         let request = match protocol::decode(message) {
             Ok(request) => request,
             Err(unreadable) => return encoded(&unavailable(unreadable.to_string())),
         };
-        if let Request::Manage(Manage {
-            command: Command::Open(new),
-            ..
-        }) = request
-        {
+        if Step::may_be_several(&request) {
             let core = Rc::clone(&self.0);
-            let answer = async move { Ok(encoded(&core.open(&new).await)) };
+            let answer = async move { Ok(encoded(&core.in_steps(&request).await)) };
             return future_to_promise(answer).into();
         }
         let answer = self.0.answer(|object, now| object.handle(request, now));
@@ -135,15 +131,16 @@ impl Core {
         Ok(done)
     }
 
-    /// Opens an account: what the object can do alone, and between its steps the directory's word.
-    async fn open(&self, new: &NewAccount) -> Answer {
-        let mut opened = self.with(|object, now| object.open(new, now));
+    /// Carries out what needs another object's word: what this one can do alone, and between its
+    /// steps that word.
+    async fn in_steps(&self, request: &Request) -> Answer {
+        let mut step = self.with(|object, now| Step::first(object, request, now));
         let mut rows_written = 0_u32;
-        for _ in 0..CLAIMS_MAX {
-            let claim = match opened {
+        for _ in 0..QUESTIONS_MAX {
+            let question = match step {
                 Err(detail) => return unavailable(detail),
-                Ok(Opened::Claim(claim)) => claim,
-                Ok(Opened::Answered(reply)) => {
+                Ok(Step::Ask(question)) => question,
+                Ok(Step::Answered(reply)) => {
                     let own = self.answer(|_, _| reply);
                     return Answer {
                         rows_written: own.rows_written.saturating_add(rows_written),
@@ -151,15 +148,15 @@ impl Core {
                     };
                 }
             };
-            match directory::ask(&self.env, &claim).await {
+            match question.ask(&self.env).await {
                 Err(detail) => return unavailable(detail),
-                Ok(answer) => {
-                    rows_written = rows_written.saturating_add(answer.rows_written);
-                    opened = self.with(|object, now| object.claimed(new, &answer.reply, now));
+                Ok((heard, rows)) => {
+                    rows_written = rows_written.saturating_add(rows);
+                    step = self.with(|object, now| Step::next(object, request, &heard, now));
                 }
             }
         }
-        unavailable("others are opening this account".to_owned())
+        unavailable("others ask for the same".to_owned())
     }
 
     fn sweep(&self) {
@@ -177,7 +174,7 @@ impl Core {
         }
     }
 
-    /// Tells the directory what it does not know yet, in the background: the alarm comes back to
+    /// Tells other objects what they do not know yet, in the background: the alarm comes back to
     /// it if this is lost.
     fn report_soon(self: &Rc<Self>) {
         if self.should_report() {
@@ -190,21 +187,21 @@ impl Core {
         self.is_behind.get() && !self.is_reporting.get() && self.report_after.get() <= clock()
     }
 
-    /// Tells the directory until it knows what is to be known, or does not answer.
+    /// Tells other objects until they know what is to be known, or one does not answer.
     async fn report(&self) {
-        for _ in 0..CLAIMS_MAX {
+        for _ in 0..QUESTIONS_MAX {
             if !self.should_report() {
                 return;
             }
-            let Ok(Some(report)) = self.with(|object, _| object.report()) else {
+            let Ok(Some(question)) = self.with(|object, _| Question::next(object)) else {
                 return;
             };
             self.is_reporting.set(true);
-            let answered = directory::ask(&self.env, &report).await;
+            let answered = question.ask(&self.env).await;
             self.is_reporting.set(false);
             let heard = match answered {
-                Ok(answer) => self.with(|object, now| {
-                    let heard = object.hear(&answer.reply, now);
+                Ok((heard, _)) => self.with(|object, now| {
+                    let heard = heard.book(object, now);
                     // No request's: the next one must not be told as having cost this.
                     object.store_mut().take_rows_written();
                     heard
@@ -212,7 +209,7 @@ impl Core {
                 Err(detail) => Err(detail),
             };
             if let Ok(Err(detail)) | Err(detail) = heard {
-                let retry_at = self.with(|object, now| object.report_at(now));
+                let retry_at = self.with(|object, now| Question::due_at(object, now));
                 if let Ok(Some(retry_at)) = retry_at {
                     self.report_after.set(retry_at);
                 }
@@ -222,9 +219,9 @@ impl Core {
         }
     }
 
-    /// Sets the alarm, if it would come too late for `wakeup` or for a report to the directory.
+    /// Sets the alarm, if it would come too late for `wakeup` or for what others are to be told.
     fn arm(&self, object: &Object<SqlStore>, wakeup: Option<Timestamp>, now: Timestamp) {
-        let report_at = object.report_at(now);
+        let report_at = Question::due_at(object, now);
         self.is_behind.set(report_at.is_some());
         let due = [wakeup, report_at].into_iter().flatten().min();
         let Some(at) = due.map(|due| sweep_after(due).max(now)) else {

@@ -56,7 +56,11 @@ impl Gateway {
             content_type: content_type.as_deref(),
             body: &body,
         };
-        let request = endpoint.read(&sent, &self.deployment.secrets)?;
+        let request = endpoint.read(
+            &sent,
+            &self.deployment.secrets,
+            self.deployment.policy.imported_keys.as_ref(),
+        )?;
         match request {
             AdminRequest::Healthz => self.tell(visit, 200, HEALTHY),
             AdminRequest::OpenApi => {
@@ -96,6 +100,25 @@ impl Gateway {
                 Reply::Export(slice) => Ok(self.export(visit, account, slice)?),
                 other => Err(unexpected(&other).into()),
             },
+            AdminRequest::ImportKey {
+                account,
+                import,
+                idempotency,
+            } => {
+                let manage = Manage {
+                    command: Command::ImportKey(import),
+                    idempotency,
+                    signs_under: None,
+                };
+                match self.manage(&account, manage, None, line).await? {
+                    Reply::Document(document) => self.tell(
+                        visit,
+                        document.status,
+                        &admin::with_key(&document.json, None),
+                    ),
+                    other => Err(unexpected(&other).into()),
+                }
+            }
             AdminRequest::IssueSecret {
                 account,
                 purpose,
@@ -191,7 +214,8 @@ impl Gateway {
         let opens = matches!(manage.command, Command::Open(_));
         // Only what is safe to repeat is asked again by itself: everything but what has no key to
         // be recognised by.
-        let repeats = opens || manage.idempotency.is_some();
+        let imports = matches!(manage.command, Command::ImportKey(_));
+        let repeats = opens || imports || manage.idempotency.is_some();
         let near = region
             .or(self.deployment.policy.gateway.region.as_deref())
             .filter(|_| opens);

@@ -195,7 +195,7 @@ impl Gateway {
         };
         let mut key = None;
         if !may_be_public {
-            key = Some(self.key(visit, line)?);
+            key = Some(self.key(visit, line).await?);
         }
         let mut body = None;
         let mut priced_headers = BTreeSet::new();
@@ -226,7 +226,7 @@ impl Gateway {
         };
         let (key, carriers) = match key {
             Some(key) => key,
-            None => self.key(visit, line)?,
+            None => self.key(visit, line).await?,
         };
         let retried = match route {
             Some(route) if route.idempotent => {
@@ -277,48 +277,66 @@ impl Gateway {
         }
     }
 
-    /// The key that the request carries, verified by its MAC alone.
-    pub(super) fn key(
+    /// The key that the request carries: verified by its MAC alone, or looked up where it was issued
+    /// before Tollgate.
+    pub(super) async fn key(
         &self,
         visit: &Visit,
         line: &mut Line,
     ) -> Result<(PresentedKey, Carriers), Problem> {
-        let prefixes = &self.deployment.policy.gateway.key_prefixes;
         let (authorization, x_api_key) = (visit.header("Authorization"), visit.header("X-API-Key"));
-        match Presented::read(authorization.as_deref(), x_api_key.as_deref(), prefixes) {
-            Presented::None => Err(Problem::new(
-                Code::MissingKey,
-                "this call needs a key: send it as \"Authorization: Bearer KEY\" or \"X-API-Key: KEY\"",
-            )),
-            Presented::TwoDifferent => Err(Problem::new(
-                Code::BadRequest,
-                "this request carries two different keys",
-            )),
-            Presented::Mixed => Err(Problem::new(
-                Code::BadRequest,
-                "this request carries a key and another credential in one header",
-            )),
-            Presented::Key { text, carriers } => {
-                let key = self
-                    .deployment
-                    .keyring
-                    .verify(prefixes, text)
-                    .map_err(|_| {
-                        Problem::new(Code::InvalidKey, "this key is not one of this gateway's")
-                    })?;
-                line.account = Some(key.account.to_string());
-                line.key = Some(key.id().to_string());
-                Ok((key, carriers))
+        let (key, carriers) = match self.presented(authorization.as_deref(), x_api_key.as_deref()) {
+            Presented::None => {
+                return Err(Problem::new(
+                    Code::MissingKey,
+                    "this call needs a key: send it as \"Authorization: Bearer KEY\" or \"X-API-Key: KEY\"",
+                ));
             }
-        }
+            Presented::TwoDifferent => {
+                return Err(Problem::new(
+                    Code::BadRequest,
+                    "this request carries two different keys",
+                ));
+            }
+            Presented::Mixed => {
+                return Err(Problem::new(
+                    Code::BadRequest,
+                    "this request carries a key and another credential in one header",
+                ));
+            }
+            Presented::Key { text, carriers } => {
+                let prefixes = &self.deployment.policy.gateway.key_prefixes;
+                let verified = self.deployment.keyring.verify(prefixes, text);
+                (verified.map_err(|_| not_ours())?, carriers)
+            }
+            Presented::Imported { text, carriers } => {
+                (self.imported_key(visit, text, line).await?, carriers)
+            }
+        };
+        line.account = Some(key.account.to_string());
+        line.key = Some(key.id().to_string());
+        Ok((key, carriers))
+    }
+
+    fn presented<'a>(
+        &self,
+        authorization: Option<&'a str>,
+        x_api_key: Option<&'a str>,
+    ) -> Presented<'a> {
+        let policy = &self.deployment.policy;
+        Presented::read(
+            authorization,
+            x_api_key,
+            &policy.gateway.key_prefixes,
+            policy.imported_keys.as_ref(),
+        )
     }
 
     /// The headers that carry what looks like Tollgate's key.
     fn carriers(&self, visit: &Visit) -> Carriers {
         let (authorization, x_api_key) = (visit.header("Authorization"), visit.header("X-API-Key"));
-        let prefixes = &self.deployment.policy.gateway.key_prefixes;
-        match Presented::read(authorization.as_deref(), x_api_key.as_deref(), prefixes) {
-            Presented::Key { carriers, .. } => carriers,
+        match self.presented(authorization.as_deref(), x_api_key.as_deref()) {
+            Presented::Key { carriers, .. } | Presented::Imported { carriers, .. } => carriers,
             Presented::None => Carriers {
                 authorization: false,
                 x_api_key: false,
@@ -374,6 +392,11 @@ fn reported_by(price: &Price) -> Option<String> {
         Amount::Reported { header, .. } => Some(header.clone()),
         Amount::Fixed(_) | Amount::Requested { .. } => None,
     }
+}
+
+/// Nobody's key.
+pub(super) fn not_ours() -> Problem {
+    Problem::new(Code::InvalidKey, "this key is not one of this gateway's")
 }
 
 fn no_route(path: &CanonicalPath) -> Problem {

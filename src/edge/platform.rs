@@ -37,6 +37,11 @@ extern "C" {
     #[wasm_bindgen(method, catch)]
     pub fn tell(this: &ObjectStub, message: Uint8Array) -> Result<Promise, JsValue>;
 
+    /// A binding that counts by key, over all isolates of a place.
+    pub type RateLimit;
+    #[wasm_bindgen(method, catch)]
+    fn limit(this: &RateLimit, options: &JsValue) -> Result<Promise, JsValue>;
+
     /// Another Worker, bound as a service.
     pub type Service;
     #[wasm_bindgen(method, catch, js_name = fetch)]
@@ -139,10 +144,34 @@ impl Env {
         self.get("DIRECTORY").unchecked_into()
     }
 
+    /// The objects that know keys issued before Tollgate.
+    pub fn imported_keys(&self) -> Namespace {
+        self.get("IMPORTED_KEYS").unchecked_into()
+    }
+
+    /// What counts unknown keys by address, if it is bound.
+    pub fn imported_key_misses(&self) -> Option<RateLimit> {
+        let binding = self.get("IMPORTED_KEY_MISSES");
+        binding.is_object().then(|| binding.unchecked_into())
+    }
+
     /// Another Worker, if one is bound under this name.
     pub fn service(&self, name: &str) -> Option<Service> {
         let binding = self.get(name);
         binding.is_object().then(|| binding.unchecked_into())
+    }
+}
+
+impl RateLimit {
+    /// Counts one more for `key`: comes to an object whose flag `success` says whether that is still
+    /// within the limit.
+    ///
+    /// # Errors
+    /// What the runtime throws.
+    pub fn count(&self, key: &str) -> Result<Promise, JsValue> {
+        let options = js_sys::Object::new();
+        js_sys::Reflect::set(&options, &"key".into(), &key.into())?;
+        self.limit(&options)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Which key a request presents, and in which of its headers.
 
 use super::looks_like_ours;
+use crate::policy::KeyPattern;
 
 /// What a request's credentials hold for Tollgate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +10,13 @@ pub enum Presented<'a> {
     None,
     /// One key, not yet verified.
     Key {
+        /// Its text.
+        text: &'a str,
+        /// Where it stood.
+        carriers: Carriers,
+    },
+    /// One key, of the pattern that keys issued before Tollgate have, not yet looked up.
+    Imported {
         /// Its text.
         text: &'a str,
         /// Where it stood.
@@ -32,7 +40,7 @@ pub struct Carriers {
 
 impl<'a> Presented<'a> {
     /// Reads the values of `Authorization` and `X-API-Key`. Only what starts with one of
-    /// `prefixes` counts.
+    /// `prefixes` counts, and what is an `imported` key.
     ///
     /// A header sent twice arrives as one value joined by `, ` (RFC 9110 §5.3). No key contains
     /// a comma, so each part is looked at: a second key cannot hide behind a first.
@@ -41,8 +49,11 @@ impl<'a> Presented<'a> {
         authorization: Option<&'a str>,
         x_api_key: Option<&'a str>,
         prefixes: &[String],
+        imported: Option<&KeyPattern>,
     ) -> Self {
-        let ours = |text: &&str| looks_like_ours(prefixes, text);
+        let is_imported = |text: &str| imported.is_some_and(|pattern| pattern.matches(text));
+        // No key is both: the policy refuses such a pattern.
+        let ours = |text: &&str| looks_like_ours(prefixes, text) || is_imported(text);
         let authorization = Held::read(authorization, |part| bearer(part).filter(ours));
         let x_api_key = Held::read(x_api_key, |part| Some(part).filter(ours));
         match (authorization, x_api_key) {
@@ -54,13 +65,17 @@ impl<'a> Presented<'a> {
             }
             (Held::Mixed(_), _) | (_, Held::Mixed(_)) => Self::Mixed,
             (Held::Foreign, Held::Foreign) => Self::None,
-            (Held::Key(text), _) | (Held::Foreign, Held::Key(text)) => Self::Key {
-                text,
-                carriers: Carriers {
+            (Held::Key(text), _) | (Held::Foreign, Held::Key(text)) => {
+                let carriers = Carriers {
                     authorization: matches!(authorization, Held::Key(_)),
                     x_api_key: matches!(x_api_key, Held::Key(_)),
-                },
-            },
+                };
+                if is_imported(text) {
+                    Self::Imported { text, carriers }
+                } else {
+                    Self::Key { text, carriers }
+                }
+            }
         }
     }
 }
@@ -109,10 +124,12 @@ impl<'a> Held<'a> {
 mod tests {
     use super::*;
 
+    use crate::policy::Policy;
+
     fn read<'a>(authorization: &'a str, x_api_key: &'a str) -> Presented<'a> {
         let prefixes = ["tk_live".to_owned(), "old".to_owned()];
         let value = |text: &'a str| (!text.is_empty()).then_some(text);
-        Presented::read(value(authorization), value(x_api_key), &prefixes)
+        Presented::read(value(authorization), value(x_api_key), &prefixes, None)
     }
 
     const fn key(text: &str, authorization: bool, x_api_key: bool) -> Presented<'_> {
@@ -223,6 +240,59 @@ mod tests {
                 expected,
                 "{authorization} / {x_api_key}"
             );
+        }
+    }
+
+    #[test]
+    fn what_matches_the_pattern_is_an_imported_key_and_nothing_else_is() {
+        let text = format!(
+            "{}\n[imported_keys]\npattern = \"sk_[0-9a-f]{{16}}\"",
+            include_str!("../../policy.toml")
+        );
+        let policy = Policy::parse(&text).unwrap();
+        let (prefixes, pattern) = (["tk_live".to_owned()], policy.imported_keys.as_ref());
+        let imported = |authorization, x_api_key| Presented::Imported {
+            text: "sk_0123456789abcdef",
+            carriers: Carriers {
+                authorization,
+                x_api_key,
+            },
+        };
+        for (authorization, x_api_key, expected) in [
+            (
+                Some("Bearer sk_0123456789abcdef"),
+                None,
+                imported(true, false),
+            ),
+            (None, Some("sk_0123456789abcdef"), imported(false, true)),
+            (
+                Some("Bearer sk_0123456789abcdef"),
+                Some("sk_0123456789abcdef"),
+                imported(true, true),
+            ),
+            (Some("Bearer sk_0123456789abcde"), None, Presented::None),
+            (Some("Bearer sk_0123456789abcdef0"), None, Presented::None),
+            (Some("Bearer SK_0123456789ABCDEF"), None, Presented::None),
+            (Some("sk_0123456789abcdef"), None, Presented::None),
+            (
+                Some("Bearer tk_live_A"),
+                None,
+                key("tk_live_A", true, false),
+            ),
+            (
+                Some("Bearer tk_live_A"),
+                Some("sk_0123456789abcdef"),
+                Presented::TwoDifferent,
+            ),
+            (
+                None,
+                Some("sk_0123456789abcdef, sk_fedcba9876543210"),
+                Presented::TwoDifferent,
+            ),
+            (None, Some("sk_0123456789abcdef, other"), Presented::Mixed),
+        ] {
+            let read = Presented::read(authorization, x_api_key, &prefixes, pattern);
+            assert_eq!(read, expected, "{authorization:?} / {x_api_key:?}");
         }
     }
 }

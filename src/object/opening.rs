@@ -84,6 +84,11 @@ impl Wanted {
     }
 }
 
+/// When another object should be asked again that has not answered since `since`.
+pub(super) fn retry_at(since: Timestamp, clock: Timestamp) -> Timestamp {
+    clock.plus(clock.since(since).max(RETRY_FIRST).min(RETRY_LAST))
+}
+
 impl<S: Store> Object<S> {
     /// Opens an account, as far as that goes without the directory. Opening again with the same
     /// `Idempotency-Key` and body gets the same answer, for good: an id is never given out again.
@@ -141,8 +146,7 @@ impl<S: Store> Object<S> {
                 None => self.opening.as_ref()?.wanted.as_ref()?.since,
             },
         };
-        let waited = clock.since(since).max(RETRY_FIRST).min(RETRY_LAST);
-        Some(clock.plus(waited))
+        Some(retry_at(since, clock))
     }
 
     /// Books what the directory has replied to a report. Late and repeated replies are harmless.

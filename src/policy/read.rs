@@ -6,6 +6,7 @@ use super::{Policy, SelfService, template::Template};
 use crate::time::Span;
 
 mod gateway;
+mod pattern;
 mod plans;
 mod routes;
 mod strict;
@@ -61,6 +62,7 @@ fn read(mut document: Table<'_>) -> Policy {
     let pools = document.require("pools", expected);
     let plans = document.require("plans", expected);
     let self_service = document.take("self_service");
+    let imported_keys = document.take("imported_keys");
     let routes = document.require("routes", "[[routes]] tables");
 
     let pools = pools
@@ -79,6 +81,10 @@ fn read(mut document: Table<'_>) -> Policy {
             &gateway.base_path,
         ),
         routes: Vec::new(),
+        imported_keys: pattern::read(
+            imported_keys.and_then(|table| table.table()),
+            &gateway.key_prefixes,
+        ),
         gateway,
         pools,
     };

@@ -393,7 +393,8 @@ fn a_key_is_shown_with_all_that_was_said_of_it() {
             "requests_in_flight": null, "jobs_open": null,
         },
         "scope": ["POST /search", "GET /tracks/*"],
-        "budget": 7, "budget_used": 0, "rotated_at": null, "overlap_ends_at": null,
+        "budget": 7, "budget_used": 0, "imported": false,
+        "rotated_at": null, "overlap_ends_at": null,
         "refused_today": 0,
     });
     let created = branch.create_key_as(NewKey {

@@ -344,6 +344,7 @@ impl Teller {
                         ViolatedPolicy::InFlight => "in_flight",
                         ViolatedPolicy::Account => "account",
                         ViolatedPolicy::Jobs => "jobs",
+                        ViolatedPolicy::UnknownKeys => "unknown_keys",
                     })
                     .collect();
                 format!("429 {}, wait {}", policies.join(" "), wait(*retry_at))

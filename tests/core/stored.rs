@@ -219,16 +219,14 @@ const CLOSED: &str = "
 const TOMBSTONE: &str = "84636163631b000001a9a7a3550004f4";
 
 #[test]
-fn what_is_left_of_a_closed_and_of_an_erased_account_is_read() {
+fn a_closed_account_and_what_is_left_of_an_erased_one_are_read() {
     let mut branch = account();
     branch.close();
-    let closed = branch.store().load().unwrap().unwrap();
-    assert_eq!(hex(&closed.profile), hex(&unhex(CLOSED)));
-    branch.settle(2, 200);
-    branch.set_clock(branch.clock.plus(Span::from_days(400)));
-    branch.tick().unwrap();
-    let tombstone = branch.store().tombstone().unwrap().unwrap();
-    assert_eq!(hex(&tombstone), hex(&unhex(TOMBSTONE)));
+    let now = branch.store().load().unwrap().unwrap();
+    let closed = woken(&unhex(CLOSED), &now.keys[0].1, &now.snapshot);
+    let expected = woken(&now.profile, &now.keys[0].1, &now.snapshot);
+    assert!(closed.is_closed());
+    assert_eq!(closed.view(), expected.view());
 
     let mut object = Object::new(MemoryStore::default(), sold::edited("standard"));
     let write = object::Write {
@@ -241,8 +239,7 @@ fn what_is_left_of_a_closed_and_of_an_erased_account_is_read() {
         matches!(opened, Opened::Answered(Reply::Problem(_))),
         "{opened:?}"
     );
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let id = AccountId::parse("acc").unwrap();
+    let erased = directory::Request::Erased { id, version: 4 };
+    assert_eq!(object.report(), Some(erased));
 }

@@ -5,7 +5,7 @@ import { before, test } from "node:test";
 import { lineOf, openAccount, policyFor } from "./harness/account.mjs";
 import { startGateway } from "./harness/gateway.mjs";
 import { echo, startOrigin } from "./harness/origin.mjs";
-import { untilAlarmIs, untilStored } from "./harness/storage.mjs";
+import { leaveAloneUntil, untilStored } from "./harness/storage.mjs";
 
 const TABLES = `
 [pools.credits]
@@ -80,15 +80,7 @@ test("a closed account: keys dead, calls ended, kept, its external id free, eras
   }
   assert.deepEqual((await asked(200, "GET", "/accounts?status=closed")).data, [shown]);
 
-  // Each alarm goes off with a restart: the runtime's own timers do not follow the moved clock.
-  const due = new Date("2031-03-29T12:20:00Z");
-  await gateway.kill();
-  clock.advance(600_000);
-  await gateway.restart();
-  await untilAlarmIs(gateway, due);
-  await gateway.kill();
-  clock.moveTo(due);
-  await gateway.restart();
+  await leaveAloneUntil(gateway, new Date("2031-03-29T12:20:00Z"));
   const tables = await untilStored(gateway, (database) => {
     const named = database.prepare("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE '\\_%' ESCAPE '\\'");
     const names = named.all().map(({ name }) => name);

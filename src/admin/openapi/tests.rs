@@ -75,7 +75,7 @@ fn read(method: &str, template: &str, sent: &Sent<'_>) -> Result<AdminRequest, P
         .replace("{id}", "acme")
         .replace("{key}", "key_acme_1")
         .replace("{call}", "call_acme_1");
-    Endpoint::find(method, &path, Ok(Operator::Admin))?.read(sent, &secrets())
+    Endpoint::find(method, &path, Ok(Operator::Admin))?.read(sent, &secrets(), None)
 }
 
 fn send(method: &str, template: &str, body: &str) -> Result<AdminRequest, Problem> {

@@ -5,6 +5,7 @@
 //   const gateway = await startGateway(t, { policy, more: faults.more });
 //   faults.plan("lose", "pass");           // what happens to the next messages, in order; then all pass
 //   faults.directory.plan("break");        // the same for the directory; without it, accounts are meant
+//   faults.lookups.plan("break");          // the same for the objects that know imported keys
 //
 //   "pass"    the message is carried out and answered
 //   "break"   the object throws before it carries the message out
@@ -39,13 +40,15 @@ const faulty = (Deployed, kind) => class extends Deployed {
 
 export class Account extends faulty(deployed.Account, "accounts") {}
 export class Directory extends faulty(deployed.Directory, "directory") {}
+export class ImportedKeys extends faulty(deployed.ImportedKeys, "lookups") {}
 `;
 
 export function objectFaults(policy) {
-  const kinds = { accounts: faultsOfKind(), directory: faultsOfKind() };
+  const kinds = { accounts: faultsOfKind(), directory: faultsOfKind(), lookups: faultsOfKind() };
   const answerOf = ({ url }) => kinds[new URL(url).hostname].answerOf(new URL(url).pathname);
   return Object.assign(kinds.accounts, {
     directory: kinds.directory,
+    lookups: kinds.lookups,
     more: {
       modules: [
         { type: "ESModule", path: inProject("dist", "faulty-entry.js"), contents: ENTRY },
