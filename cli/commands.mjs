@@ -56,7 +56,7 @@ export const COMMANDS = {
       query: "where a word of id, name, e-mail or external id begins so",
       "external-id": "with exactly this one",
       plan: "on this plan",
-      status: "active or suspended",
+      status: "active, suspended or closed",
       keys: "previous: with a key under an older KEY_SECRET",
       ...PAGE,
     },

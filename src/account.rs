@@ -10,6 +10,7 @@
 
 mod admit;
 mod budget;
+mod close;
 mod conclude;
 mod due;
 mod hourly;
@@ -19,6 +20,7 @@ mod keys;
 mod listed;
 mod manage;
 mod outbox;
+mod plan_view;
 mod refusal;
 mod refusals;
 mod retried;
@@ -44,6 +46,7 @@ pub use self::{
     manage::{
         Adjustment, Edit, NewAccount, NewGrant, PatchAccount, Rejected, StatusChange, find_plan,
     },
+    plan_view::PlanView,
     refusal::Refusal,
     retried::{Earlier, First},
     rolled::{ROWS_PER_SLICE, Rolled, Rolling},
@@ -159,6 +162,13 @@ pub enum Status {
         /// What the customer is told.
         #[n(0)]
         reason: Option<String>,
+    },
+    /// It was closed, which is for good.
+    #[n(2)]
+    Closed {
+        /// When, in order time.
+        #[n(0)]
+        at: Timestamp,
     },
 }
 
@@ -398,12 +408,14 @@ impl Account {
 
     /// When [`Account::tick`] should be called, if nothing comes before: the end of the first
     /// hold that nobody may have ended by then, by the clock and not the latest time seen; at once,
-    /// while a month is to be rolled up.
+    /// while a month is to be rolled up or the account erased.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Timestamp> {
         let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
-        let roll_up = self.next_roll_up().filter(|due| *due <= self.state.latest);
-        deadline.into_iter().chain(roll_up).min()
+        let overdue = |due: &Timestamp| *due <= self.state.latest;
+        let roll_up = self.next_roll_up().filter(overdue);
+        let erasure = self.erased_at().filter(overdue);
+        deadline.into_iter().chain(roll_up).chain(erasure).min()
     }
 
     /// Books what has fallen due. Spurious calls are harmless.

@@ -21,6 +21,7 @@ pub use self::{
 use crate::{
     account::{Fingerprint, NewKey, RotateKey, Word},
     directory::Search,
+    export::export_query,
     id::{AccountId, CallId, KeyId, KeyNumber},
     key::{SecretDigest, bearer},
     ledger_page::ledger_query,
@@ -38,7 +39,7 @@ pub const BODY_MAX: usize = 65_536;
 const ROOT: &str = "/_tollgate/v1";
 
 /// Every endpoint. `{id}`, `{key}` and `{call}` stand for one segment each; HEAD is answered as GET.
-const ENDPOINTS: [(&str, &str, Access, Action); 23] = [
+const ENDPOINTS: [(&str, &str, Access, Action); 25] = [
     ("GET", "/healthz", Access::Anyone, Action::Healthz),
     ("GET", "/openapi.json", Access::Anyone, Action::OpenApi),
     ("GET", "/plans", Access::Read, Action::Plans),
@@ -46,6 +47,7 @@ const ENDPOINTS: [(&str, &str, Access, Action); 23] = [
     ("POST", "/accounts", Access::Write, Action::Open),
     ("GET", "/accounts/{id}", Access::Read, Action::Show),
     ("PATCH", "/accounts/{id}", Access::Write, Action::Patch),
+    ("DELETE", "/accounts/{id}", Access::Write, Action::Close),
     ("GET", "/accounts/{id}/keys", Access::Read, Action::ListKeys),
     (
         "POST",
@@ -92,6 +94,7 @@ const ENDPOINTS: [(&str, &str, Access, Action); 23] = [
     ("GET", "/accounts/{id}/usage", Access::Read, Action::Usage),
     ("GET", "/accounts/{id}/ledger", Access::Read, Action::Ledger),
     ("GET", "/accounts/{id}/audit", Access::Read, Action::Audit),
+    ("GET", "/accounts/{id}/export", Access::Read, Action::Export),
     (
         "GET",
         "/accounts/{id}/usage/summary",
@@ -201,6 +204,7 @@ enum Action {
     List,
     Show,
     Patch,
+    Close,
     ListKeys,
     CreateKey,
     ShowKey,
@@ -213,6 +217,7 @@ enum Action {
     UsageSummary,
     Ledger,
     Audit,
+    Export,
     Adjust,
     ShowCall,
     Settle,
@@ -371,6 +376,7 @@ impl<'a> Endpoint<'a> {
             | Action::Plans
             | Action::List
             | Action::Show
+            | Action::Close
             | Action::ListKeys
             | Action::ShowKey
             | Action::RevokeKey
@@ -379,6 +385,7 @@ impl<'a> Endpoint<'a> {
             | Action::UsageSummary
             | Action::Ledger
             | Action::Audit
+            | Action::Export
             | Action::ShowCall => false,
         }
     }
@@ -402,6 +409,7 @@ impl<'a> Endpoint<'a> {
                 | Action::Usage
                 | Action::UsageSummary
                 | Action::Ledger
+                | Action::Export
                 | Action::ListKeys
                 | Action::List
         ) {
@@ -429,6 +437,7 @@ impl<'a> Endpoint<'a> {
             }
             Action::Show => self.manage(Command::Show, None),
             Action::Patch => self.manage(Command::Patch(commands::patch(sent.body)?), None),
+            Action::Close => self.manage(Command::Close, None),
             Action::ListKeys => self.manage(Command::Keys(keys::query(sent.query)?), None),
             Action::ShowKey => self.manage(Command::ShowKey(self.key()?), None),
             Action::CreateKey => match keys::create(sent.body, imported_keys)? {
@@ -475,6 +484,10 @@ impl<'a> Endpoint<'a> {
                 self.manage(Command::Ledger(query), None)
             }
             Action::Audit => self.manage(Command::Audit, None),
+            Action::Export => {
+                let place = export_query(sent.query, &secrets.key_secret, &self.account()?)?;
+                self.manage(Command::Export(place), None)
+            }
         }
     }
 

@@ -131,19 +131,29 @@ enum Standing {
     /// It was not opened. That is kept so that a late copy of its claim changes nothing.
     #[n(1)]
     Refused(#[n(0)] Taken),
+    /// It was closed and is erased: nothing is left but its id, and by which request it was opened.
+    #[n(2)]
+    Erased,
 }
 
 impl Record {
     fn listed(&self) -> Option<&Listed> {
         match &self.standing {
             Standing::Listed { account, .. } => Some(account),
-            Standing::Refused(_) => None,
+            Standing::Refused(_) | Standing::Erased => None,
         }
+    }
+
+    /// The plan that the account is on; a closed one is on none.
+    fn plan(&self) -> Option<&str> {
+        let account = self.listed()?;
+        let is_open = account.status.closed_at().is_none();
+        is_open.then_some(account.plan.as_str())
     }
 
     fn reply(&self) -> Reply {
         match &self.standing {
-            Standing::Listed { .. } => Reply::Known(self.version),
+            Standing::Listed { .. } | Standing::Erased => Reply::Known(self.version),
             Standing::Refused(taken) => Reply::Taken {
                 version: self.version,
                 taken: taken.clone(),
@@ -190,6 +200,7 @@ impl<S: Store> Directory<S> {
         let reply = self.wake().and_then(|()| match request {
             Request::Claim { report, opened_by } => self.hear(report, Some(opened_by)),
             Request::Tell(report) => self.hear(report, None),
+            Request::Erased { id, version } => self.forget(id, version),
             Request::List(search) => self.list(&search).map(Reply::Page),
             Request::Plans => Ok(Reply::Plans(self.awake().values().cloned().collect())),
         });
@@ -227,7 +238,26 @@ impl<S: Store> Directory<S> {
             },
         };
         let reply = record.reply();
-        self.put(before, &record, plan)?;
+        self.put(before, &record, Some(plan))?;
+        Ok(reply)
+    }
+
+    /// Forgets what an account was that is erased.
+    fn forget(&mut self, id: AccountId, version: u64) -> Result<Reply, Failure> {
+        let before = self.record_of(&id)?;
+        if let Some((_, record)) = &before
+            && record.version >= version
+        {
+            return Ok(record.reply());
+        }
+        let record = Record {
+            id,
+            version,
+            opened_by: before.as_ref().and_then(|(_, record)| record.opened_by),
+            standing: Standing::Erased,
+        };
+        let reply = record.reply();
+        self.put(before, &record, None)?;
         Ok(reply)
     }
 
@@ -254,7 +284,7 @@ impl<S: Store> Directory<S> {
         &mut self,
         before: Option<(u64, Record)>,
         record: &Record,
-        plan: Plan,
+        plan: Option<Plan>,
     ) -> Result<(), Failure> {
         let number = match &before {
             Some((number, _)) => *number,
@@ -266,8 +296,8 @@ impl<S: Store> Directory<S> {
             .unwrap_or_default();
         let names = names::of(record);
         let moved = self.count(
-            before.as_ref().and_then(|(_, record)| record.listed()),
-            record.listed(),
+            before.as_ref().and_then(|(_, record)| record.plan()),
+            record.plan(),
             plan,
         );
         let write = Write {
@@ -287,14 +317,10 @@ impl<S: Store> Directory<S> {
     /// The plans whose accounts become more or fewer, as they are from then on.
     fn count(
         &mut self,
-        before: Option<&Listed>,
-        after: Option<&Listed>,
-        plan: Plan,
+        left: Option<&str>,
+        joined: Option<&str>,
+        plan: Option<Plan>,
     ) -> Vec<PlanInForce> {
-        let (left, joined) = (
-            before.map(|account| account.plan.as_str()),
-            after.map(|account| account.plan.as_str()),
-        );
         if left == joined {
             return Vec::new();
         }
@@ -303,7 +329,7 @@ impl<S: Store> Directory<S> {
             left.accounts = left.accounts.saturating_sub(1);
             moved.push(left);
         }
-        if let Some(name) = joined {
+        if let (Some(name), Some(plan)) = (joined, plan) {
             let sold = self
                 .policy
                 .plans

@@ -9,6 +9,7 @@ mod carriage;
 mod crossing;
 mod deployment;
 mod directory;
+mod export;
 mod forward;
 mod gateway;
 mod imported;

@@ -5,6 +5,8 @@
 //! natively. Nothing here waits: a message is carried out as a whole.
 
 mod audit;
+mod erase;
+mod export;
 mod importing;
 mod ledger;
 mod opening;
@@ -14,7 +16,7 @@ mod usage;
 
 use std::sync::Arc;
 
-use self::{audit::RunningAudit, opening::Opening};
+use self::{audit::RunningAudit, erase::Tombstone, opening::Opening};
 pub use self::{
     importing::Imported,
     opening::{Intent, Opened},
@@ -103,6 +105,12 @@ pub trait Store {
     /// Storage that cannot be read.
     fn opening(&self) -> Result<Option<Vec<u8>>, Self::Error>;
 
+    /// What is left of an account that was erased here, encoded, if there was one.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn tombstone(&self) -> Result<Option<Vec<u8>>, Self::Error>;
+
     /// What is left of months that were rolled up, oldest first: at most `limit` rows from the
     /// row `from` on ([`Rolled::row`]).
     ///
@@ -187,6 +195,9 @@ pub struct Write {
     pub remember: Option<Remembered>,
     /// What becomes of the intent to open an account.
     pub opening: Option<Intent>,
+    /// Everything that is stored is erased, and only this left: what an erased account leaves. Nothing
+    /// else comes with it.
+    pub tombstone: Option<Vec<u8>>,
 }
 
 impl Write {
@@ -209,6 +220,7 @@ impl Write {
             && self.snapshot.is_none()
             && self.remember.is_none()
             && self.opening.is_none()
+            && self.tombstone.is_none()
     }
 }
 
@@ -247,6 +259,8 @@ pub struct Object<S> {
     account: Option<Account>,
     /// While there is no account: who wants to open one.
     opening: Option<Opening>,
+    /// There will be no account here any more.
+    tombstone: Option<Tombstone>,
     /// What keys read about themselves lately, by what guards it. Not stored: it guards the object,
     /// not credits.
     reads: std::collections::BTreeMap<(KeyNumber, u32), MinuteWindow>,
@@ -259,7 +273,7 @@ type Done = Result<(Reply, Changes), Rejected>;
 
 /// Why a message could not be carried out.
 enum Failure {
-    /// No account was opened here.
+    /// No account was opened here, or it was erased.
     NoAccount,
     /// The storage, or what is in it.
     Storage(String),
@@ -290,6 +304,7 @@ impl<S: Store> Object<S> {
             policy,
             account: None,
             opening: None,
+            tombstone: None,
             reads: std::collections::BTreeMap::new(),
             reads_counted: 0,
             audit: None,
@@ -322,11 +337,15 @@ impl<S: Store> Object<S> {
     /// to this: it may lie months ahead, and to set it at every wake-up would cost a row each.
     #[must_use]
     pub fn next_alarm(&self) -> Option<Timestamp> {
-        let roll_up = self.account.as_ref().and_then(Account::next_roll_up);
-        self.next_wakeup().into_iter().chain(roll_up).min()
+        let account = self.account.as_ref();
+        let roll_up = account.and_then(Account::next_roll_up);
+        let erasure = account.and_then(Account::erased_at);
+        let wakeup = self.next_wakeup().into_iter();
+        wakeup.chain(roll_up).chain(erasure).min()
     }
 
-    /// Books what has fallen due, and does a slice of what takes longer. Spurious calls are harmless.
+    /// Books what has fallen due, and does a slice of what takes longer; erases a closed account whose
+    /// time is over. Spurious calls are harmless.
     ///
     /// # Errors
     /// What went wrong, for the log; what was not committed was not changed.
@@ -334,7 +353,8 @@ impl<S: Store> Object<S> {
         let ticked = self.wake(clock).and_then(|()| {
             let changes = self.awake()?.tick(clock);
             self.commit(changes, None)?;
-            self.roll_up()
+            self.roll_up()?;
+            self.erase(clock)
         });
         match ticked {
             Ok(()) | Err(Failure::NoAccount) => Ok(()),
@@ -429,10 +449,7 @@ impl<S: Store> Object<S> {
         let changes = self.awake()?.tick(clock);
         self.commit(changes, None)?;
         let account = self.awake()?;
-        let stands = account
-            .key(read.key)
-            .is_some_and(|key| key.admits(&read.digest, clock));
-        if !stands {
+        if account.key_held(read.key, &read.digest, clock).is_none() {
             return Ok(Reply::Refused(Refusal::UnknownKey));
         }
         let standing = account.standing(read.key, Some(DEFAULT_POOL), clock);
@@ -572,6 +589,10 @@ impl<S: Store> Object<S> {
     }
 
     fn carry_out(&mut self, command: Command, clock: Timestamp) -> Result<Done, Failure> {
+        let closed_at = self.awake()?.profile().status.closed_at();
+        if let Some(at) = closed_at.filter(|_| command.needs_an_open_account()) {
+            return Ok(Err(Rejected::Closed(at)));
+        }
         match command {
             Command::Usage(query) => {
                 let json = to_json(&self.usage(&query)?);
@@ -584,6 +605,10 @@ impl<S: Store> Object<S> {
                 .ledger(query)?
                 .map(|page| (Reply::Ledger(page), Changes::default()))),
             Command::Audit => Ok(Ok((Reply::Audit(self.audit(clock)?), Changes::default()))),
+            Command::Export(place) => {
+                let slice = self.export(place, clock)?;
+                Ok(Ok((Reply::Export(slice), Changes::default())))
+            }
             Command::ShowCall(call) => match self.row_of(call)? {
                 Some(row) => Ok(Ok(shown(self.call_json(row)?))),
                 None => Ok(Err(Rejected::UnknownCall)),
@@ -617,6 +642,10 @@ impl<S: Store> Object<S> {
                 Ok(granted.map(|(lot, changes)| {
                     (told(201, to_json(&account.lot_view(&pool, lot))), changes)
                 }))
+            }
+            Command::Close => {
+                let changes = self.awake()?.close(clock);
+                Ok(Ok((told(204, String::new()), changes)))
             }
             Command::Patch(patch) => {
                 let account = self.awake()?;
@@ -696,6 +725,7 @@ impl<S: Store> Object<S> {
             return Ok(());
         }
         let Some(loaded) = self.store.load().map_err(storage)? else {
+            self.tombstone = self.load_tombstone()?;
             self.opening = self.load_opening()?;
             return Err(Failure::NoAccount);
         };
@@ -750,6 +780,7 @@ impl<S: Store> Object<S> {
             remember,
             // An account that is there is wanted no more.
             opening: self.opening.take().map(|_| Intent::Forget),
+            tombstone: None,
             changes,
         };
         if write.changes.dropped_month.is_some() {
@@ -894,6 +925,13 @@ impl Rejected {
                 "budget",
                 format!(
                     "budget: it is of the pool {BUDGET_POOL:?}, which the policy does not have"
+                ),
+            ),
+            Self::Closed(at) => complaint(
+                Code::Conflict,
+                &format!(
+                    "this account was closed at {}, which is for good; its calls can still be ended",
+                    at.to_rfc3339()
                 ),
             ),
             Self::UnknownKey => complaint(Code::NotFound, "there is no such key"),

@@ -127,6 +127,10 @@ pub struct Gateway {
     /// `admin_hosts`: the only hostnames where `/_tollgate` answers; `None` is all of them.
     #[n(16)]
     pub admin_hosts: Option<Vec<String>>,
+    /// `retain_days`: how many days a closed account is kept before it is erased; at least
+    /// `usage_days`.
+    #[n(17)]
+    pub retain_days: u32,
 }
 
 impl Gateway {

@@ -12,6 +12,7 @@ use crate::{
         PatchAccount, PatchKey, Refusal, RotateKey, Settled, Word,
     },
     call::Settle,
+    export::{ExportPlace, ExportSlice},
     headers::Standing,
     id::{CallNumber, KeyNumber},
     json,
@@ -279,9 +280,47 @@ pub enum Command {
     /// `GET /accounts/{id}/audit`: the next slice of it.
     #[n(31)]
     Audit,
+    /// `DELETE /accounts/{id}`.
+    #[n(50)]
+    Close,
+    /// `GET /accounts/{id}/export`: the slice that begins here; `None`: the first.
+    #[n(51)]
+    Export(#[n(0)] Option<ExportPlace>),
     /// `POST /accounts/{id}/keys` of a key that was issued before Tollgate.
     #[n(60)]
     ImportKey(#[n(0)] ImportKey),
+}
+
+impl Command {
+    /// Whether it is refused once the account is closed: whatever would give it something new. The
+    /// ends of its calls can still be told.
+    #[must_use]
+    pub const fn needs_an_open_account(&self) -> bool {
+        match self {
+            Self::Patch(_)
+            | Self::CreateKey { .. }
+            | Self::ImportKey(_)
+            | Self::PatchKey { .. }
+            | Self::RotateKey { .. }
+            | Self::RevokeKey(_)
+            | Self::Grant(_)
+            | Self::Adjust(_) => true,
+            Self::Open(_)
+            | Self::Show
+            | Self::Balance
+            | Self::ListKeys
+            | Self::Keys(_)
+            | Self::ShowKey(_)
+            | Self::Usage(_)
+            | Self::UsageSummary(_)
+            | Self::ShowCall(_)
+            | Self::EndCall { .. }
+            | Self::Ledger(_)
+            | Self::Audit
+            | Self::Export(_)
+            | Self::Close => false,
+        }
+    }
 }
 
 /// Imports a key that was issued before Tollgate.
@@ -363,6 +402,9 @@ pub enum Reply {
     /// How far an audit has come.
     #[n(8)]
     Audit(#[n(0)] AuditStep),
+    /// A slice of an export.
+    #[n(50)]
+    Export(#[n(0)] ExportSlice),
 }
 
 /// How far an audit has come.

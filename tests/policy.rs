@@ -75,6 +75,7 @@ fn a_field_that_is_absent_has_its_default() {
     assert!(!gateway.forward_key);
     assert_eq!(gateway.calendar, Calendar::default());
     assert_eq!(gateway.usage_days, 90);
+    assert_eq!(gateway.retain_days, 400);
     assert_eq!(gateway.body_limit, 65_536);
     assert_eq!(gateway.region, None);
     assert_eq!(gateway.cors, Cors::Origin);
@@ -255,13 +256,16 @@ fn every_mistake_is_named_with_its_place() {
         (&with("gateway", "forward_key = \"no\""), "gateway.forward_key: expected true or false, found \"no\"".into()),
         (&with("gateway", "day_starts = \"midnight\""), "gateway.day_starts: expected a time of day and an offset".into()),
         (&with("gateway", "usage_days = 0"), "gateway.usage_days: expected a whole number from 1 to 3650, found 0".into()),
+        (&with("gateway", "retain_days = 3651"), "gateway.retain_days: expected a whole number from 1 to 3650, found 3651".into()),
+        (&with("gateway", "retain_days = 89"), "gateway.retain_days: expected at least usage_days, 90, found 89".into()),
+        (&with("gateway", "usage_days = 401"), "gateway.retain_days: expected at least usage_days, 401, found 400 (the default)".into()),
         (&with("gateway", "body_limit = 1.5"), "gateway.body_limit: expected a whole number from 1 to 16777216, found 1.5".into()),
         (&with("gateway", "region = \"mars\""), "gateway.region: expected \"wnam\", ".into()),
         (&with("gateway", "cors = \"*\""), "gateway.cors: expected \"origin\" or { origins = ".into()),
         (&with("gateway", "cors = { origins = [\"https://a.example/\"] }"), "gateway.cors.origins[0]: expected a web origin in lower case".into()),
         (&with("gateway", "when_unavailable = true"), "gateway.when_unavailable: expected \"refuse\" or \"allow\", found true".into()),
         (&with("gateway", "admin_hosts = [\"A.example\"]"), "gateway.admin_hosts[0]: expected a hostname in lower case".into()),
-        (&with("gateway", "hold_second = 3"), "hold_seconds, origin_timeout_seconds, on_unknown, forgive_per_day, forward_key, day_starts, usage_days, body_limit, region, cors, when_unavailable, extra_needs_subscription, admin_hosts, found an unknown field; did you mean hold_seconds?".into()),
+        (&with("gateway", "hold_second = 3"), "hold_seconds, origin_timeout_seconds, on_unknown, forgive_per_day, forward_key, day_starts, usage_days, retain_days, body_limit, region, cors, when_unavailable, extra_needs_subscription, admin_hosts, found an unknown field; did you mean hold_seconds?".into()),
         (&with("origins", "\"a.example:80\" = \"zone\""), "origins.\"a.example:80\": expected a hostname in lower case without port before the =, found \"a.example:80\"".into()),
         (&with("origins", "\"a.example\" = \"service:A-B\""), "origins.\"a.example\": expected \"https://HOST\" or".into()),
         (&with("pools", "spend_first = [\"promo\", \"extra\", \"extra\"]"), "pools.lyrics.spend_first: expected each of \"promo\", \"extra\" and \"subscription\" once".into()),

@@ -201,9 +201,7 @@ impl Account {
     /// Looks at everything and changes nothing.
     fn decide(&self, admit: &Admit, turn: Turn, clock: Timestamp) -> Result<Vec<Part>, Refusal> {
         let key = self
-            .keys
-            .get(&admit.key)
-            .filter(|key| key.admits(&admit.digest, clock))
+            .key_held(admit.key, &admit.digest, clock)
             .ok_or(Refusal::UnknownKey)?;
         let pool = admit.terms.pool.as_str();
         let standing = || self.standing(admit.key, Some(pool), clock);

@@ -215,10 +215,11 @@ impl Account {
             .cloned()
     }
 
-    /// Whether the plan grants anything. A cancelled subscription gets no further grant, also
-    /// while it is still active.
+    /// Whether the plan grants anything. A closed account gets no further grant, and neither does a
+    /// cancelled subscription, also while it is still active.
     pub(super) fn is_granting(&self) -> bool {
-        !self.profile.plan.paid || self.profile.subscription.status == SubscriptionStatus::Active
+        let is_paid = self.profile.subscription.status == SubscriptionStatus::Active;
+        !self.is_closed() && (is_paid || !self.profile.plan.paid)
     }
 
     /// When the pool's recurring grant comes next, if it will.

@@ -44,14 +44,17 @@ impl Account {
     /// ([`Account::errand_about`]). Importing a secret again gives the same key.
     ///
     /// # Errors
-    /// The secret's key here was revoked, which is for good, or differs from what is told of this one;
-    /// or as in [`Account::create_key`].
+    /// The account is closed, the secret's key here was revoked, which is for good, or it differs from
+    /// what is told of this one; or as in [`Account::create_key`].
     pub fn import_key(
         &mut self,
         new: &NewKey,
         digest: SecretDigest,
         clock: Timestamp,
     ) -> Result<(Option<KeyNumber>, Changes), Rejected> {
+        if let Some(at) = self.profile.status.closed_at() {
+            return Err(Rejected::Closed(at));
+        }
         let mut changes = Changes::default();
         let known = self
             .keys
@@ -134,6 +137,10 @@ impl Account {
             };
             self.keys.insert(key.number, key_there);
             changes.keys.insert(key.number);
+            if self.is_closed() {
+                // It was closed while the secret was asked for.
+                self.withdraw(key.number, errand.digest, errand.since, &mut changes);
+            }
         }
         changes
     }
@@ -153,6 +160,18 @@ impl Account {
         };
         self.profile.errands.insert(number, errand);
         changes.profile = true;
+    }
+
+    /// The account is closed: other accounts may have its secrets.
+    pub(super) fn withdraw_all(&mut self, clock: Timestamp, changes: &mut Changes) {
+        let standing = self.keys.iter();
+        let secrets: Vec<_> = standing
+            .filter(|(_, key)| key.revoked_at.is_none())
+            .filter_map(|(number, key)| Some((*number, key.imported?)))
+            .collect();
+        for (number, digest) in secrets {
+            self.withdraw(number, digest, clock, changes);
+        }
     }
 
     /// How many keys will be there if they are not refused.

@@ -10,6 +10,9 @@ use crate::{
     time::Timestamp,
 };
 
+/// The status of a key that is dead for good: by itself, or with its account.
+const REVOKED: &str = "revoked";
+
 /// A key as the admin API tells it.
 #[derive(Debug, Serialize)]
 pub struct KeyView<'a> {
@@ -61,7 +64,11 @@ impl Account {
         Some(KeyView {
             id: self.key_id(number),
             name: key.name.as_deref(),
-            status: key.status(clock),
+            status: if self.is_closed() {
+                REVOKED
+            } else {
+                key.status(clock)
+            },
             created_at: key.created_at,
             last_used_at: usage.and_then(|usage| usage.last_used_at),
             expires_at: key.expires_at,
@@ -80,11 +87,7 @@ impl Account {
     #[must_use]
     pub fn keys_view(&self, query: &KeysQuery, clock: Timestamp) -> KeysView<'_> {
         let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);
-        let first = query.after.map_or(0, |after| after.get().saturating_add(1));
-        let mut numbers = self
-            .keys
-            .range(KeyNumber::new(first)..)
-            .map(|(key, _)| *key);
+        let mut numbers = self.keys_after(query.after.unwrap_or(KeyNumber::new(0)));
         let page: Vec<KeyNumber> = numbers.by_ref().take(limit).collect();
         let last = page.last().filter(|_| numbers.next().is_some());
         KeysView {
@@ -94,6 +97,12 @@ impl Account {
                 .filter_map(|number| self.key_view(number, clock))
                 .collect(),
         }
+    }
+
+    /// The keys with a higher number, the oldest first.
+    pub fn keys_after(&self, last: KeyNumber) -> impl Iterator<Item = KeyNumber> + '_ {
+        let first = KeyNumber::new(last.get().saturating_add(1));
+        self.keys.range(first..).map(|(key, _)| *key)
     }
 
     /// The customer's own key.
@@ -126,7 +135,7 @@ impl Account {
 impl Key {
     fn status(&self, clock: Timestamp) -> &'static str {
         if self.revoked_at.is_some() {
-            "revoked"
+            REVOKED
         } else if self.is_expired(clock) {
             "expired"
         } else if self.overlap_ends_at(clock).is_some() {

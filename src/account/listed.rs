@@ -64,6 +64,7 @@ impl Status {
         match self {
             Self::Active => "active",
             Self::Suspended { .. } => "suspended",
+            Self::Closed { .. } => "closed",
         }
     }
 
@@ -71,8 +72,17 @@ impl Status {
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         match self {
-            Self::Active => None,
+            Self::Active | Self::Closed { .. } => None,
             Self::Suspended { reason } => reason.as_deref(),
+        }
+    }
+
+    /// When it was closed.
+    #[must_use]
+    pub const fn closed_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Active | Self::Suspended { .. } => None,
+            Self::Closed { at } => Some(*at),
         }
     }
 }
@@ -89,6 +99,8 @@ struct View<'a> {
     reason: Option<&'a str>,
     subscription: SubscriptionView,
     created_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    closed_at: Option<Timestamp>,
 }
 
 #[derive(Serialize)]
@@ -120,6 +132,7 @@ impl Serialize for Listed {
                 ends_at,
             },
             created_at: self.created_at,
+            closed_at: self.status.closed_at(),
         }
         .serialize(serializer)
     }

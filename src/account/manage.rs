@@ -153,6 +153,8 @@ pub enum Rejected {
     UnknownPlan(String),
     /// The policy has no such pool.
     UnknownPool(String),
+    /// The account was closed, for good, at this moment.
+    Closed(Timestamp),
     /// No key of that number was issued.
     UnknownKey,
     /// The key was revoked, for good.

@@ -116,11 +116,19 @@ impl Account {
         changes.profile = true;
     }
 
+    /// The version that the directory is told next, of whatever there will be to know.
+    #[must_use]
+    pub const fn next_version(&self) -> u64 {
+        self.state.outbox.version.saturating_add(1)
+    }
+
     /// What the standing keys were signed under.
     fn secrets(&self) -> BTreeSet<SecretId> {
         self.keys
             .iter()
-            .filter(|(_, key)| key.stands(self.state.latest) && !key.is_unsigned())
+            .filter(|(_, key)| {
+                !self.is_closed() && key.stands(self.state.latest) && !key.is_unsigned()
+            })
             .map(|(number, _)| self.profile.signed_under.get(number))
             .map(|secret| secret.copied().unwrap_or(SecretId::UNKNOWN))
             .collect()

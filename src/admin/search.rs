@@ -26,7 +26,7 @@ const PARAMETERS: [&str; 7] = [
 ];
 const LIMIT_DEFAULT: u32 = 50;
 const TEXT_MAX: usize = 200;
-const STATUSES: [&str; 2] = ["active", "suspended"];
+const STATUSES: [&str; 3] = ["active", "suspended", "closed"];
 
 /// What its cursors are sealed for: no account has this id.
 const LIST: &str = "GET /accounts";
@@ -83,7 +83,7 @@ pub(super) fn search(query: Option<&str>, key_secret: &Rolling) -> Result<Search
             ExternalId::parse,
         )?,
         plan: parameters.read_as("plan", &text, line)?,
-        status: parameters.read_as("status", "active or suspended", |status| {
+        status: parameters.read_as("status", "active, suspended or closed", |status| {
             STATUSES.contains(&status).then(|| status.to_owned())
         })?,
         previous_keys: parameters

@@ -4,11 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 
-use crate::{
-    credits::Credits,
-    directory::PlanInForce,
-    policy::{Plan, Renews},
-};
+use crate::{account::PlanView, directory::PlanInForce, policy::Plan};
 
 /// `GET /plans`: the plans of the policy, and those gone from it that accounts still have.
 #[must_use]
@@ -20,11 +16,11 @@ pub fn plans(sold: &BTreeMap<String, Arc<Plan>>, in_force: &[PlanInForce]) -> St
     let gone = in_force
         .iter()
         .filter(|known| known.accounts > 0 && !sold.contains_key(&known.plan.name))
-        .map(|known| PlanView::of(&known.plan, false, known.accounts));
+        .map(|known| PlanView::of(&known.plan).in_force(false, known.accounts));
     let page = PlansView {
         data: sold
             .values()
-            .map(|plan| PlanView::of(plan, true, accounts(&plan.name)))
+            .map(|plan| PlanView::of(plan).in_force(true, accounts(&plan.name)))
             .chain(gone)
             .collect(),
         next: None,
@@ -51,75 +47,14 @@ struct PlansView<'a> {
     next: Option<&'a str>,
 }
 
-#[derive(Serialize)]
-struct PlanView<'a> {
-    name: &'a str,
-    /// Whether the policy has it, so that accounts can be put on it.
-    in_policy: bool,
-    /// How many accounts have it.
-    accounts: u64,
-    paid: bool,
-    limits: LimitsView,
-    max_keys: Option<u32>,
-    grants: Vec<GrantView<'a>>,
-}
-
-#[derive(Serialize)]
-struct LimitsView {
-    requests_per_minute: Option<u32>,
-    requests_per_day: Option<u32>,
-    requests_in_flight: Option<u32>,
-    jobs_open: Option<u32>,
-    account_requests_per_minute: Option<u32>,
-}
-
-#[derive(Serialize)]
-struct GrantView<'a> {
-    pool: &'a str,
-    amount: Credits,
-    renews: &'static str,
-    rollover: Credits,
-}
-
-impl<'a> PlanView<'a> {
-    fn of(plan: &'a Plan, in_policy: bool, accounts: u64) -> Self {
-        let limits = plan.limits;
-        Self {
-            name: &plan.name,
-            in_policy,
-            accounts,
-            paid: plan.paid,
-            limits: LimitsView {
-                requests_per_minute: limits.requests_per_minute,
-                requests_per_day: limits.requests_per_day,
-                requests_in_flight: limits.requests_in_flight,
-                jobs_open: limits.jobs_open,
-                account_requests_per_minute: limits.account_requests_per_minute,
-            },
-            max_keys: plan.max_keys,
-            grants: plan
-                .grants
-                .iter()
-                .map(|grant| GrantView {
-                    pool: &grant.pool,
-                    amount: grant.amount,
-                    renews: match grant.renews {
-                        Renews::Never => "never",
-                        Renews::Monthly => "monthly",
-                        Renews::CalendarMonth => "calendar-month",
-                    },
-                    rollover: grant.rollover,
-                })
-                .collect(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    use crate::policy::{Grant, Limits};
+    use crate::{
+        credits::Credits,
+        policy::{Grant, Limits, Renews},
+    };
 
     #[test]
     fn plans_are_shown_as_the_policy_says_them_and_those_gone_while_accounts_have_them() {

@@ -128,6 +128,8 @@ fn every_endpoint_answers_to_its_method() {
             "/accounts/acme/keys/key_acme_7",
             Command::ShowKey(KeyNumber::new(7)),
         ),
+        ("DELETE", "/accounts/acme", Command::Close),
+        ("GET", "/accounts/acme/export", Command::Export(None)),
         ("GET", "/accounts/acme/balance", Command::Balance),
         (
             "GET",
@@ -204,7 +206,7 @@ fn accounts_are_searched_by_what_they_are() {
     for (query, field) in [
         ("query=%20", "query"),
         ("query=a%0Ab", "query"),
-        ("status=closed", "status"),
+        ("status=open", "status"),
         ("keys=", "keys"),
         ("external_id=+a", "external_id"),
         ("limit=501", "limit"),
@@ -296,7 +298,7 @@ fn what_is_no_endpoint_is_not_found() {
 fn another_method_is_told_which_ones_there_are() {
     for (method, path, allow) in [
         ("DELETE", "/accounts", "GET, HEAD, POST"),
-        ("POST", "/accounts/acme", "GET, HEAD, PATCH"),
+        ("POST", "/accounts/acme", "GET, HEAD, PATCH, DELETE"),
         ("PUT", "/accounts/acme/keys", "GET, HEAD, POST"),
         (
             "PUT",
@@ -325,6 +327,8 @@ fn each_token_opens_what_it_is_for() {
         ("GET", "/accounts/acme/usage", true),
         ("GET", "/accounts/acme/usage/summary", true),
         ("POST", "/accounts", false),
+        ("GET", "/accounts/acme/export", true),
+        ("DELETE", "/accounts/acme", false),
         ("PATCH", "/accounts/acme", false),
         ("DELETE", "/accounts/acme/keys/key_acme_1", false),
         ("GET", "/accounts/acme/keys/key_acme_1", true),

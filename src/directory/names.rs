@@ -77,14 +77,22 @@ impl Name {
 /// Every name that a record has.
 pub(super) fn of(record: &Record) -> BTreeSet<Name> {
     let mut names = BTreeSet::from([Name::new(Kind::Id, &record.id)]);
-    let Standing::Listed { account, secrets } = &record.standing else {
-        return names;
+    let opened_by = record.opened_by.as_ref().map(Name::opened_by);
+    let (account, secrets) = match &record.standing {
+        Standing::Refused(_) => return names,
+        Standing::Erased => {
+            names.extend(opened_by);
+            return names;
+        }
+        Standing::Listed { account, secrets } => (account, secrets),
     };
-    names.extend(record.opened_by.as_ref().map(Name::opened_by));
+    names.extend(opened_by);
     names.insert(Name::new(Kind::Plan, &account.plan));
     names.insert(Name::new(Kind::Status, account.status.name()));
     names.extend(secrets.iter().map(|id| Name::new(Kind::Secret, id)));
-    let external_id = account.external_id.as_ref();
+    // A closed account has given it up: another one may have it.
+    let is_open = account.status.closed_at().is_none();
+    let external_id = account.external_id.as_ref().filter(|_| is_open);
     names.extend(external_id.map(|id| Name::new(Kind::ExternalId, id)));
     for text in searched(account) {
         names.extend(words(&text).map(|word| Name::new(Kind::Word, word)));

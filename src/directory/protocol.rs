@@ -36,6 +36,16 @@ pub enum Request {
     /// The plans in force.
     #[n(3)]
     Plans,
+    /// The account was closed and is erased. From its object, until it is acknowledged.
+    #[n(50)]
+    Erased {
+        /// Its id.
+        #[n(0)]
+        id: AccountId,
+        /// Counted as in [`Report`].
+        #[n(1)]
+        version: u64,
+    },
 }
 
 /// What an account's object tells of the account.
@@ -135,7 +145,7 @@ pub struct Answer {
 /// What the directory replies.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Reply {
-    /// The account is listed, as this version of it.
+    /// The account is listed, or forgotten, as this version of it.
     #[n(0)]
     Known(#[n(0)] u64),
     /// The account may not be opened.

@@ -97,6 +97,21 @@ pub fn csv(
     headers.respond(200, Some(csv.as_bytes()))
 }
 
+/// JSON lines, as they come.
+pub fn json_lines(
+    visit: &Visit,
+    lines: Option<&web_sys::ReadableStream>,
+    about: &About<'_>,
+) -> Result<web_sys::Response, JsValue> {
+    let mut own = own_headers(visit, about);
+    own.set("Cache-Control", "no-store");
+    own.set("Content-Type", "application/x-ndjson");
+    let (headers, init) = (web_sys::Headers::new()?, web_sys::ResponseInit::new());
+    own.change(&headers)?;
+    init.set_headers(&headers);
+    web_sys::Response::new_with_opt_readable_stream_and_init(lines, &init)
+}
+
 /// The answer to a preflight: whoever asks may send `methods`, and read the answer if `origin`.
 pub fn preflight(
     visit: &Visit,

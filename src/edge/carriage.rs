@@ -122,6 +122,6 @@ impl Carriage {
 }
 
 /// Nobody waits for this; how it ends tells nothing new.
-fn disregard(promise: Promise) {
+pub(super) fn disregard(promise: Promise) {
     spawn_local(async move { drop(JsFuture::from(promise).await) });
 }

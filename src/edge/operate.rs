@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// A Worker may ask objects at most 1,000 times for one request.
-const AUDIT_SLICES_MAX: usize = 900;
+pub(super) const SLICES_MAX: usize = 900;
 const AUDIT_UNFINISHED: &str =
     r#"{"ok":null,"detail":"there is more to read; ask again within a minute to go on"}"#;
 const HEALTHY: &str = r#"{"status":"ok"}"#;
@@ -97,6 +97,7 @@ impl Gateway {
                 Reply::Document(document) => self.tell(visit, document.status, &document.json),
                 Reply::Ledger(page) => Ok(self.show_ledger(visit, &account, &page)?),
                 Reply::Audit(step) => self.audit(visit, &account, step, line).await,
+                Reply::Export(slice) => Ok(self.export(visit, account, slice)?),
                 other => Err(unexpected(&other).into()),
             },
             AdminRequest::ImportKey {
@@ -177,7 +178,7 @@ impl Gateway {
         mut step: AuditStep,
         line: &mut Line,
     ) -> Result<web_sys::Response, Interruption> {
-        for _ in 0..AUDIT_SLICES_MAX {
+        for _ in 0..SLICES_MAX {
             if let AuditStep::Finished { ok, json } = &step {
                 if !ok {
                     Fault {

@@ -276,6 +276,16 @@ impl SqlStore {
         self.database.has_table(name)
     }
 
+    /// What is in a table of one row, if it is there.
+    fn only_body(&self, table: &str) -> Result<Option<Vec<u8>>, StorageError> {
+        if !self.has_table(table)? {
+            return Ok(None);
+        }
+        let rows = self.rows(&format!("SELECT body FROM {table}"), &[])?;
+        let row = rows.iter().next();
+        Ok(row.map(|row| bytes(&row.unchecked_into::<Array>().get(0))))
+    }
+
     fn calls(&self, query: &str, bindings: &[JsValue]) -> Result<Vec<CallRow>, StorageError> {
         self.rows(query, bindings)?
             .iter()
@@ -290,7 +300,32 @@ impl SqlStore {
             .collect()
     }
 
+    /// Drops every table, which writes no rows, and leaves the tombstone.
+    fn erase(&mut self, tombstone: &[u8]) -> Result<(), StorageError> {
+        // The runtime keeps tables of its own, whose names begin with `_`.
+        let tables = self.rows(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB '[a-z]*' AND name NOT GLOB 'sqlite_*'",
+            &[],
+        )?;
+        for table in tables.iter() {
+            let name = table.unchecked_into::<Array>().get(0).as_string();
+            self.run(&format!("DROP TABLE {}", name.unwrap_or_default()), &[])?;
+        }
+        self.month = None;
+        self.run(
+            "CREATE TABLE tombstone (id INTEGER PRIMARY KEY, body BLOB NOT NULL)",
+            &[],
+        )?;
+        self.run(
+            "INSERT INTO tombstone (id, body) VALUES (1, ?)",
+            &[blob(tombstone)],
+        )
+    }
+
     fn write(&mut self, write: &Write) -> Result<(), StorageError> {
+        if let Some(tombstone) = &write.tombstone {
+            return self.erase(tombstone);
+        }
         if write.profile.is_some() && !self.has_table("account")? {
             self.run(SCHEMA, &[])?;
             self.put(VERSION_ROW, &SCHEMA_VERSION.to_be_bytes())?;
@@ -682,12 +717,11 @@ impl Store for SqlStore {
     }
 
     fn opening(&self) -> Result<Option<Vec<u8>>, StorageError> {
-        if !self.has_table("opening")? {
-            return Ok(None);
-        }
-        let rows = self.rows("SELECT body FROM opening", &[])?;
-        let row = rows.iter().next();
-        Ok(row.map(|row| bytes(&row.unchecked_into::<Array>().get(0))))
+        self.only_body("opening")
+    }
+
+    fn tombstone(&self) -> Result<Option<Vec<u8>>, StorageError> {
+        self.only_body("tombstone")
     }
 
     fn entries_after(&self, last: u64, limit: u64) -> Result<Vec<Entry>, StorageError> {

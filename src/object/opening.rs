@@ -128,7 +128,10 @@ impl<S: Store> Object<S> {
     pub fn report(&self) -> Option<directory::Request> {
         match &self.account {
             Some(account) => account.report().map(directory::Request::Tell),
-            None => self.claim(self.opening.as_ref()?),
+            None => match &self.tombstone {
+                Some(tombstone) => tombstone.report(),
+                None => self.claim(self.opening.as_ref()?),
+            },
         }
     }
 
@@ -138,7 +141,10 @@ impl<S: Store> Object<S> {
     pub fn report_at(&self, clock: Timestamp) -> Option<Timestamp> {
         let since = match &self.account {
             Some(account) => account.untold_since()?,
-            None => self.opening.as_ref()?.wanted.as_ref()?.since,
+            None => match &self.tombstone {
+                Some(tombstone) => tombstone.untold_since()?,
+                None => self.opening.as_ref()?.wanted.as_ref()?.since,
+            },
         };
         Some(retry_at(since, clock))
     }
@@ -169,6 +175,10 @@ impl<S: Store> Object<S> {
                 return Ok(Opened::Answered(
                     answer.unwrap_or_else(|| Reply::Problem(id_taken(new))),
                 ));
+            }
+            // What it was answered is erased with it.
+            Err(Failure::NoAccount) if self.tombstone.is_some() => {
+                return Ok(Opened::Answered(Reply::Problem(id_taken(new))));
             }
             Err(Failure::NoAccount) => {}
             Err(failure) => return Err(failure),
@@ -219,9 +229,10 @@ impl<S: Store> Object<S> {
                 let changes = self.awake()?.directory_has(version, is_listed);
                 self.commit(changes, None)
             }
-            Err(Failure::NoAccount) => match self.opening.clone() {
-                Some(opening) => self.decide_claim(opening, version, is_listed),
-                None => Ok(()),
+            Err(Failure::NoAccount) => match (self.tombstone.clone(), self.opening.clone()) {
+                (Some(tombstone), _) => self.directory_has_tombstone(tombstone, version),
+                (None, Some(opening)) => self.decide_claim(opening, version, is_listed),
+                (None, None) => Ok(()),
             },
             Err(failure) => Err(failure),
         }

@@ -227,6 +227,11 @@ impl Branch {
         self.manage(Command::Patch(patch), None)
     }
 
+    /// Closes the account.
+    pub fn close(&mut self) -> Reply {
+        self.manage(Command::Close, None)
+    }
+
     pub fn change_plan(&mut self, plan: &str) -> Reply {
         self.patch(PatchAccount {
             plan: Some(plan.to_owned()),

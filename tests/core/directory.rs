@@ -280,6 +280,80 @@ fn accounts_are_found_by_the_beginning_of_their_words() {
 }
 
 #[test]
+fn a_closed_account_has_given_up_its_external_id_and_an_erased_one_everything_but_its_id() {
+    let mut directory = filled(2);
+    let mut closed = report(1);
+    (closed.version, closed.account.status) = (
+        2,
+        Status::Closed {
+            at: Timestamp::from_seconds(9),
+        },
+    );
+    let plan = closed.account.plan.clone();
+    let in_force = |directory: &mut Directory<_>| match ask(directory, &Request::Plans) {
+        Reply::Plans(plans) => plans
+            .iter()
+            .find(|each| each.plan.name == plan)
+            .map(|each| each.accounts),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(in_force(&mut directory), Some(2));
+    assert_eq!(ask(&mut directory, &Request::Tell(closed)), Reply::Known(2));
+    assert_eq!(in_force(&mut directory), Some(1), "it is on no plan");
+    let external_id = |number: u32| Filter {
+        external_id: ExternalId::parse(&format!("cus_{number}")),
+        ..Filter::default()
+    };
+    let status = |status: &str| Filter {
+        status: Some(status.to_owned()),
+        ..Filter::default()
+    };
+    for (filter, expected) in [
+        (external_id(1), vec![]),
+        (status("closed"), vec!["acc_1"]),
+        (status("active"), vec!["acc_2"]),
+        (by_query("cus_1"), vec!["acc_1"]),
+    ] {
+        assert_eq!(all(&mut directory, &filter).0, expected, "{filter:?}");
+    }
+    let mut heir = claim(3);
+    if let Request::Claim { report, .. } = &mut heir {
+        report.account.external_id = ExternalId::parse("cus_1");
+    }
+    assert_eq!(ask(&mut directory, &heir), Reply::Known(1));
+    assert_eq!(all(&mut directory, &external_id(1)).0, ["acc_3"]);
+
+    let id = AccountId::parse("acc_1").expect("an id");
+    let erased = Request::Erased { id, version: 3 };
+    assert_eq!(ask(&mut directory, &erased), Reply::Known(3));
+    let rows = directory.store().rows_written;
+    // A repeat, and a late copy of what it was.
+    assert_eq!(ask(&mut directory, &erased), Reply::Known(3));
+    assert_eq!(
+        ask(&mut directory, &Request::Tell(report(1))),
+        Reply::Known(3)
+    );
+    assert_eq!(directory.store().rows_written, rows);
+    for filter in [by_query("company 1"), by_query("acc_1"), status("closed")] {
+        assert_eq!(all(&mut directory, &filter).0, [""; 0], "{filter:?}");
+    }
+    assert_eq!(
+        all(&mut directory, &Filter::default()).0,
+        ["acc_3", "acc_2"]
+    );
+    // What opened it opens nothing else.
+    let mut again = claim(1);
+    if let Request::Claim { report, .. } = &mut again {
+        report.account.id = AccountId::parse("acc_4").expect("an id");
+    }
+    let taken = Taken::IdempotencyKey;
+    assert_eq!(
+        ask(&mut directory, &again),
+        Reply::Taken { version: 1, taken }
+    );
+}
+
+#[test]
 fn who_has_a_key_under_an_older_secret_is_found_until_it_is_revoked() {
     let mut directory = filled(5);
     let secret = |id: u32| decode::<SecretId>(&encode(&id)).expect("an id");

@@ -375,7 +375,8 @@ impl World {
                 if let Some(known) = account.key(key)
                     && known.imported == Some(secret)
                 {
-                    keys.push((number, account.key_id(key), known.revoked_at.is_some()));
+                    let is_dead = known.revoked_at.is_some() || account.is_closed();
+                    keys.push((number, account.key_id(key), is_dead));
                 }
             }
         }
@@ -404,7 +405,8 @@ impl World {
             // A request that was given up may have come late; then that account has a say first.
             let stuck = self.found(secret(number)).filter(|found| !found.withdrawn);
             let account = (0..self.objects.len()).find(|account| {
-                let is_free = !has_revoked.contains(account);
+                let is_closed = self.objects[*account].account().expect("awake").is_closed();
+                let is_free = !has_revoked.contains(account) && !is_closed;
                 let of_row = |found: &Registered| found.key.account == account_id(*account);
                 is_free && stuck.as_ref().is_none_or(of_row)
             });
@@ -520,6 +522,46 @@ fn a_secret_moves_to_another_account_when_its_key_is_revoked() {
 }
 
 #[test]
+fn a_closed_account_gives_up_its_secrets_and_is_not_erased_before() {
+    let mut world = World::new(2);
+    world.import(0, 1, None, None);
+    world.arrive_all();
+    // This one is still asked for when it is closed.
+    world.import(0, 2, None, None);
+    world.manage(0, Command::Close);
+    assert!(!world.admits(&id("key_a0_1"), secret(1)));
+    world.answer = None;
+    world.import(0, 3, None, None);
+    let Some(Err(complaint)) = world.answer.take() else {
+        panic!("imported by a closed account");
+    };
+    assert!(complaint.detail.contains("closed"), "{complaint:?}");
+
+    world.clock = world.clock.plus(Span::from_days(401));
+    assert_eq!(world.objects[0].tick(world.clock), Ok(()));
+    assert!(
+        world.objects[0].account().is_some(),
+        "the secrets would stay its own"
+    );
+    world.tell(0);
+    world.arrive_all();
+    while world.tell(0) {
+        world.arrive_all();
+    }
+    for number in 1..=2 {
+        world.import(1, number, None, None);
+        world.arrive_all();
+        assert!(
+            matches!(world.answer.take(), Some(Ok(_))),
+            "secret {number}"
+        );
+    }
+    assert_eq!(world.objects[0].tick(world.clock), Ok(()));
+    assert!(world.objects[0].account().is_none());
+    assert!(!world.admits(&id("key_a0_1"), secret(1)));
+}
+
+#[test]
 fn keys_that_are_asked_for_count_among_those_that_an_account_may_have() {
     let mut world = World::on_plan("tight", 1);
     // The plan allows for two keys.
@@ -553,6 +595,7 @@ enum Step {
     Lose(usize),
     Revoke(usize, u32),
     Rotate(usize, u32),
+    Close(usize),
     /// The alarm, or the end of any message: the lookup object is asked what it has not answered.
     Tell(usize),
     /// The account's object is thrown out of memory.
@@ -573,6 +616,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (0..8_usize).prop_map(Step::Lose),
         3 => (account(), 1..6_u32).prop_map(|(account, key)| Step::Revoke(account, key)),
         1 => (account(), 1..6_u32).prop_map(|(account, key)| Step::Rotate(account, key)),
+        1 => Just(0_usize).prop_map(Step::Close),
         3 => account().prop_map(Step::Tell),
         1 => account().prop_map(Step::Evict),
         1 => account().prop_map(Step::FailCommit),
@@ -604,6 +648,9 @@ proptest! {
                     world.revoke(account, key);
                 }
                 Step::Rotate(account, key) => world.rotate(account, key),
+                Step::Close(account) => {
+                    world.manage(account, Command::Close);
+                }
                 Step::Tell(account) => {
                     world.tell(account);
                 }

@@ -27,6 +27,7 @@ pub struct MemoryStore {
     remembered: BTreeMap<u64, Remembered>,
     firsts: BTreeMap<Day, BTreeMap<[u8; 32], First>>,
     opening: Option<Vec<u8>>,
+    tombstone: Option<Vec<u8>>,
     /// What calls took from lots when they first ended: entries tell every change since.
     pub first_charges: BTreeMap<LotNumber, i64>,
     /// Rows that SQLite would have counted as written.
@@ -119,6 +120,7 @@ impl MemoryStore {
             && self.remembered == other.remembered
             && self.firsts == other.firsts
             && self.opening == other.opening
+            && self.tombstone == other.tombstone
     }
 
     /// How many tables of firsts there are, and how many rows in them.
@@ -245,6 +247,11 @@ impl Store for MemoryStore {
         Ok(self.opening.clone())
     }
 
+    fn tombstone(&self) -> Result<Option<Vec<u8>>, DiskFull> {
+        self.read(1);
+        Ok(self.tombstone.clone())
+    }
+
     fn rolled(&self, from: u64, limit: u64) -> Result<Vec<Rolled>, DiskFull> {
         let rows = self.rolled.range(from..).take(limit as usize);
         let rows: Vec<Rolled> = rows
@@ -295,6 +302,19 @@ impl Store for MemoryStore {
         if self.commits_to_fail > 0 {
             self.commits_to_fail -= 1;
             return Err(DiskFull);
+        }
+        if let Some(tombstone) = &write.tombstone {
+            let alone = Write {
+                tombstone: Some(tombstone.clone()),
+                ..Write::default()
+            };
+            assert_eq!(*write, alone, "nothing comes with a tombstone");
+            *self = Self {
+                tombstone: Some(tombstone.clone()),
+                rows_written: self.rows_written + 1,
+                ..Self::default()
+            };
+            return Ok(());
         }
         let rows_written = self.rows_written;
         if let Some(month) = write.changes.new_month {

@@ -49,6 +49,9 @@ enum Step {
     Rename(usize, u8),
     Move(usize, bool),
     Suspend(usize),
+    Close(usize),
+    /// So much later that a closed account is erased.
+    Outlive(usize),
     Issue(usize, u8),
     Revoke(usize, u8),
     /// The alarm, or the end of any message: the directory is told what it does not know.
@@ -73,6 +76,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (account(), 0..4_u8).prop_map(|(account, name)| Step::Rename(account, name)),
         1 => (account(), any::<bool>()).prop_map(|(account, pro)| Step::Move(account, pro)),
         1 => account().prop_map(Step::Suspend),
+        1 => account().prop_map(Step::Close),
+        1 => account().prop_map(Step::Outlive),
         1 => (account(), 1..4_u8).prop_map(|(account, secret)| Step::Issue(account, secret)),
         1 => (account(), 1..4_u8).prop_map(|(account, key)| Step::Revoke(account, key)),
         2 => account().prop_map(Step::Tell),
@@ -171,6 +176,11 @@ impl World {
                     ..PatchAccount::default()
                 },
             ),
+            Step::Close(account) => self.manage(account, Command::Close, None),
+            Step::Outlive(account) => {
+                self.clock = self.clock.plus(Span::from_days(401));
+                let _ = self.objects[account].tick(self.clock);
+            }
             Step::Issue(account, id) => {
                 let command = Command::CreateKey {
                     new: NewKey::default(),
@@ -198,7 +208,24 @@ impl World {
             Step::FailCommit(account) => self.objects[account].store_mut().commits_to_fail = 1,
             Step::FailDirectoryCommit => self.directory.store_mut().commits_to_fail = 1,
         }
+        self.forget_erased();
         Ok(())
+    }
+
+    /// What an erased account was opened by gets another answer from now on.
+    fn forget_erased(&mut self) {
+        for account in 0..ACCOUNTS {
+            if self.is_erased(account) {
+                let id = id(account);
+                self.opened
+                    .retain(|_, json| !json.starts_with(&format!(r#"{{"id":"{id}","#)));
+            }
+        }
+    }
+
+    fn is_erased(&self, account: usize) -> bool {
+        let tombstone = self.objects[account].store().tombstone();
+        tombstone.expect("a store that works").is_some()
     }
 
     fn patch(&mut self, account: usize, patch: PatchAccount) {
@@ -328,6 +355,7 @@ impl World {
             for round in 0.. {
                 prop_assert!(round < 5, "account {} is told for ever", account);
                 prop_assert_eq!(self.objects[account].tick(self.clock), Ok(()));
+                self.forget_erased();
                 if !self.tell(account) {
                     break;
                 }
@@ -380,9 +408,10 @@ impl World {
         };
         prop_assert_eq!(by_id(self.listed(Filter::default())), accounts.clone());
 
-        // What each is called finds it, and nothing else.
+        // What each is called finds it, and nothing else; a closed one has given up its name.
         let mut external_ids = BTreeSet::new();
-        for account in &accounts {
+        let is_open = |account: &&Listed| account.status.closed_at().is_none();
+        for account in accounts.iter().filter(is_open) {
             if let Some(external_id) = &account.external_id {
                 prop_assert!(
                     external_ids.insert(external_id.clone()),
@@ -410,7 +439,8 @@ impl World {
             };
             let counted = plans.iter().find(|each| each.plan.name == plan);
             let counted = counted.map_or(0, |each| each.accounts);
-            prop_assert_eq!(counted, expected.len() as u64);
+            let on_plan = expected.iter().filter(is_open).count();
+            prop_assert_eq!(counted, on_plan as u64);
         }
 
         // Every request that was told that it opened an account has one, and no key opened two.
@@ -433,15 +463,29 @@ impl World {
         accounts: &[Listed],
         external_ids: &BTreeSet<ExternalId>,
     ) -> Result<(), TestCaseError> {
-        let mut fresh = 100;
+        let (mut fresh, mut has_opened) = (100, false);
         for account in 0..ACCOUNTS {
             let is_open = accounts.iter().any(|listed| listed.id == id(account));
             if is_open {
                 continue;
             }
             fresh += 1;
+            if self.is_erased(account) {
+                let new = wanted(account, None, fresh, 0);
+                let opened = self.objects[account].open(&new, self.clock);
+                let is_refused = matches!(&opened, Opened::Answered(Reply::Problem(complaint))
+                    if complaint.code == Code::Conflict);
+                prop_assert!(
+                    is_refused,
+                    "{} was given out again: {:?}",
+                    id(account),
+                    opened
+                );
+                continue;
+            }
             let free = (0..3).find(|n| !external_ids.contains(&external(*n)));
-            let new = wanted(account, free.filter(|_| fresh == 101), fresh, 0);
+            let is_first = !std::mem::replace(&mut has_opened, true);
+            let new = wanted(account, free.filter(|_| is_first), fresh, 0);
             let by = (new.opened_by.key, new.opened_by.request);
             let opened = self.objects[account].open(&new, self.clock);
             self.go_on(account, new, opened)?;

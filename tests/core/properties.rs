@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use tollgate::{
     account::{
-        Adjustment, Edit, KeyLimits, Limit, PatchKey, Refusal, Scope, Status, StatusChange, Told,
-        Word,
+        Account, Adjustment, Edit, KeyLimits, Limit, PatchKey, Refusal, Scope, Status,
+        StatusChange, Told, Word,
     },
     call::{BodyEnd, CallState},
     ledger::{Entry, EntryKind},
@@ -58,6 +58,7 @@ enum Step {
     Plan(usize),
     Subscription(StatusChange),
     Suspend(bool),
+    Close,
     PatchKey {
         key: u32,
         patch: PatchKey,
@@ -268,6 +269,7 @@ impl Step {
             } else {
                 Status::Active
             }),
+            Self::Close => branch.close(),
             Self::PatchKey { key, patch } => branch.patch_key(*key, patch.clone()),
             Self::Rotate { key, overlap } => branch.rotate_key(*key, *overlap),
             Self::Policy(policy) => {
@@ -293,6 +295,20 @@ impl Step {
             }
         })
     }
+}
+
+/// How many entries gave something that calls had not taken.
+fn given(branch: &Branch) -> usize {
+    let entries = branch.store().entries().iter();
+    entries
+        .filter(|entry| match entry.kind {
+            EntryKind::Granted
+            | EntryKind::Renewed
+            | EntryKind::RolledOver
+            | EntryKind::Adjusted => true,
+            EntryKind::Expired | EntryKind::Corrected | EntryKind::Refunded => false,
+        })
+        .count()
 }
 
 fn nth_latest(branch: &Branch, back: u64) -> Option<u64> {
@@ -324,11 +340,21 @@ proptest! {
     #[test]
     fn the_books_are_sound_and_waking_is_exact(
         plan in 0_usize..PLANS.len(),
-        steps in prop::collection::vec(step(), 1..120),
+        mut steps in prop::collection::vec(step(), 1..120),
+        closes_after in prop::option::weighted(0.25, 0_usize..120),
     ) {
         let mut branch = opened(plan);
+        if let Some(after) = closes_after {
+            steps.insert(after.min(steps.len()), Step::Close);
+        }
         for step in &steps {
-            step.play(&mut branch);
+            let closed = branch.object.account().is_some_and(Account::is_closed);
+            let given_before = given(&branch);
+            let reply = step.play(&mut branch);
+            if closed {
+                prop_assert!(!matches!(reply, Some(Reply::Admitted(_))), "{step:?} -> {reply:?}");
+                prop_assert_eq!(given_before, given(&branch), "{:?}", step);
+            }
             let failed = branch.store().commits_to_fail > 0;
             if !failed && let Err(mistake) = branch.check() {
                 prop_assert!(false, "after {step:?}: {mistake}");

@@ -362,6 +362,7 @@ struct World {
     mode: &'static str,
     /// Calls that were open, or had ended without a word, while the gateway only observed.
     observed: BTreeSet<CallNumber>,
+    is_closed: bool,
     history: String,
     steps: u64,
 }
@@ -393,6 +394,7 @@ impl World {
             grants: BTreeMap::new(),
             keys: [1, 2].map(|key| (key, KeyTerms::default())).into(),
             adjustments: BTreeMap::new(),
+            is_closed: false,
             answered: BTreeMap::new(),
             latest: start,
             unlimited: (BTreeSet::new(), BTreeSet::new()),
@@ -586,7 +588,9 @@ impl World {
             self.ring()?;
         }
         let account = self.branch.object.account().ok_or("no account")?;
-        if !account.log().is_empty() || self.branch.object.next_alarm().is_some() {
+        // A closed account has still to be erased.
+        let next_alarm = self.branch.object.next_alarm();
+        if !account.log().is_empty() || next_alarm != account.erased_at() {
             return Err(format!("left to itself, it still has {:?}", account.log()));
         }
         self.inspect()?;
@@ -950,6 +954,11 @@ impl World {
                 let edits = format!("{edits} {} {}", self.usage, self.mode);
                 self.branch.policy = sold::edited(&edits);
                 self.branch.evict();
+            }
+            11 if self.chance.percent(10) => {
+                let reply = self.branch.close();
+                self.note(&format!("closed -> {}", brief(&reply)));
+                self.is_closed |= matches!(reply, Reply::Document(_));
             }
             _ => {
                 self.note("a spurious alarm");
@@ -1316,7 +1325,7 @@ impl World {
         let journey = &self.journeys[index];
         let terms = &self.keys[&journey.key];
         let is_right = match refusal {
-            Refusal::UnknownKey => !terms.knows(journey.secret, self.clock()),
+            Refusal::UnknownKey => self.is_closed || !terms.knows(journey.secret, self.clock()),
             Refusal::OutOfScope { .. } => !terms.allows(journey.route),
             Refusal::InsufficientCredits {
                 required, budget, ..
@@ -1352,6 +1361,9 @@ impl World {
         }
         if limits.account_requests_per_minute.is_none() {
             self.unlimited.1.insert(newest.call.number);
+        }
+        if self.is_closed {
+            return Err(format!("{journey:?} was admitted by a closed account"));
         }
         if newest.call.hold.observed {
             return Ok(());

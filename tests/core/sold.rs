@@ -121,6 +121,9 @@ pub fn edited(edits: &str) -> Arc<Policy> {
             usage if usage.starts_with("usage_") => {
                 policy.gateway.usage_days = usage["usage_".len()..].parse().unwrap();
             }
+            retain if retain.starts_with("retain_") => {
+                policy.gateway.retain_days = retain["retain_".len()..].parse().unwrap();
+            }
             other => panic!("no such edit: {other}"),
         }
     }

@@ -408,6 +408,7 @@ fn told(reply: &Reply) -> String {
         Reply::Audit(AuditStep::Unfinished) => "more to read".into(),
         Reply::Audit(AuditStep::Finished { ok: true, .. }) => "ok".into(),
         Reply::Audit(AuditStep::Finished { json, .. }) => json.clone(),
+        Reply::Export(slice) => format!("exported up to {:?}", slice.next),
         Reply::Unavailable { detail } => format!("unavailable: {detail}"),
     }
 }

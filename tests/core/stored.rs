@@ -8,7 +8,7 @@ use tollgate::{
     id::{AccountId, ExternalId, KeyNumber},
     object::{self, Intent, Object, Opened, Store},
     policy::Source,
-    protocol::KeysQuery,
+    protocol::{KeysQuery, Reply},
     time::{Span, Timestamp},
 };
 
@@ -209,4 +209,37 @@ fn a_month_rolled_up_by_the_first_release_is_read() {
     branch.rest().unwrap();
     let rolled: Rolled = minicbor::decode(&unhex(ROLLED)).unwrap();
     assert_eq!(branch.store().rolled(0, 1).unwrap(), [rolled]);
+}
+
+/// The profile of an account that was closed, as the first release that closes accounts stored it.
+const CLOSED: &str = "
+    8a63616363f6f6f61b000001a19bb39500856773746172746572f5850a1903e8f6f6183c14828467637265646974
+    7319012c8201800084666c79726963731864820180008202811b000001a19bb39500828200800201a0";
+/// What was left of it when it was erased.
+const TOMBSTONE: &str = "84636163631b000001a9a7a3550004f4";
+
+#[test]
+fn a_closed_account_and_what_is_left_of_an_erased_one_are_read() {
+    let mut branch = account();
+    branch.close();
+    let now = branch.store().load().unwrap().unwrap();
+    let closed = woken(&unhex(CLOSED), &now.keys[0].1, &now.snapshot);
+    let expected = woken(&now.profile, &now.keys[0].1, &now.snapshot);
+    assert!(closed.is_closed());
+    assert_eq!(closed.view(), expected.view());
+
+    let mut object = Object::new(MemoryStore::default(), sold::edited("standard"));
+    let write = object::Write {
+        tombstone: Some(unhex(TOMBSTONE)),
+        ..object::Write::default()
+    };
+    object.store_mut().commit(&write).unwrap();
+    let opened = object.open(&wanted(), branch.clock);
+    assert!(
+        matches!(opened, Opened::Answered(Reply::Problem(_))),
+        "{opened:?}"
+    );
+    let id = AccountId::parse("acc").unwrap();
+    let erased = directory::Request::Erased { id, version: 4 };
+    assert_eq!(object.report(), Some(erased));
 }

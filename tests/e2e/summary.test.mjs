@@ -5,7 +5,7 @@ import { before, test } from "node:test";
 import { openAccount, policyFor } from "./harness/account.mjs";
 import { startGateway } from "./harness/gateway.mjs";
 import { answer, startOrigin } from "./harness/origin.mjs";
-import { untilAlarmIs, untilStored } from "./harness/storage.mjs";
+import { leaveAloneUntil, untilStored } from "./harness/storage.mjs";
 
 const TABLES = `
 [pools.credits]
@@ -66,16 +66,7 @@ test("calls are summed by day, hour, endpoint and key; a month that is over for 
     assert.equal((await page(query, 400)).field, field);
   }
 
-  // Nobody asks any more. The runtime's own timers do not follow the moved clock, so each alarm goes off
-  // with a restart: that of the holds, which sets itself to a week after the month's end, and that one.
-  const due = new Date("2031-04-08T00:00:00Z");
-  await gateway.kill();
-  clock.advance(600_000);
-  await gateway.restart();
-  await untilAlarmIs(gateway, due);
-  await gateway.kill();
-  clock.moveTo(due);
-  await gateway.restart();
+  await leaveAloneUntil(gateway, new Date("2031-04-08T00:00:00Z"));
   await untilStored(gateway, (database) => {
     const tables = database.prepare("SELECT name FROM sqlite_master WHERE name LIKE '%2031_03'").all();
     return tables.length === 0 ? true : null;

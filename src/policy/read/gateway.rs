@@ -69,9 +69,8 @@ pub(super) fn read(table: Option<Table<'_>>, pools: &BTreeMap<String, Pool>) -> 
             Calendar::parse,
         )
     });
-    set(&mut gateway.usage_days, table.take("usage_days"), |value| {
-        value.whole(1, 3_650).and_then(|days| days.try_into().ok())
-    });
+    set(&mut gateway.usage_days, table.take("usage_days"), read_days);
+    read_retain_days(&mut gateway, &mut table);
     // An isolate has 128 MB for everything; this leaves room for several bodies at once.
     set(&mut gateway.body_limit, table.take("body_limit"), |value| {
         value
@@ -117,6 +116,7 @@ fn defaults() -> Gateway {
         forward_key: false,
         calendar: Calendar::default(),
         usage_days: 90,
+        retain_days: 400,
         body_limit: 65_536,
         region: None,
         cors: Cors::Origin,
@@ -157,6 +157,26 @@ pub(super) fn read_timeout(
             &format!("{found}{default}"),
         );
     }
+}
+
+/// A closed account's history is kept at least as long as an open one's: so it is not erased while a
+/// call of it can still change.
+fn read_retain_days(gateway: &mut Gateway, table: &mut Table<'_>) {
+    let value = table.take("retain_days");
+    let is_given = value.is_some();
+    set(&mut gateway.retain_days, value, read_days);
+    if gateway.retain_days < gateway.usage_days {
+        let default = if is_given { "" } else { " (the default)" };
+        table.note(
+            "retain_days",
+            &format!("at least usage_days, {}", gateway.usage_days),
+            &format!("{}{default}", gateway.retain_days),
+        );
+    }
+}
+
+fn read_days(value: &Value<'_>) -> Option<u32> {
+    value.whole(1, 3_650).and_then(|days| days.try_into().ok())
 }
 
 fn read_seconds(value: &Value<'_>) -> Option<Span> {
