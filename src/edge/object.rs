@@ -13,12 +13,12 @@ use super::{
     deployment,
     log::Fault,
     platform::{Env, clock, to_number},
-    question::{Question, Step},
+    question::{Question, Step, Stepwise},
     sql::{SqlStore, Storage},
 };
 use crate::{
     object::Object,
-    protocol::{self, Answer, Reply, Request},
+    protocol::{self, Answer, Reply},
     time::{Span, Timestamp},
 };
 
@@ -80,9 +80,9 @@ impl AccountCore {
             Ok(request) => request,
             Err(unreadable) => return encoded(&unavailable(unreadable.to_string())),
         };
-        if Step::may_be_several(&request) {
+        if let Some(stepwise) = Stepwise::of(&request) {
             let core = Rc::clone(&self.0);
-            let answer = async move { Ok(encoded(&core.in_steps(&request).await)) };
+            let answer = async move { Ok(encoded(&core.in_steps(&stepwise).await)) };
             return future_to_promise(answer).into();
         }
         let answer = self.0.answer(|object, now| object.handle(request, now));
@@ -133,8 +133,8 @@ impl Core {
 
     /// Carries out what needs another object's word: what this one can do alone, and between its
     /// steps that word.
-    async fn in_steps(&self, request: &Request) -> Answer {
-        let mut step = self.with(|object, now| Step::first(object, request, now));
+    async fn in_steps(&self, stepwise: &Stepwise) -> Answer {
+        let mut step = self.with(|object, now| stepwise.begin(object, now));
         let mut rows_written = 0_u32;
         for _ in 0..QUESTIONS_MAX {
             let question = match step {
@@ -152,7 +152,7 @@ impl Core {
                 Err(detail) => return unavailable(detail),
                 Ok((heard, rows)) => {
                     rows_written = rows_written.saturating_add(rows);
-                    step = self.with(|object, now| Step::next(object, request, &heard, now));
+                    step = self.with(|object, now| stepwise.go_on(object, &heard, now));
                 }
             }
         }

@@ -2,9 +2,10 @@
 
 use super::{directory, imported, platform::Env};
 use crate::{
+    account::{Fingerprint, NewAccount},
     directory as directory_core, imported as lookup_core,
     object::{Imported, Object, Opened, Store},
-    protocol::{Command, Manage, Reply, Request},
+    protocol::{Command, ImportKey, Reply, Request},
     time::Timestamp,
 };
 
@@ -24,7 +25,15 @@ pub enum Heard {
     Lookup(lookup_core::Reply),
 }
 
-/// How far a message could be carried out.
+/// What may take several steps, with another object's word between them.
+pub enum Stepwise {
+    /// An account is to be opened.
+    Open(NewAccount),
+    /// A key is to be imported.
+    Import(ImportKey, Option<Fingerprint>),
+}
+
+/// How far it could be carried out.
 pub enum Step {
     /// It is answered.
     Answered(Reply),
@@ -74,60 +83,35 @@ impl Heard {
     }
 }
 
-impl Step {
-    /// Whether another object's word may be needed for this message.
-    pub const fn may_be_several(request: &Request) -> bool {
-        matches!(
-            request,
-            Request::Manage(Manage {
-                command: Command::Open(_) | Command::ImportKey(_),
-                ..
-            })
-        )
+impl Stepwise {
+    /// What a message asks for, if it is such a message.
+    pub fn of(request: &Request) -> Option<Self> {
+        let Request::Manage(manage) = request else {
+            return None;
+        };
+        match &manage.command {
+            Command::Open(new) => Some(Self::Open(new.clone())),
+            Command::ImportKey(import) => Some(Self::Import(import.clone(), manage.idempotency)),
+            _ => None,
+        }
     }
 
-    /// Carries out a message as far as that goes.
-    pub fn first<S: Store>(object: &mut Object<S>, request: &Request, clock: Timestamp) -> Self {
-        match request {
-            Request::Manage(Manage {
-                command: Command::Open(new),
-                ..
-            }) => object.open(new, clock).into(),
-            Request::Manage(Manage {
-                command: Command::ImportKey(import),
-                idempotency,
-                ..
-            }) => object.import(import, *idempotency, clock).into(),
-            request => Self::Answered(object.handle(request.clone(), clock)),
+    /// Carries it out as far as that goes.
+    pub fn begin<S: Store>(&self, object: &mut Object<S>, clock: Timestamp) -> Step {
+        match self {
+            Self::Open(new) => object.open(new, clock).into(),
+            Self::Import(import, idempotency) => object.import(import, *idempotency, clock).into(),
         }
     }
 
     /// Goes on with it after another object's word.
-    pub fn next<S: Store>(
-        object: &mut Object<S>,
-        request: &Request,
-        heard: &Heard,
-        clock: Timestamp,
-    ) -> Self {
-        match (request, heard) {
-            (
-                Request::Manage(Manage {
-                    command: Command::Open(new),
-                    ..
-                }),
-                Heard::Directory(reply),
-            ) => object.claimed(new, reply, clock).into(),
-            (
-                Request::Manage(Manage {
-                    command: Command::ImportKey(import),
-                    idempotency,
-                    ..
-                }),
-                Heard::Lookup(reply),
-            ) => object
+    pub fn go_on<S: Store>(&self, object: &mut Object<S>, heard: &Heard, clock: Timestamp) -> Step {
+        match (self, heard) {
+            (Self::Open(new), Heard::Directory(reply)) => object.claimed(new, reply, clock).into(),
+            (Self::Import(import, idempotency), Heard::Lookup(reply)) => object
                 .import_looked_up(import, *idempotency, reply, clock)
                 .into(),
-            (request, _) => Self::first(object, request, clock),
+            (stepwise, _) => stepwise.begin(object, clock),
         }
     }
 }

@@ -7,8 +7,9 @@
 use std::{
     collections::{HashMap, VecDeque},
     hash::Hash,
-    net::IpAddr,
 };
+
+use sha2::{Digest, Sha256};
 
 use crate::{
     id::KeyId,
@@ -28,24 +29,28 @@ const MISSED: Span = Span::from_seconds(5);
 /// At most so many of each kind are remembered.
 const MOST: usize = 4_096;
 
-/// Where a client comes from: its IPv4 address, or the network of its IPv6 address, of which it has
-/// as many as it likes (RFC 6177 §2).
+/// Where a client comes from: a digest of its IPv4 address, or of the network of its IPv6 address, in
+/// which it has as many addresses as it likes (RFC 6177 §2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Address(u64);
 
 impl Address {
-    /// Reads `CF-Connecting-IP`. All clients that have no address share one.
+    /// Reads `CF-Connecting-IP`, which Cloudflare writes, always in the same way (RFC 5952). All clients
+    /// that have no address share one.
     #[must_use]
     pub fn parse(text: &str) -> Self {
-        Self(match text.parse() {
-            Ok(IpAddr::V4(address)) => u32::from(address).into(),
-            Ok(IpAddr::V6(address)) => match address.to_ipv4_mapped() {
-                Some(address) => u32::from(address).into(),
-                None => u64::try_from(u128::from(address) >> 64).unwrap_or(0),
-            },
-            Err(_) => 0,
-        })
+        let digest = Sha256::digest(network_of(text));
+        let first = digest.first_chunk().copied().unwrap_or_default();
+        Self(u64::from_be_bytes(first))
     }
+}
+
+/// The first four groups of an IPv6 address, as far as they are no zeros that are left out; an IPv4
+/// address as it is.
+fn network_of(text: &str) -> &str {
+    let fourth = text.match_indices(':').nth(3).map(|(index, _)| index);
+    let end = text.find("::").into_iter().chain(fourth).min();
+    end.and_then(|end| text.get(..end)).unwrap_or(text)
 }
 
 impl std::fmt::Display for Address {
@@ -73,15 +78,15 @@ pub enum Recalled {
 /// What one isolate remembers.
 #[derive(Debug, Default)]
 pub struct ImportedMemory {
-    found: Bounded<[u8; 32], Noted<KeyId>>,
-    missed: Bounded<[u8; 32], Noted<()>>,
+    found: Bounded<[u8; 32], Noted>,
+    missed: Bounded<[u8; 32], Noted>,
     addresses: Bounded<Address, Tries>,
 }
 
-/// What was so at a moment, and is taken to be so until another.
+/// What a lookup object said at a moment, and is taken to say until another.
 #[derive(Debug)]
-struct Noted<T> {
-    what: T,
+struct Noted {
+    key: Option<KeyId>,
     at: Timestamp,
     until: Timestamp,
 }
@@ -98,16 +103,14 @@ impl ImportedMemory {
     /// What is remembered of the secret of this digest, which came from `address`.
     #[must_use]
     pub fn recall(&self, digest: &SecretDigest, address: Address, clock: Timestamp) -> Recalled {
-        let digest = digest.as_bytes();
-        if let Some(found) = self.found.get(digest).and_then(|found| found.at(clock)) {
-            return Recalled::Key(found.clone());
-        }
-        if self
-            .missed
-            .get(digest)
-            .is_some_and(|missed| missed.at(clock).is_some())
-        {
-            return Recalled::Unknown;
+        let noted = |notes: &Bounded<[u8; 32], Noted>| {
+            let noted = notes.get(digest.as_bytes())?;
+            noted.holds_at(clock).then(|| noted.key.clone())
+        };
+        match noted(&self.found).or_else(|| noted(&self.missed)) {
+            Some(Some(key)) => return Recalled::Key(key),
+            Some(None) => return Recalled::Unknown,
+            None => {}
         }
         let tries = self.addresses.get(&address);
         match tries.and_then(|tries| tries.refused) {
@@ -119,7 +122,7 @@ impl ImportedMemory {
     /// The lookup object said whose it is.
     pub fn found(&mut self, digest: &SecretDigest, key: KeyId, clock: Timestamp) {
         let noted = Noted {
-            what: key,
+            key: Some(key),
             at: clock,
             until: clock.plus(FOUND),
         };
@@ -137,7 +140,7 @@ impl ImportedMemory {
     /// one too many, as far as this isolate knows.
     pub fn missed(&mut self, digest: &SecretDigest, address: Address, clock: Timestamp) -> bool {
         let noted = Noted {
-            what: (),
+            key: None,
             at: clock,
             until: clock.plus(MISSED),
         };
@@ -173,10 +176,10 @@ impl ImportedMemory {
     }
 }
 
-impl<T> Noted<T> {
+impl Noted {
     /// Not before it was noted either: a clock that is set back must not make it last.
-    fn at(&self, clock: Timestamp) -> Option<&T> {
-        (self.at <= clock && clock < self.until).then_some(&self.what)
+    fn holds_at(&self, clock: Timestamp) -> bool {
+        self.at <= clock && clock < self.until
     }
 }
 
@@ -327,11 +330,13 @@ mod tests {
     #[test]
     fn an_address_is_an_ipv4_address_or_an_ipv6_network() {
         let one = |text: &str, other: &str| Address::parse(text) == Address::parse(other);
-        assert!(one("192.0.2.1", "::ffff:192.0.2.1"));
+        assert!(one("192.0.2.1", "192.0.2.1"));
         assert!(!one("192.0.2.1", "192.0.2.2"));
         assert!(one("2001:db8:0:1::1", "2001:db8:0:1:ffff::7"));
+        assert!(one("2001:db8:0:1:2:3:4:5", "2001:db8:0:1::1"));
         assert!(!one("2001:db8:0:1::1", "2001:db8:0:2::1"));
-        assert!(one("", "nonsense"));
+        assert!(one("2001:db8::1", "2001:db8::ffff:1"));
+        assert!(!one("2001:db8::1", "2001:db9::1"));
         assert!(!one("", "192.0.2.1"));
     }
 }
