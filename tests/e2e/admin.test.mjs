@@ -124,6 +124,7 @@ test("a key is told once, listed without its secret, used, and dead as soon as i
       budget: null,
       budget_used: 0,
       rotated_at: null,
+      imported: false,
       overlap_ends_at: null,
       refused_today: 0,
       key: null,
