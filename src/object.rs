@@ -492,7 +492,7 @@ impl<S: Store> Object<S> {
         if let Command::ImportKey(import) = &manage.command {
             return match self.import(import, manage.idempotency, clock) {
                 Imported::Answered(reply) => Ok(reply),
-                // The same.
+                // Nor is here whoever asks the lookup object.
                 Imported::Ask(_) => Err(Failure::Storage("the key is being imported".to_owned())),
             };
         }

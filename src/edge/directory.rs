@@ -8,12 +8,7 @@ use js_sys::Uint8Array;
 use wasm_bindgen::prelude::*;
 
 use self::tables::Tables;
-use super::{
-    deployment,
-    object::ObjectState,
-    platform::{Env, message_of},
-    promise::settled,
-};
+use super::{deployment, object::ObjectState, platform::Env};
 use crate::{
     directory::{Answer, Directory, Reply, Request},
     protocol,
@@ -29,16 +24,10 @@ const NAME: &str = "directory";
 /// to repeat.
 pub async fn ask(env: &Env, request: &Request) -> Result<Answer, String> {
     let policy = deployment::policy()?;
-    let thrown = |thrown| message_of(&thrown);
-    let stub = env
-        .directory()
-        .object(NAME, policy.gateway.region.as_deref())
-        .map_err(thrown)?;
-    let message = Uint8Array::from(protocol::encode(request).as_slice());
-    let told = stub.tell(message).map_err(thrown)?;
-    let answer: Uint8Array = settled(&told).await.map_err(thrown)?.unchecked_into();
-    let answer: Answer =
-        protocol::decode(&answer.to_vec()).map_err(|unreadable| unreadable.to_string())?;
+    let region = policy.gateway.region.as_deref();
+    let message = protocol::encode(request);
+    let answer = env.directory().ask(NAME, region, &message).await?;
+    let answer: Answer = protocol::decode(&answer).map_err(|unreadable| unreadable.to_string())?;
     match answer.reply {
         Reply::Unavailable { detail } => Err(detail),
         _ => Ok(answer),

@@ -36,19 +36,13 @@ use crate::{
 /// repeat.
 pub async fn ask(env: &Env, request: &Request) -> Result<Answer, String> {
     let policy = deployment::policy()?;
-    let thrown = |thrown| message_of(&thrown);
-    let stub = env
-        .imported_keys()
-        .object(
-            &lookup_of(request.digest()),
-            policy.gateway.region.as_deref(),
-        )
-        .map_err(thrown)?;
-    let message = Uint8Array::from(protocol::encode(request).as_slice());
-    let told = stub.tell(message).map_err(thrown)?;
-    let answer: Uint8Array = settled(&told).await.map_err(thrown)?.unchecked_into();
-    let answer: Answer =
-        protocol::decode(&answer.to_vec()).map_err(|unreadable| unreadable.to_string())?;
+    let (name, region) = (
+        lookup_of(request.digest()),
+        policy.gateway.region.as_deref(),
+    );
+    let message = protocol::encode(request);
+    let answer = env.imported_keys().ask(&name, region, &message).await?;
+    let answer: Answer = protocol::decode(&answer).map_err(|unreadable| unreadable.to_string())?;
     match answer.reply {
         Reply::Unavailable { detail } => Err(detail),
         _ => Ok(answer),

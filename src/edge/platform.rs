@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use js_sys::{ArrayBuffer, Function, Promise, Uint8Array};
 use wasm_bindgen::prelude::*;
 
+use super::promise::settled;
 use crate::time::Timestamp;
 
 #[wasm_bindgen]
@@ -176,6 +177,24 @@ impl RateLimit {
 }
 
 impl Namespace {
+    /// Tells an object something, in bytes, and waits for what it answers.
+    ///
+    /// # Errors
+    /// What the runtime throws, for the log.
+    pub async fn ask(
+        &self,
+        name: &str,
+        region: Option<&str>,
+        message: &[u8],
+    ) -> Result<Vec<u8>, String> {
+        let asked = async {
+            let told = self.object(name, region)?.tell(message.into())?;
+            settled(&told).await
+        };
+        let answer = asked.await.map_err(|thrown| message_of(&thrown))?;
+        Ok(Uint8Array::from(answer).to_vec())
+    }
+
     /// One object; placed in `region` if it is not there yet.
     ///
     /// # Errors
