@@ -306,7 +306,7 @@ test("who may do what: no token, a wrong one, one that may only read, one that m
     const answer = await by(token, method, path);
     const { code: told } = await expect(status, answer);
     assert.equal(told, code, `${method} ${path}`);
-    if (status === 405) assert.equal(answer.headers.allow, "GET, HEAD, PATCH");
+    if (status === 405) assert.equal(answer.headers.allow, "GET, HEAD, PATCH, DELETE");
     assert.equal((await lineOf(gateway, answer)).rows, 0);
   }
   for (const path of ["/accounts/guarded", "/accounts/guarded/keys", "/accounts/guarded/balance", "/plans"]) {

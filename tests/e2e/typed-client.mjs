@@ -30,7 +30,7 @@ export async function signUp(url, token) {
   const { data: usage } = await client.GET(`${V1}/accounts/{id}/usage`, {
     params: { path, query: { limit: 1 } },
   });
-  /** @type {"active" | "suspended" | undefined} */
+  /** @type {"active" | "suspended" | "closed" | undefined} */
   const status = opened.data?.status;
   /** @type {number | undefined} */
   const lot = granted.data?.available;

@@ -11,7 +11,7 @@ BEYOND_A_SCHEMA = re.compile(
     r"|expected a moment to come"
     r"|expected a route of the policy"
     r"|expected a key of the pattern that the policy has"
-    r"|expected the .?next.? of an earlier page"
+    r"|expected the .?next.? of an (earlier page|unfinished export)"
     r"|next: the month that it is in has been summed up"
     r"|from: expected a moment before to"
     r"|offset: expected (a whole number from 0 to \d+|none beside next)"
