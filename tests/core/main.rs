@@ -35,3 +35,4 @@ mod sold;
 mod statement;
 mod stored;
 mod summaries;
+mod usage;
