@@ -24,9 +24,7 @@ impl<S: Store> Object<S> {
     fn unfiltered(&self, query: &UsageQuery) -> Result<UsageView, Failure> {
         let account = self.account.as_ref().ok_or(Failure::NoAccount)?;
         let months = months_with_counts(account);
-        let total_count = months
-            .iter()
-            .fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
+        let total_count = listed(&months);
         let limit = u64::from(query.limit);
         let mut to_skip = u64::from(query.offset);
         let mut rows = Vec::new();
@@ -43,10 +41,10 @@ impl<S: Store> Object<S> {
             rows.extend(of_month.map_err(storage)?);
             to_skip = 0;
         }
-        let listed = u64::from(query.offset).saturating_add(len(&rows));
+        let passed = u64::from(query.offset).saturating_add(len(&rows));
         let next = rows
             .last()
-            .filter(|_| listed < total_count)
+            .filter(|_| passed < total_count)
             .map(|row| row.call.number);
         Ok(page(
             account,
@@ -60,9 +58,12 @@ impl<S: Store> Object<S> {
         ))
     }
 
-    /// Looks at one row after the other, newest first, until the bound.
+    /// Looks at one row after the other, newest first, until the bound; where there is no filter, until
+    /// the page is full.
     fn filtered(&self, query: &UsageQuery) -> Result<UsageView, Failure> {
         let account = self.account.as_ref().ok_or(Failure::NoAccount)?;
+        let is_filtered = query.filter != UsageFilter::default();
+        let wanted = u64::from(query.offset).saturating_add(query.limit.into());
         let mut before = query.before.map_or(u64::MAX, CallNumber::get);
         let (mut read, mut matched) = (0_u64, 0_u64);
         let mut rows: Vec<CallRow> = Vec::new();
@@ -72,7 +73,11 @@ impl<S: Store> Object<S> {
                 continue;
             }
             loop {
-                let at_a_time = ROWS_AT_A_TIME.min(ROWS_MAX.saturating_sub(read));
+                let mut at_a_time = ROWS_AT_A_TIME.min(ROWS_MAX.saturating_sub(read));
+                if !is_filtered {
+                    // One more tells whether there is more.
+                    at_a_time = at_a_time.min(wanted.saturating_add(1).saturating_sub(matched));
+                }
                 if at_a_time == 0 {
                     break;
                 }
@@ -101,23 +106,28 @@ impl<S: Store> Object<S> {
             }
         }
         let first_kept = account.log().first().map(|month| month.first.get());
-        let total_exact = read < ROWS_MAX || first_kept.is_none_or(|first| before <= first);
+        let is_all_read = read < ROWS_MAX || first_kept.is_none_or(|first| before <= first);
         let is_more = matched > u64::from(query.offset).saturating_add(len(&rows));
         let next = if is_more {
             rows.last().map(|row| row.call.number)
         } else {
-            last_read.filter(|_| !total_exact)
+            last_read.filter(|_| !is_all_read)
         };
-        Ok(page(
-            account,
-            query,
-            rows,
+        // What earlier pages listed was not looked at again.
+        let found = if is_filtered {
             Found {
                 total_count: matched,
-                total_exact,
+                total_exact: is_all_read && query.before.is_none(),
                 next,
-            },
-        ))
+            }
+        } else {
+            Found {
+                total_count: listed(&months_with_counts(account)),
+                total_exact: true,
+                next,
+            }
+        };
+        Ok(page(account, query, rows, found))
     }
 }
 
@@ -170,6 +180,13 @@ fn months_with_counts(account: &Account) -> Vec<(LogMonth, u64)> {
             (*month, numbers.saturating_sub(month.cancelled))
         })
         .collect()
+}
+
+/// How many calls these months list.
+fn listed(months: &[(LogMonth, u64)]) -> u64 {
+    months
+        .iter()
+        .fold(0, |sum, (_, count)| sum.saturating_add(*count))
 }
 
 fn usage_line(account: &Account, row: CallRow) -> UsageLine {
