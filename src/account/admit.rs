@@ -333,7 +333,7 @@ impl Account {
             .and_then(|limit| self.state.account_minute.frees_at(limit, clock));
         let jobs = limits
             .jobs_open
-            .filter(|limit| opens_job && open.jobs >= *limit)
+            .filter(|limit| opens_job && open.jobs_open() >= *limit)
             .map(|_| clock.plus(JOBS_RETRY));
         let all = [
             (ViolatedPolicy::Minute, limits.requests_per_minute, minute),
