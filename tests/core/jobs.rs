@@ -234,12 +234,12 @@ fn a_job_that_is_being_opened_has_its_place_among_the_open_ones() {
                              | call 1 job       | call 2 holds 1
                              | settle 1 202     | job 0
                              | call 1 job       | call 3 holds 1
-                             | call 1 job       | 429 jobs, wait 60
+                             | call 1 job       | 429 jobs, wait 1
                              | evict            | ok
-                             | call 1 job       | 429 jobs, wait 60
+                             | call 1 job       | 429 jobs, wait 1
                              | settle 2 500     | released 0
                              | call 1 job       | call 4 holds 1
-                             | call 1 job       | 429 jobs, wait 60",
+                             | call 1 job       | 429 jobs, wait 1",
     );
 }
 
