@@ -450,6 +450,19 @@ mod tests {
     }
 
     #[test]
+    fn a_suspension_is_repeated_and_not_counted() {
+        let suspended = Refusal::Suspended {
+            reason: None,
+            standing: standing(),
+            restricted: None,
+        };
+        let (mut memory, caller) = told(&suspended);
+        let again = memory.recall(&caller, asked("credits", credits(1)), NOW);
+        assert_eq!(again, Some(suspended));
+        assert_eq!(memory.take_repeated(&caller), 0);
+    }
+
+    #[test]
     fn a_flood_of_keys_neither_grows_the_memory_nor_lasts_in_it() {
         let mut memory = RefusalMemory::default();
         let number = |index: usize| caller("acme", u32::try_from(index).unwrap(), 1);

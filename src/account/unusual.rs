@@ -1,8 +1,8 @@
 //! Unusual consumption: an account that spends far above its habit, a key that draws mostly refusals.
 //!
 //! The policy says what "far" and "mostly" are (`policy/unusual.rs`). Each is flagged once a day, also
-//! where the flag is taken away meanwhile; a flag restricts for as long as the policy says. It
-//! comes with a snapshot, so a day's first row of a flag is all that it costs.
+//! where the flag is taken away meanwhile, and a flag restricts for as long as the policy says. What
+//! is flagged costs a snapshot, and nothing more that day.
 
 use std::fmt;
 
