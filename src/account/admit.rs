@@ -14,6 +14,7 @@ use crate::{
     policy::Mode,
     price::Terms,
     problem::{ViolatedPolicy, Violation},
+    status::{Refusals, one_more},
     time::{Span, Timestamp},
     wire::{Decode, Encode},
 };
@@ -51,6 +52,9 @@ pub struct Admit {
     /// Its `Idempotency-Key` and what came with it, where the origin deduplicates.
     #[n(10)]
     pub retried: Option<Fingerprint>,
+    /// The same refusals by their code.
+    #[cbor(n(11), default)]
+    pub repeated_by_code: Refusals,
 }
 
 /// An admitted call.
@@ -114,6 +118,7 @@ impl Account {
             return (Err(Refusal::Cancelled), changes);
         }
         self.count_refusals(&admit, admit.repeated_refusals, clock);
+        self.count_refused(&admit.repeated_by_code, clock);
         let turn = Turn::of(&admit, earlier);
         if matches!(turn, Turn::Repeat(_)) {
             admit.terms = admit.terms.of_repeat();
@@ -128,6 +133,10 @@ impl Account {
             }
             Err(refusal) => {
                 self.count_refusals(&admit, 1, clock);
+                if !observes {
+                    let code = refusal.code().as_str();
+                    self.refused.at(clock).refuse(code, 1);
+                }
                 return (Err(refusal), changes);
             }
         };
@@ -408,6 +417,7 @@ impl Account {
         usage.days.count(day);
         usage.last_used_at = Some(clock);
         self.count_cost(call);
+        one_more(&mut self.counts(clock).admitted);
         if let Some(book) = self.state.ledger.book_mut(&call.hold.terms.pool) {
             book.hold(&call.hold.parts);
         }

@@ -8,6 +8,7 @@ use crate::{
     ledger::{EntryKind, Lot, LotNumber, NewLot, Part, Spending},
     policy::{Grant, Mode, Renews, Source},
     price::{Mark, OnUnknown},
+    status::one_more,
     time::{Span, Timestamp},
     totals::Tally,
 };
@@ -333,6 +334,7 @@ impl Account {
             first_charged: None,
         };
         self.add_total(&call, Tally::of(Some(&outcome)));
+        one_more(&mut self.counts(at).ended_unknown);
         if let Some(month) = self.month_of(number) {
             changes.ended.push(CallEnd {
                 call: number,

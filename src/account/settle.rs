@@ -7,6 +7,7 @@ use crate::{
     ledger::{Correction, EntryKind, Part, split, sum_of},
     policy::Mode,
     price::{Mark, Reported},
+    status::one_more,
     time::Timestamp,
     totals::Tally,
     wire::{Decode, Encode},
@@ -224,10 +225,8 @@ impl Account {
             state: outcome.state,
             charged: outcome.charged,
         };
-        let is_provisional = matches!(
-            outcome.state,
-            CallState::UnknownReleased | CallState::UnknownCharged
-        ) && self.state.latest <= outcome.at.plus(OPEN_TO_CHANGE);
+        let is_provisional =
+            outcome.state.is_unknown() && self.state.latest <= outcome.at.plus(OPEN_TO_CHANGE);
         if !is_provisional {
             return (as_it_stands, changes);
         }
@@ -271,6 +270,9 @@ impl Account {
         let charged_before = split(&row.call.hold.parts, charged).0;
         let (charged, parts) = self.correct_charge(row, &charged_before, &end, changes);
         self.recount_cost(&row.call, sum_of(&charged_before), charged);
+        if row.state().is_unknown() {
+            one_more(&mut self.counts(clock).late_settles);
+        }
         if let Some(month) = self.month_of(row.call.number) {
             let outcome = Outcome {
                 state: end.state,
@@ -393,6 +395,7 @@ impl Account {
             .all(|(operation, _)| *operation != cancel.operation)
         {
             cancelled.push((cancel.operation, until));
+            one_more(&mut self.counts(clock).unavailable);
         }
         changes.snapshot = true;
         let Some(call) = open.and_then(|number| self.take_open(number)) else {

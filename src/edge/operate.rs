@@ -17,6 +17,7 @@ use crate::{
     path::CanonicalPath,
     problem::{Code, Problem},
     protocol::{AuditStep, Command, Manage, Reply, Request},
+    status::status,
 };
 
 /// A Worker may ask objects at most 1,000 times for one request.
@@ -75,6 +76,18 @@ impl Gateway {
                 }
                 other => Err(unexpected(&other).into()),
             },
+            AdminRequest::Status(query) => {
+                let (from, to) = query.period(visit.started);
+                let asked = directory::Request::Status { from, to };
+                match self.look_up(&asked, line).await? {
+                    directory::Reply::Status(hours) => {
+                        let hold = self.deployment.policy.gateway.hold;
+                        let told = status(&hours, (from, to), visit.started, hold);
+                        self.tell(visit, 200, &told)
+                    }
+                    other => Err(unexpected(&other).into()),
+                }
+            }
             AdminRequest::List(mut search) => {
                 let filter = search.filter.clone();
                 if filter.previous_keys {

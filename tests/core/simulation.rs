@@ -700,6 +700,7 @@ impl World {
                 endpoint: journey.route.1.into(),
                 terms: journey.terms.clone(),
                 repeated_refusals: 0,
+                repeated_by_code: std::collections::BTreeMap::new(),
                 retried: journey.retried,
             },
         );
