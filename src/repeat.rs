@@ -11,7 +11,7 @@ use crate::{
     headers::Standing,
     id::AccountId,
     key::PresentedKey,
-    status::{Refusals, one_more},
+    status::Refusals,
     time::{Span, Timestamp},
 };
 
@@ -110,7 +110,7 @@ impl RefusalMemory {
     ) -> Option<Refusal> {
         let told = self.told.get_mut(caller)?;
         let refusal = told.again(asked, clock)?;
-        one_more(&mut told.repeated);
+        told.repeated = told.repeated.saturating_add(1);
         Some(refusal)
     }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Serialize, Serializer, ser::SerializeSeq};
+use serde::Serialize;
 
 use crate::{
     account::FIGURES_SPREAD,
@@ -38,31 +38,49 @@ pub fn sum_of(refusals: &Refusals) -> u32 {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize)]
 #[cbor(array)]
 pub struct Counts {
-    /// Requests that became calls, those that were undone later included.
+    /// When the hour began, in UTC.
     #[n(0)]
+    pub hour: Timestamp,
+    /// Requests that became calls, those that were undone later included.
+    #[n(1)]
     pub admitted: u64,
     /// Requests that the account refused, or an isolate in its name.
-    #[n(1)]
+    #[n(2)]
     pub refused: Refusals,
     /// Requests that were answered, or let through, without the account, as far as it heard of it.
-    #[n(2)]
+    #[n(3)]
     pub unavailable: u64,
     /// Holds that nobody ended before their deadline.
-    #[n(3)]
+    #[n(4)]
     pub ended_unknown: u64,
     /// Such ends that were replaced by the real one.
-    #[n(4)]
+    #[n(5)]
     pub late_settles: u64,
     /// Audits that found a difference.
-    #[n(5)]
+    #[n(6)]
     pub failed_audits: u64,
 }
 
 impl Counts {
-    /// Counts `times` refusals with this code.
-    pub fn refuse(&mut self, code: &str, times: u64) {
-        let refused = self.refused.entry(code.to_owned()).or_default();
-        *refused = refused.saturating_add(times);
+    /// None yet in the hour that `moment` lies in.
+    #[must_use]
+    pub fn at(moment: Timestamp) -> Self {
+        Self {
+            hour: hour_of(moment),
+            ..Self::default()
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        let refused = self.refused.values();
+        let others = [
+            self.admitted,
+            self.unavailable,
+            self.ended_unknown,
+            self.late_settles,
+            self.failed_audits,
+        ];
+        refused.chain(&others).all(|times| *times == 0)
     }
 
     /// Adds what `other` counts.
@@ -81,69 +99,67 @@ impl Counts {
             *own = operation(*own, other);
         }
         for (code, times) in &other.refused {
-            let own = self.refused.entry(code.clone()).or_default();
-            *own = operation(*own, *times);
+            match self.refused.get_mut(code) {
+                Some(own) => *own = operation(*own, *times),
+                None if operation(0, *times) == 0 => {}
+                None => drop(self.refused.insert(code.clone(), *times)),
+            }
         }
-        self.refused.retain(|_, times| *times > 0);
     }
 }
 
-/// One more of a figure.
-pub const fn one_more(figure: &mut u64) {
-    *figure = figure.saturating_add(1);
-}
-
-/// Counts by the first moment of their hour, in UTC; never empty ones.
+/// Counts of several hours, in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(transparent)]
-pub struct Hours(#[n(0)] BTreeMap<Timestamp, Counts>);
+pub struct Hours(#[n(0)] Vec<Counts>);
 
 impl Hours {
-    /// The counts of the hour that `clock` lies in, for something to be counted.
-    pub fn at(&mut self, clock: Timestamp) -> &mut Counts {
-        let hour = hour_of(clock);
-        if self.0.len() >= HOURS_KEPT && !self.0.contains_key(&hour) {
-            self.0.pop_first();
+    /// Adds counts of an hour.
+    pub fn count(&mut self, counts: &Counts) {
+        let place = self.0.partition_point(|other| other.hour < counts.hour);
+        match self.0.get_mut(place) {
+            Some(same) if same.hour == counts.hour => same.add(counts),
+            _ if counts.is_empty() => {}
+            _ => {
+                self.0.insert(place, counts.clone());
+                if self.0.len() > HOURS_KEPT {
+                    self.0.remove(0);
+                }
+            }
         }
-        self.0.entry(hour).or_default()
     }
 
     /// Adds what `other` counts.
     pub fn add(&mut self, other: &Self) {
-        for (hour, counts) in &other.0 {
-            self.at(*hour).add(counts);
+        for counts in &other.0 {
+            self.count(counts);
         }
     }
 
     /// What is counted here beyond what `other` counts.
     #[must_use]
-    pub fn less(&self, other: &Self) -> Self {
-        let mut left = self.clone();
-        for (hour, counts) in &mut left.0 {
-            if let Some(other) = other.0.get(hour) {
-                counts.combine(other, u64::saturating_sub);
+    pub fn less(mut self, other: &Self) -> Self {
+        for counts in &other.0 {
+            let same = self.0.iter_mut().find(|same| same.hour == counts.hour);
+            if let Some(same) = same {
+                same.combine(counts, u64::saturating_sub);
             }
         }
-        left.0.retain(|_, counts| *counts != Counts::default());
-        left
+        self.0.retain(|counts| !counts.is_empty());
+        self
     }
 
     /// Those that are over at `clock`. What a clock counted that was ahead of it has to wait.
     #[must_use]
     pub fn over(mut self, clock: Timestamp) -> Self {
-        self.0.retain(|hour, _| *hour < hour_of(clock));
+        self.0.retain(|counts| counts.hour < hour_of(clock));
         self
-    }
-
-    /// Puts the counts of an hour here.
-    pub fn put(&mut self, hour: Timestamp, counts: Counts) {
-        self.0.insert(hour, counts);
     }
 
     /// The first hour.
     #[must_use]
     pub fn first(&self) -> Option<Timestamp> {
-        self.0.keys().next().copied()
+        self.0.first().map(|counts| counts.hour)
     }
 
     /// Whether nothing is counted.
@@ -153,8 +169,8 @@ impl Hours {
     }
 
     /// The hours, the first first.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (Timestamp, &Counts)> {
-        self.0.iter().map(|(hour, counts)| (*hour, counts))
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Counts> {
+        self.0.iter()
     }
 }
 
@@ -198,27 +214,8 @@ struct StatusView<'a> {
     as_of: Timestamp,
     from: Timestamp,
     to: Timestamp,
-    data: NewestFirst<'a>,
+    data: Vec<&'a Counts>,
     next: Option<&'a str>,
-}
-
-struct NewestFirst<'a>(&'a Hours);
-
-#[derive(Serialize)]
-struct HourView<'a> {
-    hour: Timestamp,
-    #[serde(flatten)]
-    counts: &'a Counts,
-}
-
-impl Serialize for NewestFirst<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut hours = serializer.serialize_seq(None)?;
-        for (hour, counts) in self.0.iter().rev() {
-            hours.serialize_element(&HourView { hour, counts })?;
-        }
-        hours.end()
-    }
 }
 
 /// `GET /status`: the hours in `period`, the newest first, as seen at `clock` where calls are held
@@ -238,7 +235,7 @@ pub fn status(
         as_of: hour_of(told_until),
         from,
         to,
-        data: NewestFirst(hours),
+        data: hours.iter().rev().collect(),
         next: None,
     };
     // Texts and numbers alone: writing them cannot fail.

@@ -14,7 +14,7 @@ use crate::{
     policy::Mode,
     price::Terms,
     problem::{ViolatedPolicy, Violation},
-    status::{Refusals, one_more},
+    status::{Counts, Refusals},
     time::{Span, Timestamp},
     wire::{Decode, Encode},
 };
@@ -118,7 +118,7 @@ impl Account {
             return (Err(Refusal::Cancelled), changes);
         }
         self.count_refusals(&admit, admit.repeated_refusals, clock);
-        self.count_refused(&admit.repeated_by_code, clock);
+        self.count_refused(std::mem::take(&mut admit.repeated_by_code), clock);
         let turn = Turn::of(&admit, earlier);
         if matches!(turn, Turn::Repeat(_)) {
             admit.terms = admit.terms.of_repeat();
@@ -134,8 +134,10 @@ impl Account {
             Err(refusal) => {
                 self.count_refusals(&admit, 1, clock);
                 if !observes {
-                    let code = refusal.code().as_str();
-                    self.refused.at(clock).refuse(code, 1);
+                    let code = refusal.code().as_str().to_owned();
+                    let mut refused = Refusals::new();
+                    refused.insert(code, 1);
+                    self.count_refused(refused, clock);
                 }
                 return (Err(refusal), changes);
             }
@@ -417,7 +419,10 @@ impl Account {
         usage.days.count(day);
         usage.last_used_at = Some(clock);
         self.count_cost(call);
-        one_more(&mut self.counts(clock).admitted);
+        self.count_figures(&Counts {
+            admitted: 1,
+            ..Counts::at(clock)
+        });
         if let Some(book) = self.state.ledger.book_mut(&call.hold.terms.pool) {
             book.hold(&call.hold.parts);
         }

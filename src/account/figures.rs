@@ -13,7 +13,7 @@
 use super::{Account, Changes};
 use crate::{
     id::AccountId,
-    status::{Counts, Hours, Refusals, one_more},
+    status::{Counts, Hours, Refusals},
     time::{Span, Timestamp},
     wire::{Decode, Encode},
 };
@@ -33,21 +33,25 @@ pub(super) struct Figures {
 }
 
 impl Account {
-    /// The counts of the hour of `clock`. What changes them comes with a snapshot, or is replayed.
-    pub(super) fn counts(&mut self, clock: Timestamp) -> &mut Counts {
-        self.state.figures.hours.at(clock)
+    /// Counts what comes with a snapshot, or is replayed.
+    pub(super) fn count_figures(&mut self, counts: &Counts) {
+        self.state.figures.hours.count(counts);
     }
 
     /// Counts refusals by their code, in memory.
-    pub(super) fn count_refused(&mut self, refused: &Refusals, clock: Timestamp) {
-        for (code, times) in refused {
-            self.refused.at(clock).refuse(code, *times);
-        }
+    pub(super) fn count_refused(&mut self, refused: Refusals, clock: Timestamp) {
+        self.refused.count(&Counts {
+            refused,
+            ..Counts::at(clock)
+        });
     }
 
     /// Counts an audit that found a difference.
     pub fn count_failed_audit(&mut self, clock: Timestamp) -> Changes {
-        one_more(&mut self.counts(clock).failed_audits);
+        self.count_figures(&Counts {
+            failed_audits: 1,
+            ..Counts::at(clock)
+        });
         Changes {
             snapshot: true,
             ..Changes::default()
@@ -83,12 +87,13 @@ impl Account {
     /// not have it; then the account counts on from there, and tells again.
     pub fn figures_counted(&mut self, number: u64, hours: &Hours) -> Changes {
         let next = self.state.figures.reported.saturating_add(1);
-        let is_told = !self.told.is_empty() && self.told.less(hours).is_empty();
+        let is_told = !self.told.is_empty() && self.told.clone().less(hours).is_empty();
         let is_latest = number == next && is_told;
         if is_latest {
             self.move_refusals();
             self.told = Hours::default();
-            self.state.figures.hours = self.state.figures.hours.less(hours);
+            let counted = std::mem::take(&mut self.state.figures.hours);
+            self.state.figures.hours = counted.less(hours);
         }
         if is_latest || number > next {
             self.state.figures.reported = number;

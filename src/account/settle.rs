@@ -7,7 +7,7 @@ use crate::{
     ledger::{Correction, EntryKind, Part, split, sum_of},
     policy::Mode,
     price::{Mark, Reported},
-    status::one_more,
+    status::Counts,
     time::Timestamp,
     totals::Tally,
     wire::{Decode, Encode},
@@ -271,7 +271,10 @@ impl Account {
         let (charged, parts) = self.correct_charge(row, &charged_before, &end, changes);
         self.recount_cost(&row.call, sum_of(&charged_before), charged);
         if row.state().is_unknown() {
-            one_more(&mut self.counts(clock).late_settles);
+            self.count_figures(&Counts {
+                late_settles: 1,
+                ..Counts::at(clock)
+            });
         }
         if let Some(month) = self.month_of(row.call.number) {
             let outcome = Outcome {
@@ -395,7 +398,10 @@ impl Account {
             .all(|(operation, _)| *operation != cancel.operation)
         {
             cancelled.push((cancel.operation, until));
-            one_more(&mut self.counts(clock).unavailable);
+            self.count_figures(&Counts {
+                unavailable: 1,
+                ..Counts::at(clock)
+            });
         }
         changes.snapshot = true;
         let Some(call) = open.and_then(|number| self.take_open(number)) else {

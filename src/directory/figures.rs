@@ -52,8 +52,8 @@ impl<S: Store> Directory<S> {
     /// The hours that begin from `from` to before `to`.
     pub(super) fn figures(&self, from: Timestamp, to: Timestamp) -> Result<Hours, Failure> {
         let mut hours = Hours::default();
-        for (hour, body) in self.store.hours(from, to, HOURS_KEPT).map_err(failed)? {
-            hours.put(hour, read(&body)?);
+        for (_, body) in self.store.hours(from, to, HOURS_KEPT).map_err(failed)? {
+            hours.count(&read(&body)?);
         }
         Ok(hours)
     }
@@ -62,13 +62,14 @@ impl<S: Store> Directory<S> {
     fn added(&self, fresh: &Hours) -> Result<Write, Failure> {
         let mut write = Write::default();
         let mut room = HOURS_KEPT;
-        for (hour, counts) in fresh.iter() {
+        for counts in fresh.iter() {
+            let hour = counts.hour;
             let next = hour.plus(Span::HOUR);
             let mut sum = match self.store.hours(hour, next, 1).map_err(failed)?.first() {
                 Some((_, body)) => read(body)?,
                 None => {
                     room = room.saturating_sub(1);
-                    Counts::default()
+                    Counts::at(hour)
                 }
             };
             sum.add(counts);

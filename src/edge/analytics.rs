@@ -15,7 +15,7 @@ pub fn write_request(env: &Env, request: &Answered<'_>) {
 
 /// Writes points of what no request tells, when the directory has counted it.
 pub fn write_hours(env: &Env, account: &AccountId, hours: &Hours) {
-    for (_, counts) in hours.iter() {
+    for counts in hours.iter() {
         if let Some(point) = of_hour(account.as_str(), counts) {
             write(env, &point);
         }
