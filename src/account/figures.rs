@@ -113,8 +113,29 @@ impl Account {
 
 /// How long after an hour's end it is this account's turn to tell: the same for all hours.
 fn turn_of(account: &AccountId) -> Span {
+    // Ids that follow each other must lie apart.
+    const FACTOR: i64 = 1_099_511_628_211;
     let digest = account.as_str().bytes().fold(0_i64, |digest, byte| {
-        digest.wrapping_mul(31).wrapping_add(byte.into())
+        digest.wrapping_add(byte.into()).wrapping_mul(FACTOR)
     });
     Span::from_millis(digest.checked_rem_euclid(SPREAD.as_millis()).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accounts_take_their_turns_all_over_the_half_hour() {
+        let mut minutes = [0_u32; 30];
+        for number in 0..3_000 {
+            let id = AccountId::parse(&format!("cus_{number}")).unwrap();
+            let minute = turn_of(&id).as_millis() / 60_000;
+            minutes[usize::try_from(minute).unwrap()] += 1;
+        }
+        assert!(
+            minutes.iter().all(|told| (60..140).contains(told)),
+            "{minutes:?}"
+        );
+    }
 }

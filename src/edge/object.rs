@@ -215,7 +215,9 @@ impl Core {
                     let booked = heard.book(object, now);
                     // No request's: the next one must not be told as having cost this.
                     object.store_mut().take_rows_written();
-                    if let (Some(hours), Some(account)) = (heard.counted(), object.account()) {
+                    if booked.is_ok()
+                        && let (Some(hours), Some(account)) = (heard.counted(), object.account())
+                    {
                         write_hours(&self.env, account.id(), hours);
                     }
                     booked
