@@ -204,7 +204,7 @@ impl Core {
             if !self.should_report() {
                 return;
             }
-            let Ok(Some(question)) = self.with(|object, now| Question::next(object, now)) else {
+            let Ok(Some(question)) = self.with(Question::next) else {
                 return;
             };
             self.is_reporting.set(true);
