@@ -18,6 +18,7 @@ mod calls;
 mod closing;
 mod directory;
 mod export;
+mod figures;
 mod imports;
 mod jobs;
 mod keys;
