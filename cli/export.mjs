@@ -27,7 +27,9 @@ const typeOf = (line) => /^\{"type":"([a-z]+)"[,}]/.exec(line)?.[1];
 /** Whole lines; what a connection that breaks off leaves of one is none. @param {ReadableStream} stream */
 async function* linesOf(stream) {
   let rest = "";
-  for await (const text of stream.pipeThrough(new TextDecoderStream())) {
+  const texts = stream.pipeThrough(new TextDecoderStream());
+  // The types of the DOM do not know that a stream can be read so.
+  for await (const text of /** @type {AsyncIterable<string>} */ (/** @type {unknown} */ (texts))) {
     const lines = (rest + text).split("\n");
     rest = lines.pop() ?? "";
     yield* lines;
