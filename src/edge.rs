@@ -15,6 +15,7 @@ mod gateway;
 mod imported;
 mod journey;
 mod log;
+mod messenger;
 mod object;
 mod operate;
 mod passage;
