@@ -481,7 +481,10 @@ impl<'a> Endpoint<'a> {
                 let adjustment = commands::adjust(sent.body)?;
                 self.manage(Command::Adjust(adjustment), Some(fingerprint))
             }
-            Action::Events => self.manage(Command::Events(events::query(sent.query)?), None),
+            Action::Events => {
+                let query = events::query(sent.query, &self.account()?)?;
+                self.manage(Command::Events(query), None)
+            }
             Action::ReplayEvent => {
                 let event = self.event()?;
                 let idempotency = self.idempotency(sent)?.map(|(_, fingerprint)| fingerprint);

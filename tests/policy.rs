@@ -135,8 +135,9 @@ fn every_field_of_the_contract_is_read() {
     assert!(!imported_keys.matches("sk_0123456789abcdef0123456789abcde"));
     let told = policy.notifications.as_ref().unwrap();
     assert_eq!(told.url, "https://hooks.example.com/tollgate?from=api");
-    assert_eq!(told.balance_low["credits"], [credits(100), credits(20)]);
-    assert_eq!(told.balance_low["lyrics"], [credits(5)]);
+    let low = |pool| told.balance_low.of(pool).unwrap();
+    assert_eq!(low("credits"), [credits(100), credits(20)]);
+    assert_eq!(low("lyrics"), [credits(5)]);
     let email = told.email.as_ref().unwrap();
     assert_eq!(email.from, "billing@example.com");
     assert_eq!(email.name.as_deref(), Some("Example"));

@@ -5,7 +5,7 @@
 //! webhook's queue is sent in order: the next one waits until the one before was taken or parked. The
 //! e-mail's is another, so that neither waits for the other.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use super::{Account, Changes};
 use crate::{
@@ -66,7 +66,7 @@ pub(super) struct Notices {
 #[cbor(array)]
 struct Queue {
     #[n(0)]
-    waiting: VecDeque<Waiting>,
+    waiting: Vec<Waiting>,
     /// How often the first was sent.
     #[n(1)]
     attempts: u32,
@@ -179,9 +179,9 @@ impl Account {
             return None;
         }
         let own = self.profile.balance_low.as_ref();
-        let thresholds = own.and_then(|own| own.get(pool)).or_else(|| {
+        let thresholds = own.and_then(|own| own.of(pool)).or_else(|| {
             let told = self.policy.notifications.as_ref()?;
-            told.balance_low.get(pool)
+            told.balance_low.of(pool)
         })?;
         let passed = |threshold: &&Credits| before >= **threshold && now < **threshold;
         thresholds.iter().filter(passed).min().copied()
@@ -207,6 +207,12 @@ impl Account {
         let email = told.email.as_ref().map(|_| &self.notices.email);
         let queues = std::iter::once(&self.notices.webhook).chain(email);
         queues.filter_map(|queue| queue.wakes_at(clock)).min()
+    }
+
+    /// The last event's number; 0 before the first.
+    #[must_use]
+    pub const fn events_emitted(&self) -> EventNumber {
+        EventNumber::new(self.notices.emitted)
     }
 
     /// How `messenger` stands with an event: how often it was sent, and what went wrong the last
@@ -236,7 +242,7 @@ impl Account {
         let mut changes = Changes::default();
         let spread_by = self.spread_by(record.number);
         let queue = self.notices.queue_mut(messenger);
-        let Some(first) = queue.waiting.front().copied() else {
+        let Some(first) = queue.waiting.first().copied() else {
             return changes;
         };
         if first.number != record.number {
@@ -344,7 +350,7 @@ impl Notices {
 
 impl Queue {
     fn first(&self) -> Option<EventNumber> {
-        self.waiting.front().map(|first| first.number)
+        self.waiting.first().map(|first| first.number)
     }
 
     /// Whether the first should be sent now. A wait longer than any is one of a clock that strayed.
@@ -368,14 +374,16 @@ impl Queue {
         let newest = waiting.number.get();
         let is_kept = |other: &Waiting| newest < other.number.get().saturating_add(EVENTS_KEPT);
         self.waiting.retain(is_kept);
-        self.waiting.push_back(waiting);
+        self.waiting.push(waiting);
         if self.first() != first {
             self.begin_anew();
         }
     }
 
     fn pop(&mut self) {
-        self.waiting.pop_front();
+        if !self.waiting.is_empty() {
+            self.waiting.remove(0);
+        }
         self.begin_anew();
     }
 

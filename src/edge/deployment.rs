@@ -94,7 +94,7 @@ impl Deployment {
             signer: Signer::new(&secrets.origin_secret),
             secrets,
             webhooks: match &policy.notifications {
-                Some(_) => Some(WebhookSigner::read(|name| env.text(name))?),
+                Some(_) => Some(WebhookSigner::read(|name| env.text(name), development)?),
                 None => None,
             },
             refusals: RefCell::default(),

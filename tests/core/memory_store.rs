@@ -316,11 +316,6 @@ impl Store for MemoryStore {
         Ok(events.find(|event| event.number == number))
     }
 
-    fn events(&self) -> Result<Vec<EventRecord>, DiskFull> {
-        self.read(self.events.len());
-        Ok(self.all_events().collect())
-    }
-
     fn commit(&mut self, write: &Write) -> Result<(), DiskFull> {
         if self.commits_to_fail > 0 {
             self.commits_to_fail -= 1;
