@@ -83,7 +83,7 @@ struct Queue {
 struct Waiting {
     #[n(0)]
     number: EventNumber,
-    /// Since when, by the clock as read.
+    /// Since when; what it is given up by.
     #[n(1)]
     since: Timestamp,
 }
@@ -132,18 +132,18 @@ impl Account {
         let policy = Arc::clone(&self.policy);
         let balances = self.balances.clone().into_iter();
         for ((pool, before), balance) in policy.pools.keys().zip(before).zip(balances) {
+            if balance >= before {
+                continue;
+            }
             let threshold = self.threshold_passed(pool, before, balance);
-            let pool = pool.clone();
-            let event = if balance.is_zero() && !before.is_zero() {
-                Event::BalanceExhausted { pool }
-            } else if let Some(threshold) = threshold {
-                Event::BalanceLow {
-                    pool,
+            let event = match threshold {
+                _ if balance.is_zero() => Event::BalanceExhausted { pool: pool.clone() },
+                Some(threshold) => Event::BalanceLow {
+                    pool: pool.clone(),
                     threshold,
                     balance,
-                }
-            } else {
-                continue;
+                },
+                None => continue,
             };
             self.emit(&event, self.state.latest, changes);
         }
@@ -175,9 +175,6 @@ impl Account {
 
     /// The lowest threshold that a balance fell below.
     fn threshold_passed(&self, pool: &str, before: Credits, now: Credits) -> Option<Credits> {
-        if now >= before {
-            return None;
-        }
         let own = self.profile.balance_low.as_ref();
         let thresholds = own.and_then(|own| own.of(pool)).or_else(|| {
             let told = self.policy.notifications.as_ref()?;
@@ -242,12 +239,13 @@ impl Account {
         let mut changes = Changes::default();
         let spread_by = self.spread_by(record.number);
         let queue = self.notices.queue_mut(messenger);
-        let Some(first) = queue.waiting.first().copied() else {
+        let first = queue.waiting.first_mut();
+        let Some(first) = first.filter(|first| first.number == record.number) else {
             return changes;
         };
-        if first.number != record.number {
-            return changes;
-        }
+        // It was emitted in order time, which may lie ahead of the clock.
+        first.since = first.since.min(clock);
+        let since = first.since;
         changes.notices = true;
         let attempts = queue.attempts.saturating_add(1);
         let fate = match attempt {
@@ -255,8 +253,8 @@ impl Account {
                 at: clock,
                 attempts,
             },
-            Attempt::Failed(error) if clock.since(first.since) < GIVEN_UP_AFTER => {
-                let last = first.since.plus(GIVEN_UP_AFTER);
+            Attempt::Failed(error) if clock.since(since) < GIVEN_UP_AFTER => {
+                let last = since.plus(GIVEN_UP_AFTER);
                 let retry_at = clock.plus(wait_after(attempts, spread_by));
                 queue.attempts = attempts;
                 queue.retry_at = retry_at.min(last.max(clock));

@@ -440,6 +440,23 @@ fn a_clock_that_strayed_delays_nothing_for_long() {
     post(&mut branch, failed());
     branch.set_clock(clock);
     assert!(post(&mut branch, Attempt::Taken).is_some());
+    // An event of a moment that has not come yet is given up in three days all the same.
+    branch.set_clock(clock.plus(Span::from_days(400)));
+    branch.grant("credits", 50, Source::Extra, None);
+    spend(&mut branch, 50);
+    branch.set_clock(clock);
+    for _ in 0..4 {
+        post(&mut branch, Attempt::Taken);
+    }
+    assert_eq!(webhook(&mut branch), None);
+    branch.set_clock(clock.plus(Span::from_days(400)));
+    branch.grant("credits", 50, Source::Extra, None);
+    spend(&mut branch, 50);
+    branch.set_clock(clock);
+    post(&mut branch, failed());
+    branch.set_clock(clock.plus(Span::from_days(3)));
+    post(&mut branch, failed());
+    assert!(states(&mut branch).starts_with("5 parked 2"));
 }
 
 #[test]

@@ -153,7 +153,7 @@ impl Store for MemoryStore {
     type Error = DiskFull;
 
     fn load(&self) -> Result<Option<Loaded>, DiskFull> {
-        self.read(2 + self.keys.len());
+        self.read(2 + self.keys.len() + self.notices.iter().len());
         Ok(self.profile.clone().map(|profile| Loaded {
             profile,
             keys: self
