@@ -474,6 +474,8 @@ fn so_many_of_the_latest_events_are_kept_and_no_more() {
         .collect();
     assert_eq!(kept.len(), 1_000);
     assert_eq!(kept.iter().max(), Some(&1_203));
+    let queue = branch.object.account().expect("an account").notices_bytes();
+    assert!(queue.len() < 14_000, "{} bytes", queue.len());
     // Those whose rows were taken are passed over.
     assert_eq!(
         post(&mut branch, Attempt::Taken).as_deref(),
