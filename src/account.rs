@@ -13,6 +13,7 @@ mod budget;
 mod close;
 mod conclude;
 mod due;
+mod habit;
 mod hourly;
 mod imported;
 mod key_view;
@@ -29,6 +30,7 @@ mod rolled;
 mod scope;
 mod settle;
 mod stored;
+mod unusual;
 mod view;
 
 use std::{
@@ -48,12 +50,13 @@ pub use self::{
     },
     notices::{Attempt, Messenger},
     plan_view::PlanView,
-    refusal::Refusal,
+    refusal::{Refusal, Restricted},
     retried::{Earlier, First},
     rolled::{ROWS_PER_SLICE, Rolled, Rolling},
     scope::{SCOPE_MAX, Scope},
     settle::{Cancel, Settled},
     stored::{Broken, Stored},
+    unusual::{Cause, Flag, FlagView},
     view::{UsageLine, UsageView},
 };
 use self::{notices::Notices, outbox::Outbox};
@@ -261,6 +264,9 @@ struct State {
     /// The days whose tables of firsts are kept, in the order in which they were made.
     #[cbor(n(20), default)]
     first_days: Vec<Day>,
+    /// What is usually spent, in the order of the pools' names.
+    #[cbor(n(21), default)]
+    habits: Vec<habit::Habit>,
 }
 
 /// The running cycle of a recurring grant.
@@ -296,6 +302,9 @@ struct KeyUsage {
     /// Refusals, those that isolates repeated from memory included.
     #[cbor(n(5), default)]
     refused: DayCounts,
+    /// Why it was last flagged.
+    #[n(21)]
+    flag: Option<Flag>,
 }
 
 /// A month of the call log: its table and the calls in it.
@@ -320,7 +329,28 @@ pub struct LogMonth {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct InFlight {
     requests: u32,
+    /// Those of the requests that open a job if they succeed.
+    opening: u32,
     jobs: u32,
+}
+
+impl InFlight {
+    /// What counts towards `jobs_open`: a job that is still being opened has its place, too, or as
+    /// many as are asked for at once would pass.
+    const fn jobs_open(self) -> u32 {
+        self.jobs.saturating_add(self.opening)
+    }
+
+    fn count(&mut self, call: &Call, count: impl Fn(u32) -> u32) {
+        if call.is_job {
+            self.jobs = count(self.jobs);
+            return;
+        }
+        self.requests = count(self.requests);
+        if call.hold.terms.job.is_some() {
+            self.opening = count(self.opening);
+        }
+    }
 }
 
 /// What one command changed: committed as a whole or not at all.
@@ -352,6 +382,8 @@ pub struct Changes {
     pub notices: bool,
     /// Keys to be written anew.
     pub keys: BTreeSet<KeyNumber>,
+    /// What was found to be unusual: the directory is told of it, and the log.
+    pub flagged: Vec<Flag>,
     /// The profile is to be written anew.
     pub profile: bool,
     /// A snapshot is to be written.
@@ -486,11 +518,7 @@ impl Account {
             call.hold.deadline = *deadline;
         }
         let in_flight = self.in_flight.entry(call.key).or_default();
-        if call.is_job {
-            in_flight.jobs = in_flight.jobs.saturating_add(1);
-        } else {
-            in_flight.requests = in_flight.requests.saturating_add(1);
-        }
+        in_flight.count(&call, |count| count.saturating_add(1));
         self.deadlines.insert((call.hold.deadline, call.number));
         self.operations.insert(call.hold.operation, call.number);
         self.open.insert(call.number, call);
@@ -507,11 +535,7 @@ impl Account {
         self.operations.remove(&call.hold.operation);
         self.state.brought_forward.remove(&number);
         if let Some(in_flight) = self.in_flight.get_mut(&call.key) {
-            if call.is_job {
-                in_flight.jobs = in_flight.jobs.saturating_sub(1);
-            } else {
-                in_flight.requests = in_flight.requests.saturating_sub(1);
-            }
+            in_flight.count(&call, |count| count.saturating_sub(1));
             if *in_flight == InFlight::default() {
                 self.in_flight.remove(&call.key);
             }

@@ -15,7 +15,7 @@ mod roll_up;
 mod summary;
 mod usage;
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use self::{audit::RunningAudit, erase::Tombstone, opening::Opening};
 pub use self::{
@@ -25,7 +25,7 @@ pub use self::{
 };
 use crate::{
     account::{
-        Account, Admit, BUDGET_POOL, Broken, Changes, Earlier, Fingerprint, First, LogMonth,
+        Account, Admit, BUDGET_POOL, Broken, Changes, Earlier, Fingerprint, First, Flag, LogMonth,
         Refusal, Rejected, Rolled, Stored, Word,
     },
     audit::Audit,
@@ -38,7 +38,9 @@ use crate::{
     limits::MinuteWindow,
     policy::{DEFAULT_POOL, Policy},
     problem::{Code, ViolatedPolicy, Violation},
-    protocol::{Command, Complaint, Document, KeysQuery, Manage, Page, Read, Reply, Request},
+    protocol::{
+        Command, Complaint, Document, KeysQuery, Manage, Page, Read, Reply, Request, UsageFilter,
+    },
     time::{Day, MonthNumber, Span, Timestamp},
     totals::Totals,
 };
@@ -80,13 +82,15 @@ pub trait Store {
         limit: u64,
     ) -> Result<Vec<CallRow>, Self::Error>;
 
-    /// Calls of `month`, newest first, undone ones left out: `limit` of them after `offset`.
+    /// Calls of `month` with a number below `before`, newest first, undone ones left out: `limit`
+    /// of them after `offset`.
     ///
     /// # Errors
     /// Storage that cannot be read.
     fn newest_calls(
         &self,
         month: MonthNumber,
+        before: u64,
         offset: u64,
         limit: u64,
     ) -> Result<Vec<CallRow>, Self::Error>;
@@ -100,6 +104,28 @@ pub trait Store {
         month: MonthNumber,
         before: u64,
         limit: u64,
+    ) -> Result<Vec<CallRow>, Self::Error>;
+
+    /// The numbers of the calls of `month` that `filter` lets through
+    /// ([`UsageFilter::lets_through`]), newest first; only `numbers` are looked at.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn matching_calls(
+        &self,
+        month: MonthNumber,
+        filter: &UsageFilter,
+        numbers: Range<u64>,
+    ) -> Result<Vec<CallNumber>, Self::Error>;
+
+    /// The calls of `month` with these numbers, newest first.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn these_calls(
+        &self,
+        month: MonthNumber,
+        numbers: &[CallNumber],
     ) -> Result<Vec<CallRow>, Self::Error>;
 
     /// The intent to open an account here, encoded, where there is one.
@@ -281,6 +307,8 @@ pub struct Object<S> {
     reads: std::collections::BTreeMap<(KeyNumber, u32), MinuteWindow>,
     reads_counted: u64,
     audit: Option<RunningAudit>,
+    /// Flags that were raised and committed since they were last taken.
+    flagged: Vec<Flag>,
 }
 
 /// What a command came to: its answer and what is to be committed, or why it is not carried out.
@@ -331,6 +359,7 @@ impl<S: Store> Object<S> {
             reads: std::collections::BTreeMap::new(),
             reads_counted: 0,
             audit: None,
+            flagged: Vec::new(),
         }
     }
 
@@ -342,6 +371,11 @@ impl<S: Store> Object<S> {
     /// The storage.
     pub const fn store_mut(&mut self) -> &mut S {
         &mut self.store
+    }
+
+    /// Flags that were raised since this was last asked: for the log.
+    pub fn take_flagged(&mut self) -> Vec<Flag> {
+        std::mem::take(&mut self.flagged)
     }
 
     /// The account, while it is awake.
@@ -789,7 +823,7 @@ impl<S: Store> Object<S> {
         }
         let account = self.account.as_mut().ok_or(Failure::NoAccount)?;
         account.note_balances(&mut changes);
-        if changes.profile || !changes.keys.is_empty() {
+        if changes.profile || !changes.keys.is_empty() || !changes.flagged.is_empty() {
             changes.snapshot |= account.note_listing();
         }
         if changes.snapshot {
@@ -822,6 +856,8 @@ impl<S: Store> Object<S> {
         if committed.is_err() {
             self.account = None;
             self.audit = None;
+        } else {
+            self.flagged.extend(write.changes.flagged);
         }
         committed
     }

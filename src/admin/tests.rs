@@ -277,8 +277,10 @@ fn accounts_are_searched_by_what_they_are() {
         plan: Some("pro".to_owned()),
         status: Some("suspended".to_owned()),
         previous_keys: true,
+        flagged: true,
     };
-    let whole = "query=S%C3%96HNE+L&external_id=CRM+7&plan=pro&status=suspended&keys=previous";
+    let whole = "query=S%C3%96HNE+L&external_id=CRM+7&plan=pro&status=suspended&keys=previous\
+                 &flagged=true";
     for (query, limit, filter) in [
         ("", 50, Filter::default()),
         ("limit=500", 500, Filter::default()),
@@ -296,6 +298,7 @@ fn accounts_are_searched_by_what_they_are() {
         ("query=a%0Ab", "query"),
         ("status=open", "status"),
         ("keys=", "keys"),
+        ("flagged=false", "flagged"),
         ("external_id=+a", "external_id"),
         ("limit=501", "limit"),
         ("cursor=AAAA", "cursor"),
@@ -526,6 +529,13 @@ fn a_patch_changes_what_it_names_and_nothing_else() {
             },
         ),
         (
+            r#"{"flags":null}"#,
+            PatchAccount {
+                dismisses_flags: true,
+                ..untouched()
+            },
+        ),
+        (
             r#"{"subscription":{"status":"lapsed","billing_day":1}}"#,
             PatchAccount {
                 subscription: Some(StatusChange::Lapsed),
@@ -623,11 +633,6 @@ fn the_end_of_a_call_is_told_by_its_id() {
     for (verb, body, word) in [
         ("settle", "", settle(Told::Hold)),
         ("settle", "{}", settle(Told::Hold)),
-        (
-            "settle",
-            r#"{"credits":null,"value":null}"#,
-            settle(Told::Hold),
-        ),
         ("settle", r#"{"credits":0}"#, settle(credits(0))),
         ("settle", r#"{"credits":15}"#, settle(credits(15))),
         ("settle", r#"{"value":180}"#, settle(value("180"))),
@@ -1340,6 +1345,20 @@ fn a_wrong_field_is_named_with_what_was_expected_and_found() {
             r#"{"value":"180"}"#,
             "value",
             "found \"180\"",
+        ),
+        (
+            "POST",
+            "/calls/call_acme_1/settle",
+            r#"{"credits":null}"#,
+            "credits",
+            "found null",
+        ),
+        (
+            "POST",
+            "/calls/call_acme_1/settle",
+            r#"{"value":null}"#,
+            "value",
+            "found null",
         ),
         (
             "POST",
