@@ -29,6 +29,7 @@ pub mod data_point;
 pub mod directory;
 #[cfg(target_arch = "wasm32")]
 pub mod edge;
+pub mod event;
 pub mod export;
 pub mod headers;
 pub mod id;
@@ -54,4 +55,5 @@ pub mod status;
 pub mod time;
 pub mod totals;
 pub mod url;
+pub mod webhook;
 pub mod wire;
