@@ -778,7 +778,8 @@ impl<S: Store> Object<S> {
         self.commit(changes, None)
     }
 
-    /// Commits what a command changed. If that fails, memory is ahead of storage and is dropped.
+    /// Commits what a command changed. If that fails, or the books were found broken, memory is ahead
+    /// of storage and is dropped.
     fn commit(
         &mut self,
         mut changes: Changes,
@@ -786,6 +787,11 @@ impl<S: Store> Object<S> {
     ) -> Result<(), Failure> {
         if changes.is_empty() && remember.is_none() {
             return Ok(());
+        }
+        if let Some(broken) = changes.broken.take() {
+            self.account = None;
+            self.audit = None;
+            return Err(broken.into());
         }
         let account = self.account.as_mut().ok_or(Failure::NoAccount)?;
         if changes.profile || !changes.keys.is_empty() {

@@ -1,15 +1,14 @@
 //! What falls due by the clock: cycles that end, lots that expire, holds that nobody ended.
 
-use super::{Account, CallEnd, Changes, Cycle, SubscriptionStatus};
+use super::{Account, Changes, Cycle, SubscriptionStatus, settle::Ending};
 use crate::{
-    call::{Call, CallState, Outcome},
+    call::{Call, CallState},
     credits::Credits,
     id::{CallNumber, KeyNumber},
     ledger::{EntryKind, Lot, LotNumber, NewLot, Part, Spending},
     policy::{Grant, Mode, Renews, Source},
     price::{Mark, OnUnknown},
     time::{Span, Timestamp},
-    totals::Tally,
 };
 
 /// The share of a key's calls in a day that may end unknown and be forgiven, if that is more
@@ -98,7 +97,7 @@ impl Account {
                 .hold
                 .terms
                 .job
-                .filter(|_| call.is_job)
+                .filter(|_| call.is_job())
                 .map_or(hold, |job| job.settle_within);
             let latest = clock.plus(longest);
             if deadline > latest {
@@ -106,7 +105,7 @@ impl Account {
                 call.hold.deadline = latest;
                 self.state
                     .brought_forward
-                    .insert(number, (latest, call.is_job));
+                    .insert(number, (latest, call.is_job()));
                 self.deadlines.remove(&(deadline, number));
                 self.deadlines.insert((latest, number));
             }
@@ -305,7 +304,7 @@ impl Account {
             return;
         };
         let (state, mark) = self.judge_unknown(&call, at);
-        let charged = match state {
+        let charge = match state {
             CallState::UnknownCharged => call.held(),
             CallState::Open
             | CallState::Settled
@@ -315,44 +314,20 @@ impl Account {
             | CallState::Job
             | CallState::Refunded => Credits::ZERO,
         };
-        self.recount_cost(&call, call.held(), charged);
-        let pool = call.hold.terms.pool.clone();
-        let came_back_late = self
-            .state
-            .ledger
-            .book_mut(&pool)
-            .is_some_and(|book| book.end(&call.hold.parts, charged, at, booked));
-        let outcome = Outcome {
-            state,
-            status: None,
-            charged,
-            response_time_ms: 0,
-            at,
+        let ending = Ending {
             mark,
-            nth_end: self.next_end(),
-            first_charged: None,
+            ..Ending::new(state, charge, at)
         };
-        self.add_total(&call, Tally::of(Some(&outcome)));
-        if let Some(month) = self.month_of(number) {
-            changes.ended.push(CallEnd {
-                call: number,
-                month,
-                outcome,
-                hold: None,
-            });
-        }
-        // The day's forgiveness and a late return are not told by the row.
+        self.end(call, ending, booked, changes);
+        // No row tells of the day's forgiveness.
         changes.snapshot = true;
-        if came_back_late {
-            self.restore(&pool, &call.hold.parts, booked, changes);
-        }
     }
 
     fn judge_unknown(&mut self, call: &Call, at: Timestamp) -> (CallState, Option<Mark>) {
         if call.hold.observed || self.policy.gateway.mode == Mode::Observe {
             return (CallState::UnknownReleased, None);
         }
-        if let Some(job) = call.hold.terms.job.filter(|_| call.is_job) {
+        if let Some(job) = call.hold.terms.job.filter(|_| call.is_job()) {
             return match job.on_unknown {
                 OnUnknown::Release => (CallState::UnknownReleased, None),
                 OnUnknown::Charge => (CallState::UnknownCharged, None),

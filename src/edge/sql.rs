@@ -898,7 +898,7 @@ fn read_call(row: &Array) -> Result<CallRow, StorageError> {
         endpoint: row.get(4).as_string().unwrap_or_default(),
         admitted_at: Timestamp::from_millis(number_at(1).ok_or_else(unreadable)?),
         hold,
-        is_job: false,
+        answer: None,
     };
     let outcome = (state != CallState::Open).then(|| Outcome {
         state,
