@@ -558,9 +558,10 @@ impl Ledger {
         }
     }
 
-    /// Books a lot. Past this line nothing can fail: whether the pool can take it is
-    /// [`Ledger::has_room_for`]'s question.
+    /// Books a lot. Past this line nothing can fail: what the pool has no room for is not granted, and
+    /// the entry says how much was. Who would rather refuse asks [`Ledger::has_room_for`] first.
     pub fn grant(&mut self, lot: NewLot<'_>, moment: Moment) -> (LotNumber, Entry) {
+        let amount = lot.amount.min(self.room_in(lot.pool));
         self.lots_granted = self.lots_granted.saturating_add(1);
         let number = LotNumber(self.lots_granted);
         self.books
@@ -570,7 +571,7 @@ impl Ledger {
             .push(Lot {
                 number,
                 source: lot.source,
-                amount: lot.amount,
+                amount,
                 spent: Credits::ZERO,
                 held: Credits::ZERO,
                 expired: Credits::ZERO,
@@ -583,7 +584,7 @@ impl Ledger {
                 kind: lot.kind,
                 pool: lot.pool,
                 lot: number,
-                credits: signed(lot.amount),
+                credits: signed(amount),
                 call: None,
                 reference: lot.reference,
             },
@@ -595,15 +596,19 @@ impl Ledger {
     /// Whether the pool's sum stays a number that JSON carries when `amount` is added.
     #[must_use]
     pub fn has_room_for(&self, pool: &str, amount: Credits) -> bool {
-        self.book(pool).is_none_or(|book| {
-            book.lots
-                .iter()
-                .try_fold(amount, |sum, lot| sum.checked_add(lot.amount))
-                .is_some()
+        amount <= self.room_in(pool)
+    }
+
+    /// What can be added to the pool: also when everything spent comes back to its lots, their sum
+    /// is a number that JSON carries.
+    fn room_in(&self, pool: &str) -> Credits {
+        let lots = self.book(pool).into_iter().flat_map(|book| &book.lots);
+        lots.fold(Credits::MAX, |room, lot| {
+            room.saturating_sub(lot.amount.saturating_sub(lot.expired))
         })
     }
 
-    /// Sets a lot's amount; what it can give is never below 0.
+    /// Sets a lot's amount, as far as the pool has room; what it can give is never below 0.
     pub fn set_amount(
         &mut self,
         pool: &str,
@@ -612,7 +617,9 @@ impl Ledger {
         reference: &str,
         moment: Moment,
     ) -> Option<Entry> {
+        let room = self.room_in(pool);
         let found = self.lot_mut(pool, lot)?;
+        let amount = amount.min(found.amount.saturating_add(room));
         let change = signed(amount).saturating_sub(signed(found.amount));
         if change == 0 {
             return None;
