@@ -302,6 +302,9 @@ pub struct LogMonth {
     /// How far its roll-up has been stored, where it is a huge one.
     #[n(3)]
     pub rolling: Option<Rolling>,
+    /// Until when one of its calls can be refunded whose end came late: it is kept as long.
+    #[n(4)]
+    pub refundable_until: Option<Timestamp>,
 }
 
 /// Calls of one key that are open.

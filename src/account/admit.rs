@@ -431,6 +431,7 @@ impl Account {
                 first,
                 cancelled: 0,
                 rolling: None,
+                refundable_until: None,
             });
             changes.new_month = Some(month);
             changes.snapshot = true;

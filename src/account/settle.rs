@@ -316,6 +316,9 @@ impl Account {
             ..ending.outcome(ended.answer(), ended.nth_end)
         };
         let settled = Settled::of(&outcome);
+        if outcome.state == CallState::Settled {
+            self.keep_refundable(row.call.number, outcome.at);
+        }
         let hold = parts.map(|parts| Hold {
             parts,
             ..row.call.hold.clone()
@@ -324,6 +327,14 @@ impl Account {
         changes.snapshot = true;
         self.book_due(clock, changes);
         settled
+    }
+
+    /// A call that was settled late can be refunded as long as any other.
+    fn keep_refundable(&mut self, call: CallNumber, settled_at: Timestamp) {
+        let until = settled_at.plus(OPEN_TO_CHANGE);
+        if let Some(log) = self.log_month_of(call) {
+            log.refundable_until = log.refundable_until.max(Some(until));
+        }
     }
 
     /// Has the row of an ended call say this, and totals with it.
