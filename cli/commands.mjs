@@ -45,6 +45,7 @@ const USAGE = [
   "response_time_ms",
   "key",
   "request_id",
+  "mark",
 ];
 const LOT = ["pool", "id", "source", "amount", "spent", "held", "available", "expires_at"];
 
@@ -215,15 +216,16 @@ export const COMMANDS = {
       ...PERIOD,
       endpoint: "only calls of this route's template",
       status: "only calls that were answered with this status",
+      marked: "true: only calls that you should look at",
       ...PAGE,
     },
     ask(client, given) {
       const path = given.account;
       if (given.named("by").by === undefined) {
-        const query = given.named("limit", "next", "from", "to", "endpoint", "status");
+        const query = given.named("limit", "next", "from", "to", "endpoint", "status", "marked");
         return client.GET(`${V1}/accounts/{id}/usage`, { params: { path, query } });
       }
-      given.forbid("with --by", "endpoint", "status", "limit");
+      given.forbid("with --by", "endpoint", "status", "marked", "limit");
       const query = given.named("by", "from", "to", "next");
       return client.GET(`${V1}/accounts/{id}/usage/summary`, { params: { path, query } });
     },

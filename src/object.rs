@@ -505,7 +505,7 @@ impl<S: Store> Object<S> {
                     ..page
                 }));
             }
-            Page::Usage(query) => to_json(&self.usage(query)?),
+            Page::Usage(query) => to_json(&self.usage(query)?.without_marks()),
             Page::UsageSummary(query) => match self.summary(query, clock)? {
                 Ok(view) => to_json(&view),
                 Err(rejected) => return Ok(Reply::Problem(rejected.complaint())),

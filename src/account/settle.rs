@@ -32,6 +32,9 @@ pub struct Settled {
     /// What it was charged.
     #[n(1)]
     pub charged: Credits,
+    /// Something for the operator to look at.
+    #[n(2)]
+    pub mark: Option<Mark>,
 }
 
 impl Settled {
@@ -39,6 +42,7 @@ impl Settled {
         Self {
             state: outcome.state,
             charged: outcome.charged,
+            mark: outcome.mark,
         }
     }
 
@@ -47,6 +51,7 @@ impl Settled {
         Self {
             state,
             charged: Credits::ZERO,
+            mark: None,
         }
     }
 }
@@ -310,8 +315,10 @@ impl Account {
         let parts = self.correct_charge(row, &before, ending.charge, &reason, changes);
         let charged = sum_of(parts.as_ref().unwrap_or(&before)).min(ending.charge);
         self.recount_cost(&row.call, ended.charged, charged);
+        let mark = (charged < ending.charge).then_some(Mark::Uncovered);
         let outcome = Outcome {
             charged,
+            mark: mark.or(ending.mark),
             first_charged: Some(ended.first_charged()),
             ..ending.outcome(ended.answer(), ended.nth_end)
         };

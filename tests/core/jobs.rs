@@ -517,9 +517,11 @@ fn a_correction_charges_as_far_as_credits_are_there() {
                     | call 13                 | call 2 holds 13
                     | settle 2 200            | settled 13
                     | settle 1                | settled 7
+                    | row 1                   | settled 7, Uncovered
                     | settle 1 202            | settled 7
                     | balance credits         | 0 available, 0 held, 20 spent
                     | release 1               | refunded 0
+                    | row 1                   | refunded 0
                     | balance credits         | 7 available, 0 held, 13 spent",
     );
 }
