@@ -13,6 +13,8 @@ mod budget;
 mod close;
 mod conclude;
 mod due;
+mod figures;
+mod habit;
 mod hourly;
 mod imported;
 mod key_view;
@@ -28,6 +30,7 @@ mod rolled;
 mod scope;
 mod settle;
 mod stored;
+mod unusual;
 mod view;
 
 use std::{
@@ -40,6 +43,7 @@ pub use self::{
     admit::{Admission, Admit},
     budget::BUDGET_POOL,
     conclude::{Told, Word},
+    figures::SPREAD as FIGURES_SPREAD,
     imported::Errand,
     keys::{Key, KeyLimits, Limit, NewKey, OVERLAP_MAX, PatchKey, PreviousSecret, RotateKey},
     listed::Listed,
@@ -47,12 +51,13 @@ pub use self::{
         Adjustment, Edit, NewAccount, NewGrant, PatchAccount, Rejected, StatusChange, find_plan,
     },
     plan_view::PlanView,
-    refusal::Refusal,
+    refusal::{Refusal, Restricted},
     retried::{Earlier, First},
     rolled::{ROWS_PER_SLICE, Rolled, Rolling},
     scope::{SCOPE_MAX, Scope},
     settle::{Cancel, Settled},
     stored::{Broken, Stored},
+    unusual::{Cause, Flag, FlagView},
     view::{UsageLine, UsageView},
 };
 use crate::{
@@ -62,6 +67,7 @@ use crate::{
     ledger::{Entry, Ledger, LotNumber, Moment},
     limits::{DayCounts, MinuteWindow},
     policy::{Plan, Policy, Renews},
+    status::Hours,
     time::{Day, MonthNumber, Timestamp},
     totals::Totals,
     wire::{Decode, Encode},
@@ -93,6 +99,10 @@ pub struct Account {
     in_flight: BTreeMap<KeyNumber, InFlight>,
     /// Refusals that no snapshot counts yet.
     refusals: BTreeMap<KeyNumber, DayCounts>,
+    /// The same by hour and code.
+    refused: Hours,
+    /// What the directory was told last. Not stored: who is woken tells again.
+    told: Hours,
     calls_since_snapshot: u32,
     /// While the oldest month of the log is being rolled up. Not stored.
     gathering: Option<rolled::Gathering>,
@@ -243,12 +253,18 @@ struct State {
     /// What the directory has to be told.
     #[cbor(n(12), default)]
     outbox: Outbox,
+    /// What the directory has to be told of what was counted.
+    #[cbor(n(13), default)]
+    figures: figures::Figures,
     /// Calls that have ended, undone ones left out: the last end's place.
     #[cbor(n(15), default)]
     ends: u64,
     /// The days whose tables of firsts are kept, in the order in which they were made.
     #[cbor(n(20), default)]
     first_days: Vec<Day>,
+    /// What is usually spent, in the order of the pools' names.
+    #[cbor(n(21), default)]
+    habits: Vec<habit::Habit>,
 }
 
 /// The running cycle of a recurring grant.
@@ -284,6 +300,9 @@ struct KeyUsage {
     /// Refusals, those that isolates repeated from memory included.
     #[cbor(n(5), default)]
     refused: DayCounts,
+    /// Why it was last flagged.
+    #[n(21)]
+    flag: Option<Flag>,
 }
 
 /// A month of the call log: its table and the calls in it.
@@ -360,6 +379,8 @@ pub struct Changes {
     pub totals: BTreeMap<MonthNumber, Totals>,
     /// Keys to be written anew.
     pub keys: BTreeSet<KeyNumber>,
+    /// What was found to be unusual: the directory is told of it, and the log.
+    pub flagged: Vec<Flag>,
     /// The profile is to be written anew.
     pub profile: bool,
     /// A snapshot is to be written.

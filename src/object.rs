@@ -7,6 +7,7 @@
 mod audit;
 mod erase;
 mod export;
+mod figures;
 mod importing;
 mod ledger;
 mod opening;
@@ -23,7 +24,7 @@ pub use self::{
 };
 use crate::{
     account::{
-        Account, Admit, BUDGET_POOL, Broken, Changes, Earlier, Fingerprint, First, LogMonth,
+        Account, Admit, BUDGET_POOL, Broken, Changes, Earlier, Fingerprint, First, Flag, LogMonth,
         Refusal, Rejected, Rolled, Stored, Word,
     },
     audit::Audit,
@@ -292,6 +293,8 @@ pub struct Object<S> {
     reads: std::collections::BTreeMap<(KeyNumber, u32), MinuteWindow>,
     reads_counted: u64,
     audit: Option<RunningAudit>,
+    /// Flags that were raised and committed since they were last taken.
+    flagged: Vec<Flag>,
 }
 
 /// What a command came to: its answer and what is to be committed, or why it is not carried out.
@@ -334,6 +337,7 @@ impl<S: Store> Object<S> {
             reads: std::collections::BTreeMap::new(),
             reads_counted: 0,
             audit: None,
+            flagged: Vec::new(),
         }
     }
 
@@ -345,6 +349,11 @@ impl<S: Store> Object<S> {
     /// The storage.
     pub const fn store_mut(&mut self) -> &mut S {
         &mut self.store
+    }
+
+    /// Flags that were raised since this was last asked: for the log.
+    pub fn take_flagged(&mut self) -> Vec<Flag> {
+        std::mem::take(&mut self.flagged)
     }
 
     /// The account, while it is awake.
@@ -366,8 +375,9 @@ impl<S: Store> Object<S> {
         let account = self.account.as_ref();
         let roll_up = account.and_then(Account::next_roll_up);
         let erasure = account.and_then(Account::erased_at);
+        let listing = account.and_then(Account::listing_ends_at);
         let wakeup = self.next_wakeup().into_iter();
-        wakeup.chain(roll_up).chain(erasure).min()
+        wakeup.chain(roll_up).chain(erasure).chain(listing).min()
     }
 
     /// Books what has fallen due, and does a slice of what takes longer; erases a closed account whose
@@ -377,7 +387,9 @@ impl<S: Store> Object<S> {
     /// What went wrong, for the log; what was not committed was not changed.
     pub fn tick(&mut self, clock: Timestamp) -> Result<(), String> {
         let ticked = self.wake(clock).and_then(|()| {
-            let changes = self.awake()?.tick(clock);
+            let account = self.awake()?;
+            let mut changes = account.tick(clock);
+            changes.snapshot |= account.note_listing();
             self.commit(changes, None)?;
             self.roll_up()?;
             self.erase(clock)
@@ -794,7 +806,7 @@ impl<S: Store> Object<S> {
             return Err(broken.into());
         }
         let account = self.account.as_mut().ok_or(Failure::NoAccount)?;
-        if changes.profile || !changes.keys.is_empty() {
+        if changes.profile || !changes.keys.is_empty() || !changes.flagged.is_empty() {
             changes.snapshot |= account.note_listing();
         }
         if changes.snapshot {
@@ -826,6 +838,8 @@ impl<S: Store> Object<S> {
         if committed.is_err() {
             self.account = None;
             self.audit = None;
+        } else {
+            self.flagged.extend(write.changes.flagged);
         }
         committed
     }

@@ -8,6 +8,7 @@ use crate::{
     ledger::{EntryKind, Lot, LotNumber, NewLot, Part, Spending},
     policy::{Grant, Mode, Renews, Source},
     price::{Mark, OnUnknown},
+    status::Counts,
     time::{Span, Timestamp},
 };
 
@@ -41,6 +42,7 @@ impl Account {
                     // What falls due at the same moment is not booked yet.
                     let booked = booked.max(at.minus(Span::from_millis(1)));
                     self.end_unknown(call, at, booked, changes);
+                    self.watch_spending(clock, changes);
                 }
                 Due::Cycle(index) => self.end_cycle(index, changes),
                 Due::Lot(pool, lot) => {
@@ -319,6 +321,10 @@ impl Account {
             ..Ending::new(state, charge, at)
         };
         self.end(call, ending, booked, changes);
+        self.count_figures(&Counts {
+            ended_unknown: 1,
+            ..Counts::at(at)
+        });
         // No row tells of the day's forgiveness.
         changes.snapshot = true;
     }

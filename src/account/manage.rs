@@ -14,6 +14,7 @@ use crate::{
     id::{AccountId, ExternalId, KeyId},
     ledger::{Book, EntryKind, LotNumber, NewLot, Spending},
     policy::{Plan, Policy, Renews, Source},
+    status::Hours,
     time::Timestamp,
     wire::{Decode, Encode},
 };
@@ -70,6 +71,9 @@ pub struct PatchAccount {
     /// `subscription.status`.
     #[n(5)]
     pub subscription: Option<StatusChange>,
+    /// Whether its flags, and what they restrict, are taken away.
+    #[cbor(n(6), default)]
+    pub dismisses_flags: bool,
 }
 
 /// What becomes of something that an account or a key can do without. Not an `Option` in an `Option`: on the
@@ -242,6 +246,8 @@ impl Account {
             deadlines: BTreeSet::new(),
             in_flight: BTreeMap::new(),
             refusals: BTreeMap::new(),
+            refused: Hours::default(),
+            told: Hours::default(),
             calls_since_snapshot: 0,
             gathering: None,
         };
@@ -295,6 +301,8 @@ impl Account {
         }
         self.start_missing_grants(self.state.latest, &mut changes);
         changes.profile |= before != self.profile;
+        // The directory is told of what comes with the profile.
+        changes.profile |= patch.dismisses_flags && self.dismiss_flags();
         changes.snapshot |= changes.profile;
         Ok(changes)
     }

@@ -8,6 +8,7 @@ use crate::{
     ledger::{Correction, EntryKind, Part, Returned, split, sum_of},
     policy::Mode,
     price::{Mark, Reported},
+    status::Counts,
     time::Timestamp,
     totals::Tally,
     wire::{Decode, Encode},
@@ -154,6 +155,7 @@ impl Account {
             // What came back late may expire at once.
             self.book_due(clock, changes);
         }
+        self.watch_spending(clock, changes);
         settled
     }
 
@@ -198,6 +200,7 @@ impl Account {
         self.recount_cost(&call, call.held(), outcome.charged);
         self.state.ends = self.state.ends.max(outcome.nth_end);
         let (pool, parts) = (&call.hold.terms.pool, &call.hold.parts);
+        self.count_spent(pool, outcome.charged, outcome.at);
         let moments = (outcome.at, booked);
         let ended = self.state.ledger.end(pool, parts, outcome.charged, moments);
         if changes.unless_broken(ended) == Some(Returned::Late) {
@@ -315,6 +318,14 @@ impl Account {
         let parts = self.correct_charge(row, &before, ending.charge, &reason, changes);
         let charged = sum_of(parts.as_ref().unwrap_or(&before)).min(ending.charge);
         self.recount_cost(&row.call, ended.charged, charged);
+        let more = charged.saturating_sub(ended.charged);
+        self.count_spent(&row.call.hold.terms.pool, more, clock);
+        if ended.state.is_unknown() {
+            self.count_figures(&Counts {
+                late_settles: 1,
+                ..Counts::at(clock)
+            });
+        }
         let mark = (charged < ending.charge).then_some(Mark::Uncovered);
         let outcome = Outcome {
             charged,
@@ -333,6 +344,7 @@ impl Account {
         self.rewrite(row, outcome, hold, changes);
         changes.snapshot = true;
         self.book_due(clock, changes);
+        self.watch_spending(clock, changes);
         settled
     }
 
@@ -457,6 +469,10 @@ impl Account {
             .all(|(operation, _)| *operation != cancel.operation)
         {
             cancelled.push((cancel.operation, until));
+            self.count_figures(&Counts {
+                unavailable: 1,
+                ..Counts::at(clock)
+            });
         }
         changes.snapshot = true;
         let Some(call) = open.and_then(|number| self.take_open(number)) else {

@@ -12,6 +12,7 @@ use crate::{
     id::{CallNumber, KeyNumber},
     ledger::Unsound,
     policy::Policy,
+    status::Hours,
     time::Timestamp,
     wire::{Decode, Encode},
 };
@@ -162,6 +163,8 @@ impl Stored {
             deadlines: Default::default(),
             in_flight: BTreeMap::new(),
             refusals: BTreeMap::new(),
+            refused: Hours::default(),
+            told: Hours::default(),
             calls_since_snapshot: 0,
             gathering: None,
         };
