@@ -333,6 +333,9 @@ pub struct LogMonth {
     /// How far its roll-up has been stored, where it is a huge one.
     #[n(3)]
     pub rolling: Option<Rolling>,
+    /// Until when one of its calls can be refunded whose end came late: it is kept as long.
+    #[n(4)]
+    pub refundable_until: Option<Timestamp>,
 }
 
 /// Calls of one key that are open.
@@ -352,7 +355,7 @@ impl InFlight {
     }
 
     fn count(&mut self, call: &Call, count: impl Fn(u32) -> u32) {
-        if call.is_job {
+        if call.is_job() {
             self.jobs = count(self.jobs);
             return;
         }
@@ -398,6 +401,9 @@ pub struct Changes {
     pub profile: bool,
     /// A snapshot is to be written.
     pub snapshot: bool,
+    /// The books are not what they must be: nothing is to be committed, and the account is to be
+    /// woken again from what is stored.
+    pub broken: Option<Broken>,
 }
 
 impl Changes {
@@ -411,6 +417,12 @@ impl Changes {
     fn enter(&mut self, entry: Entry) {
         self.entries.push(entry);
         self.snapshot = true;
+    }
+
+    /// What came of a step that only broken books can fail.
+    fn unless_broken<T, E: Into<Broken>>(&mut self, step: Result<T, E>) -> Option<T> {
+        step.map_err(|broken| self.broken = Some(broken.into()))
+            .ok()
     }
 }
 
@@ -502,6 +514,11 @@ impl Account {
         Some(self.state.log.get(after.checked_sub(1)?)?.month)
     }
 
+    fn log_month_of(&mut self, call: CallNumber) -> Option<&mut LogMonth> {
+        let after = self.state.log.partition_point(|month| month.first <= call);
+        self.state.log.get_mut(after.checked_sub(1)?)
+    }
+
     /// How many calls have ended: the place of the last end.
     #[must_use]
     pub const fn ends(&self) -> u64 {
@@ -523,7 +540,7 @@ impl Account {
 
     fn add_open(&mut self, mut call: Call) {
         if let Some((deadline, of_job)) = self.state.brought_forward.get(&call.number)
-            && *of_job == call.is_job
+            && *of_job == call.is_job()
         {
             call.hold.deadline = *deadline;
         }

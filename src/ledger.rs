@@ -263,6 +263,24 @@ pub struct Short {
     pub available: Credits,
 }
 
+/// What no command brings about: the books are broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsound {
+    /// This lot is gone, or has not what a call takes from it or gives back.
+    Lot(LotNumber),
+    /// A call is charged more than it holds.
+    AboveHold,
+}
+
+/// When credits came back to their lots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Returned {
+    /// While they can be spent.
+    InTime,
+    /// Some of them to a lot that had expired.
+    Late,
+}
+
 /// Lots that were let go of, summed: history needs them, calls do not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
@@ -391,65 +409,6 @@ impl Book {
         }
         Ok(parts)
     }
-
-    /// Holds what was chosen.
-    pub fn hold(&mut self, parts: &[Part]) {
-        for part in parts {
-            if let Some(lot) = self.lot_mut(part.lot) {
-                lot.held = lot.held.saturating_add(part.credits);
-            }
-        }
-    }
-
-    /// Ends a hold at `at`: charges `charge` of it, in the order of its parts, and gives the rest
-    /// back. Says whether anything came back to a lot that had expired by `now`.
-    pub fn end(&mut self, parts: &[Part], charge: Credits, at: Timestamp, now: Timestamp) -> bool {
-        let mut to_charge = charge;
-        let mut came_back_late = false;
-        for part in parts {
-            let charged = part.credits.min(to_charge);
-            to_charge = to_charge.saturating_sub(charged);
-            let Some(lot) = self.lot_mut(part.lot) else {
-                continue;
-            };
-            lot.held = lot.held.saturating_sub(part.credits);
-            lot.spent = lot.spent.saturating_add(charged);
-            lot.touched_at = lot.touched_at.max(at);
-            came_back_late |= charged < part.credits && is_past(lot.expires_at, now);
-        }
-        came_back_late
-    }
-
-    /// Charges `part` without a hold: what an ended call turns out to have cost.
-    pub fn take(&mut self, part: Part, now: Timestamp) {
-        if let Some(lot) = self.lot_mut(part.lot) {
-            lot.spent = lot.spent.saturating_add(part.credits);
-            lot.touched_at = lot.touched_at.max(now);
-        }
-    }
-
-    /// A charge on these lots was confirmed: they are kept for as long as it can be refunded.
-    pub fn touch(&mut self, parts: &[Part], now: Timestamp) {
-        for part in parts {
-            if let Some(lot) = self.lot_mut(part.lot) {
-                lot.touched_at = lot.touched_at.max(now);
-            }
-        }
-    }
-
-    /// Gives back a part that an ended call was charged. Says whether it came back to a lot that
-    /// had expired meanwhile.
-    pub fn give_back(&mut self, charged: Part, now: Timestamp) -> bool {
-        self.lot_mut(charged.lot).is_some_and(|lot| {
-            lot.spent = lot.spent.saturating_sub(charged.credits);
-            lot.touched_at = lot.touched_at.max(now);
-            is_past(lot.expires_at, now)
-        })
-    }
-}
-
-fn is_past(expires_at: Option<Timestamp>, now: Timestamp) -> bool {
-    expires_at.is_some_and(|expires_at| expires_at <= now)
 }
 
 /// The books of one account, and the numbers its lots and entries have.
@@ -523,14 +482,94 @@ impl Ledger {
         self.books.get(pool)
     }
 
-    /// The book of `pool`, to hold from or end on.
-    pub fn book_mut(&mut self, pool: &str) -> Option<&mut Book> {
-        self.books.get_mut(pool)
+    /// Holds what was chosen.
+    ///
+    /// # Errors
+    /// A lot is gone.
+    pub fn hold(&mut self, pool: &str, parts: &[Part]) -> Result<(), Unsound> {
+        for part in parts {
+            let lot = self.sound_lot(pool, part.lot)?;
+            lot.held = add(lot, lot.held, part.credits)?;
+        }
+        Ok(())
     }
 
-    /// Books a lot. Past this line nothing can fail: whether the pool can take it is
-    /// [`Ledger::has_room_for`]'s question.
+    /// Ends a hold at `at`, when everything due by `booked` is booked: charges `charge` of it, in the
+    /// order of its parts, and gives the rest back.
+    ///
+    /// # Errors
+    /// A lot is gone or holds less, or the charge is above the hold.
+    pub fn end(
+        &mut self,
+        pool: &str,
+        parts: &[Part],
+        charge: Credits,
+        (at, booked): (Timestamp, Timestamp),
+    ) -> Result<Returned, Unsound> {
+        let mut to_charge = charge;
+        let mut returned = Returned::InTime;
+        for part in parts {
+            let charged = part.credits.min(to_charge);
+            to_charge = to_charge.saturating_sub(charged);
+            let lot = self.sound_lot(pool, part.lot)?;
+            lot.held = take(lot, lot.held, part.credits)?;
+            lot.spent = add(lot, lot.spent, charged)?;
+            lot.touched_at = lot.touched_at.max(at);
+            if charged < part.credits && is_past(lot.expires_at, booked) {
+                returned = Returned::Late;
+            }
+        }
+        if to_charge.is_zero() {
+            Ok(returned)
+        } else {
+            Err(Unsound::AboveHold)
+        }
+    }
+
+    /// Charges `part` without a hold: what an ended call turns out to have cost.
+    ///
+    /// # Errors
+    /// The lot is gone.
+    pub fn take(&mut self, pool: &str, part: Part, now: Timestamp) -> Result<(), Unsound> {
+        let lot = self.sound_lot(pool, part.lot)?;
+        lot.spent = add(lot, lot.spent, part.credits)?;
+        lot.touched_at = lot.touched_at.max(now);
+        Ok(())
+    }
+
+    /// Gives back a part that an ended call was charged.
+    ///
+    /// # Errors
+    /// The lot is gone, or less was spent of it.
+    pub fn give_back(
+        &mut self,
+        pool: &str,
+        part: Part,
+        now: Timestamp,
+    ) -> Result<Returned, Unsound> {
+        let lot = self.sound_lot(pool, part.lot)?;
+        lot.spent = take(lot, lot.spent, part.credits)?;
+        lot.touched_at = lot.touched_at.max(now);
+        Ok(if is_past(lot.expires_at, now) {
+            Returned::Late
+        } else {
+            Returned::InTime
+        })
+    }
+
+    /// A charge on these lots was confirmed: they are kept for as long as it can be refunded.
+    pub fn touch(&mut self, pool: &str, parts: &[Part], now: Timestamp) {
+        for part in parts {
+            if let Some(lot) = self.lot_mut(pool, part.lot) {
+                lot.touched_at = lot.touched_at.max(now);
+            }
+        }
+    }
+
+    /// Books a lot. Past this line nothing can fail: what the pool has no room for is not granted, and
+    /// the entry says how much was. Who would rather refuse asks [`Ledger::has_room_for`] first.
     pub fn grant(&mut self, lot: NewLot<'_>, moment: Moment) -> (LotNumber, Entry) {
+        let amount = lot.amount.min(self.room_in(lot.pool));
         self.lots_granted = self.lots_granted.saturating_add(1);
         let number = LotNumber(self.lots_granted);
         self.books
@@ -540,7 +579,7 @@ impl Ledger {
             .push(Lot {
                 number,
                 source: lot.source,
-                amount: lot.amount,
+                amount,
                 spent: Credits::ZERO,
                 held: Credits::ZERO,
                 expired: Credits::ZERO,
@@ -553,7 +592,7 @@ impl Ledger {
                 kind: lot.kind,
                 pool: lot.pool,
                 lot: number,
-                credits: signed(lot.amount),
+                credits: signed(amount),
                 call: None,
                 reference: lot.reference,
             },
@@ -565,15 +604,19 @@ impl Ledger {
     /// Whether the pool's sum stays a number that JSON carries when `amount` is added.
     #[must_use]
     pub fn has_room_for(&self, pool: &str, amount: Credits) -> bool {
-        self.book(pool).is_none_or(|book| {
-            book.lots
-                .iter()
-                .try_fold(amount, |sum, lot| sum.checked_add(lot.amount))
-                .is_some()
+        amount <= self.room_in(pool)
+    }
+
+    /// What can be added to the pool: also when everything spent comes back to its lots, their sum
+    /// is a number that JSON carries.
+    fn room_in(&self, pool: &str) -> Credits {
+        let lots = self.book(pool).into_iter().flat_map(|book| &book.lots);
+        lots.fold(Credits::MAX, |room, lot| {
+            room.saturating_sub(lot.amount.saturating_sub(lot.expired))
         })
     }
 
-    /// Sets a lot's amount; what it can give is never below 0.
+    /// Sets a lot's amount, as far as the pool has room; what it can give is never below 0.
     pub fn set_amount(
         &mut self,
         pool: &str,
@@ -582,7 +625,9 @@ impl Ledger {
         reference: &str,
         moment: Moment,
     ) -> Option<Entry> {
-        let found = self.book_mut(pool)?.lot_mut(lot)?;
+        let room = self.room_in(pool);
+        let found = self.lot_mut(pool, lot)?;
+        let amount = amount.min(found.amount.saturating_add(room));
         let change = signed(amount).saturating_sub(signed(found.amount));
         if change == 0 {
             return None;
@@ -604,7 +649,7 @@ impl Ledger {
 
     /// Expires what is left of a lot. No entry where nothing is left.
     pub fn expire(&mut self, pool: &str, lot: LotNumber, moment: Moment) -> Option<Entry> {
-        let found = self.book_mut(pool)?.lot_mut(lot)?;
+        let found = self.lot_mut(pool, lot)?;
         let rest = found.available();
         if rest.is_zero() {
             return None;
@@ -627,11 +672,8 @@ impl Ledger {
     /// What came back to those of `parts` whose lots had expired by `now` stays spendable for
     /// `restore` from then on.
     pub fn restore(&mut self, pool: &str, parts: &[Part], restore: Span, now: Timestamp) {
-        let Some(book) = self.book_mut(pool) else {
-            return;
-        };
         for part in parts {
-            if let Some(lot) = book.lot_mut(part.lot)
+            if let Some(lot) = self.lot_mut(pool, part.lot)
                 && is_past(lot.expires_at, now)
                 && !lot.available().is_zero()
             {
@@ -682,6 +724,14 @@ impl Ledger {
         }
     }
 
+    fn lot_mut(&mut self, pool: &str, number: LotNumber) -> Option<&mut Lot> {
+        self.books.get_mut(pool)?.lot_mut(number)
+    }
+
+    fn sound_lot(&mut self, pool: &str, number: LotNumber) -> Result<&mut Lot, Unsound> {
+        self.lot_mut(pool, number).ok_or(Unsound::Lot(number))
+    }
+
     fn entry(&mut self, line: Line<'_>, moment: Moment) -> Entry {
         self.entries_written = self.entries_written.saturating_add(1);
         Entry {
@@ -697,6 +747,20 @@ impl Ledger {
             reference: line.reference,
         }
     }
+}
+
+/// A figure of `lot` with `credits` more.
+fn add(lot: &Lot, figure: Credits, credits: Credits) -> Result<Credits, Unsound> {
+    figure.checked_add(credits).ok_or(Unsound::Lot(lot.number))
+}
+
+/// A figure of `lot` with `credits` less.
+fn take(lot: &Lot, figure: Credits, credits: Credits) -> Result<Credits, Unsound> {
+    figure.checked_sub(credits).ok_or(Unsound::Lot(lot.number))
+}
+
+fn is_past(expires_at: Option<Timestamp>, now: Timestamp) -> bool {
+    expires_at.is_some_and(|expires_at| expires_at <= now)
 }
 
 /// An entry before it has a number, a date and a balance.

@@ -540,7 +540,7 @@ impl<S: Store> Object<S> {
                     ..page
                 }));
             }
-            Page::Usage(query) => to_json(&self.usage(query)?),
+            Page::Usage(query) => to_json(&self.usage(query)?.without_marks()),
             Page::UsageSummary(query) => match self.summary(query, clock)? {
                 Ok(view) => to_json(&view),
                 Err(rejected) => return Ok(Reply::Problem(rejected.complaint())),
@@ -816,7 +816,8 @@ impl<S: Store> Object<S> {
         self.commit(changes, None)
     }
 
-    /// Commits what a command changed. If that fails, memory is ahead of storage and is dropped.
+    /// Commits what a command changed. If that fails, or the books were found broken, memory is ahead
+    /// of storage and is dropped.
     fn commit(
         &mut self,
         mut changes: Changes,
@@ -824,6 +825,11 @@ impl<S: Store> Object<S> {
     ) -> Result<(), Failure> {
         if changes.is_empty() && remember.is_none() {
             return Ok(());
+        }
+        if let Some(broken) = changes.broken.take() {
+            self.account = None;
+            self.audit = None;
+            return Err(broken.into());
         }
         let account = self.account.as_mut().ok_or(Failure::NoAccount)?;
         account.note_balances(&mut changes);

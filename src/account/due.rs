@@ -1,8 +1,8 @@
 //! What falls due by the clock: cycles that end, lots that expire, holds that nobody ended.
 
-use super::{Account, CallEnd, Changes, Cycle, SubscriptionStatus};
+use super::{Account, Changes, Cycle, SubscriptionStatus, settle::Ending};
 use crate::{
-    call::{Call, CallState, Outcome},
+    call::{Call, CallState},
     credits::Credits,
     event::Event,
     id::{CallNumber, KeyNumber},
@@ -11,7 +11,6 @@ use crate::{
     price::{Mark, OnUnknown},
     status::Counts,
     time::{Span, Timestamp},
-    totals::Tally,
 };
 
 /// The share of a key's calls in a day that may end unknown and be forgiven, if that is more
@@ -116,7 +115,7 @@ impl Account {
                 .hold
                 .terms
                 .job
-                .filter(|_| call.is_job)
+                .filter(|_| call.is_job())
                 .map_or(hold, |job| job.settle_within);
             let latest = clock.plus(longest);
             if deadline > latest {
@@ -124,7 +123,7 @@ impl Account {
                 call.hold.deadline = latest;
                 self.state
                     .brought_forward
-                    .insert(number, (latest, call.is_job));
+                    .insert(number, (latest, call.is_job()));
                 self.deadlines.remove(&(deadline, number));
                 self.deadlines.insert((latest, number));
             }
@@ -321,7 +320,7 @@ impl Account {
             return;
         };
         let (state, mark) = self.judge_unknown(&call, at);
-        let charged = match state {
+        let charge = match state {
             CallState::UnknownCharged => call.held(),
             CallState::Open
             | CallState::Settled
@@ -331,49 +330,24 @@ impl Account {
             | CallState::Job
             | CallState::Refunded => Credits::ZERO,
         };
-        self.recount_cost(&call, call.held(), charged);
-        let pool = call.hold.terms.pool.clone();
-        self.count_spent(&pool, charged, at);
-        let came_back_late = self
-            .state
-            .ledger
-            .book_mut(&pool)
-            .is_some_and(|book| book.end(&call.hold.parts, charged, at, booked));
-        let outcome = Outcome {
-            state,
-            status: None,
-            charged,
-            response_time_ms: 0,
-            at,
+        let ending = Ending {
             mark,
-            nth_end: self.next_end(),
-            first_charged: None,
+            ..Ending::new(state, charge, at)
         };
-        self.add_total(&call, Tally::of(Some(&outcome)));
+        self.end(call, ending, booked, changes);
         self.count_figures(&Counts {
             ended_unknown: 1,
             ..Counts::at(at)
         });
-        if let Some(month) = self.month_of(number) {
-            changes.ended.push(CallEnd {
-                call: number,
-                month,
-                outcome,
-                hold: None,
-            });
-        }
-        // The day's forgiveness and a late return are not told by the row.
+        // No row tells of the day's forgiveness.
         changes.snapshot = true;
-        if came_back_late {
-            self.restore(&pool, &call.hold.parts, booked, changes);
-        }
     }
 
     fn judge_unknown(&mut self, call: &Call, at: Timestamp) -> (CallState, Option<Mark>) {
         if call.hold.observed || self.policy.gateway.mode == Mode::Observe {
             return (CallState::UnknownReleased, None);
         }
-        if let Some(job) = call.hold.terms.job.filter(|_| call.is_job) {
+        if let Some(job) = call.hold.terms.job.filter(|_| call.is_job()) {
             return match job.on_unknown {
                 OnUnknown::Release => (CallState::UnknownReleased, None),
                 OnUnknown::Charge => (CallState::UnknownCharged, None),

@@ -10,6 +10,7 @@ use super::{Account, CALLS_PER_SNAPSHOT, Changes, Key, LogMonth, Notices, Profil
 use crate::{
     call::{CallRow, CallState},
     id::{CallNumber, KeyNumber},
+    ledger::Unsound,
     policy::Policy,
     status::Hours,
     time::Timestamp,
@@ -21,6 +22,32 @@ use crate::{
 pub struct Broken {
     /// What is wrong, for the log.
     pub detail: String,
+}
+
+impl Broken {
+    /// Storage and memory do not agree on whether this call is open.
+    pub(super) fn open_call(call: CallNumber) -> Self {
+        Self {
+            detail: format!("call {call} is open on its row or in memory, not in both"),
+        }
+    }
+
+    /// There is no row of this call to be written.
+    pub(super) fn no_row(call: CallNumber) -> Self {
+        Self {
+            detail: format!("call {call} is in no month that is kept"),
+        }
+    }
+}
+
+impl From<Unsound> for Broken {
+    fn from(unsound: Unsound) -> Self {
+        let detail = match unsound {
+            Unsound::Lot(lot) => format!("lot {} has not what a call takes of it", lot.get()),
+            Unsound::AboveHold => "a call is charged more than it holds".to_owned(),
+        };
+        Self { detail }
+    }
 }
 
 impl From<minicbor::decode::Error> for Broken {
@@ -154,7 +181,7 @@ impl Stored {
             if row.call.number.get() > last {
                 account.state.calls_admitted = row.call.number.get();
                 account.calls_since_snapshot = account.calls_since_snapshot.saturating_add(1);
-                account.count_admitted(&row.call);
+                account.count_admitted(&row.call)?;
             }
             account.replay_end(row)?;
         }
@@ -173,17 +200,20 @@ impl Account {
             return Ok(());
         };
         match outcome.state {
+            CallState::Job if outcome.status.is_none() => Err(Broken {
+                detail: format!("call {} is a job and has no answer", row.call.number),
+            }),
             CallState::Settled | CallState::Released | CallState::Job => {
-                let at = outcome.at;
+                let booked = self.state.latest.max(outcome.at);
                 let mut changes = Changes::default();
-                self.count_ended(row.call, &outcome, at, &mut changes);
-                if changes.is_empty() {
-                    Ok(())
-                } else {
-                    Err(Broken {
+                self.count_ended(row.call, &outcome, booked, &mut changes);
+                match changes.broken {
+                    Some(broken) => Err(broken),
+                    None if changes.is_empty() => Ok(()),
+                    None => Err(Broken {
                         detail: "an end that came back to an expired lot has no snapshot"
                             .to_owned(),
-                    })
+                    }),
                 }
             }
             CallState::Open => {

@@ -696,7 +696,8 @@ impl Store for SqlStore {
             "SELECT group_concat(number, ' ' ORDER BY number DESC) FROM {} \
              WHERE number >= ? AND number < ? AND state <> {} \
              AND at >= coalesce(?, at) AND at < coalesce(?, at + 1) \
-             AND endpoint = coalesce(?, endpoint) AND ifnull(status, 0) = coalesce(?, status, 0)",
+             AND endpoint = coalesce(?, endpoint) AND ifnull(status, 0) = coalesce(?, status, 0) \
+             AND coalesce(mark, ?) IS NOT NULL",
             table_of(month),
             CallState::Cancelled.number()
         );
@@ -712,6 +713,11 @@ impl Store for SqlStore {
                 .as_deref()
                 .map_or(JsValue::NULL, JsValue::from),
             filter.status.map_or(JsValue::NULL, JsValue::from),
+            if filter.marked {
+                JsValue::NULL
+            } else {
+                0.into()
+            },
         ];
         let rows = self.rows(&query, &bindings)?;
         let found: Array = rows.get(0).unchecked_into();
@@ -927,7 +933,7 @@ fn read_call(row: &Array) -> Result<CallRow, StorageError> {
         endpoint: row.get(4).as_string().unwrap_or_default(),
         admitted_at: Timestamp::from_millis(number_at(1).ok_or_else(unreadable)?),
         hold,
-        is_job: false,
+        answer: None,
     };
     let outcome = (state != CallState::Open).then(|| Outcome {
         state,

@@ -1,6 +1,9 @@
 //! A branch of the bank: one account's object, a clock, and commands in few words.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde_json::Value;
 use tollgate::{
@@ -42,6 +45,8 @@ pub struct Branch {
     pub strayed: bool,
     /// How often each key was rotated.
     pub rotations: BTreeMap<u32, u32>,
+    /// Calls of which somebody has told that they succeeded, whatever they were answered.
+    pub told_to_settle: BTreeSet<CallNumber>,
     operations: u64,
 }
 
@@ -86,6 +91,7 @@ impl Branch {
             endpoint: "/search".into(),
             strayed: false,
             rotations: BTreeMap::new(),
+            told_to_settle: BTreeSet::new(),
             operations: 1_000_000,
         }
     }
@@ -101,6 +107,17 @@ impl Branch {
     /// Sends a message as it travels: in bytes.
     pub fn send(&mut self, request: Request) -> Reply {
         let request = decode(&encode(&request)).expect("a readable request");
+        if let Request::Manage(Manage {
+            command:
+                Command::EndCall {
+                    call,
+                    word: Word::Settle(_),
+                },
+            ..
+        }) = request
+        {
+            self.told_to_settle.insert(call);
+        }
         let reply = self.object.handle(request, self.clock);
         decode(&encode(&reply)).expect("a readable reply")
     }
@@ -433,7 +450,7 @@ impl Branch {
             return Ok(());
         };
         audit(self.store(), account)?;
-        audit_calls(self.store())?;
+        audit_calls(self.store(), &self.told_to_settle)?;
         audit_rolled(self.store(), account)?;
         audit_totals(self.store(), account)?;
         audit_costs(
