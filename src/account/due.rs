@@ -5,7 +5,7 @@ use crate::{
     call::{Call, CallState, Outcome},
     credits::Credits,
     id::{CallNumber, KeyNumber},
-    ledger::{EntryKind, Lot, LotNumber, NewLot, Part, Spending},
+    ledger::{EntryKind, Lot, NewLot, Part, Spending},
     policy::{Grant, Mode, Renews, Source},
     price::{Mark, OnUnknown},
     time::{Span, Timestamp},
@@ -16,12 +16,10 @@ use crate::{
 /// than `forgive_per_day`: 1 in this many.
 const FORGIVEN_ONE_IN: u32 = 100;
 
-/// Whose time is up. At the same moment a hold's end comes first, so that what it
-/// gives back is there to be carried over or to expire.
+/// Whose time is up. Between these, lots expire.
 enum Due {
     Hold(CallNumber),
     Cycle(usize),
-    Lot(String, LotNumber),
 }
 
 impl Account {
@@ -37,25 +35,28 @@ impl Account {
         self.state.cancelled.retain(|(_, until)| *until > clock);
         changes.snapshot |= self.state.cancelled.len() != had_cancelled;
         while let Some((at, due)) = self.next_due(clock) {
+            // At the same moment a lot comes last, so that what a hold gives back is there to be
+            // carried over or to expire.
+            let just_before = at.minus(Span::from_millis(1));
+            self.expire_lots(just_before, changes);
             match due {
-                Due::Hold(call) => {
-                    // What falls due at the same moment is not booked yet.
-                    let booked = booked.max(at.minus(Span::from_millis(1)));
-                    self.end_unknown(call, at, booked, changes);
-                }
+                // What falls due at the same moment is not booked yet.
+                Due::Hold(call) => self.end_unknown(call, at, booked.max(just_before), changes),
                 Due::Cycle(index) => self.end_cycle(index, changes),
-                Due::Lot(pool, lot) => {
-                    let moment = self.moment(at);
-                    if let Some(entry) = self.state.ledger.expire(&pool, lot, moment) {
-                        changes.enter(entry);
-                    }
-                }
             }
+        }
+        self.expire_lots(self.state.latest, changes);
+    }
+
+    fn expire_lots(&mut self, until: Timestamp, changes: &mut Changes) {
+        let calls_before = self.state.calls_admitted;
+        for entry in self.state.ledger.expire_due(until, calls_before) {
+            changes.enter(entry);
         }
     }
 
+    /// The next hold or cycle whose time is up; at the same moment a hold comes first.
     fn next_due(&self, clock: Timestamp) -> Option<(Timestamp, Due)> {
-        let now = self.state.latest;
         let hold = self
             .deadlines
             .first()
@@ -67,16 +68,11 @@ impl Account {
             .iter()
             .enumerate()
             .min_by_key(|(_, cycle)| cycle.ends_at)
+            .filter(|(_, cycle)| cycle.ends_at <= self.state.latest)
             .map(|(index, cycle)| (cycle.ends_at, 1, Due::Cycle(index)));
-        let lot = self
-            .state
-            .ledger
-            .next_expiry()
-            .map(|(at, pool, lot)| (at, 2, Due::Lot(pool.to_owned(), lot)));
-        [hold, cycle, lot]
+        [hold, cycle]
             .into_iter()
             .flatten()
-            .filter(|(at, _, _)| *at <= now)
             .min_by_key(|(at, rank, _)| (*at, *rank))
             .map(|(at, _, due)| (at, due))
     }
