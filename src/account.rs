@@ -9,11 +9,13 @@
 //! committed, the account must be dropped and woken again from what is stored.
 
 mod admit;
+mod at_rest;
 mod budget;
 mod close;
 mod conclude;
 mod due;
 mod hourly;
+mod idle;
 mod imported;
 mod key_view;
 mod keys;
@@ -83,6 +85,7 @@ const OPERATIONS_KNOWN: usize = 256;
 pub struct Account {
     policy: Arc<Policy>,
     profile: Profile,
+    /// The keys that are not at rest (`account/at_rest.rs`).
     keys: BTreeMap<KeyNumber, Key>,
     state: State,
     open: BTreeMap<CallNumber, Call>,
@@ -94,6 +97,8 @@ pub struct Account {
     /// Refusals that no snapshot counts yet.
     refusals: BTreeMap<KeyNumber, DayCounts>,
     calls_since_snapshot: u32,
+    /// The clock, as the latest command read it.
+    clock: Timestamp,
     /// While the oldest month of the log is being rolled up. Not stored.
     gathering: Option<rolled::Gathering>,
 }
@@ -130,7 +135,7 @@ pub struct Profile {
     /// Keys ever issued.
     #[n(8)]
     pub keys_issued: u32,
-    /// Which KEY_SECRET each key was signed under, where that was kept.
+    /// Which KEY_SECRET keys were signed under that do not say so themselves: those of before they did.
     #[cbor(n(9), default)]
     pub signed_under: BTreeMap<KeyNumber, SecretId>,
     /// What has to be settled with lookup objects about imported keys.
@@ -218,7 +223,7 @@ struct State {
     /// `plan/pool` of one-time grants that were given.
     #[n(4)]
     given_once: BTreeSet<String>,
-    /// What each key has done lately.
+    /// What each key has done lately; of a key at rest, how often it was refused since.
     #[n(5)]
     usage: BTreeMap<KeyNumber, KeyUsage>,
     /// The window of `account_requests_per_minute`.

@@ -26,6 +26,7 @@ impl Account {
     /// Books everything that has fallen due by `clock`, each dated at its moment and in their
     /// order, and moves the latest time seen. Every command starts with it.
     pub(super) fn book_due(&mut self, clock: Timestamp, changes: &mut Changes) {
+        self.clock = clock;
         let booked = self.state.latest;
         self.state.latest = booked.max(clock);
         if clock < self.state.latest {

@@ -243,6 +243,7 @@ impl Account {
             in_flight: BTreeMap::new(),
             refusals: BTreeMap::new(),
             calls_since_snapshot: 0,
+            clock,
             gathering: None,
         };
         let mut changes = Changes {

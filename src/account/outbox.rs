@@ -112,8 +112,10 @@ impl Account {
 
     /// Keeps which KEY_SECRET a key was signed under.
     pub fn signed(&mut self, key: KeyNumber, secret: SecretId, changes: &mut Changes) {
-        self.profile.signed_under.insert(key, secret);
-        changes.profile = true;
+        if let Some(signed) = self.keys.get_mut(&key) {
+            signed.signed_under = Some(secret);
+            changes.keys.insert(key);
+        }
     }
 
     /// The version that the directory is told next, of whatever there will be to know.
@@ -129,8 +131,11 @@ impl Account {
             .filter(|(_, key)| {
                 !self.is_closed() && key.stands(self.state.latest) && !key.is_unsigned()
             })
-            .map(|(number, _)| self.profile.signed_under.get(number))
-            .map(|secret| secret.copied().unwrap_or(SecretId::UNKNOWN))
+            .map(|(number, key)| {
+                let of_before = || self.profile.signed_under.get(number).copied();
+                key.signed_under.or_else(of_before)
+            })
+            .map(|secret| secret.unwrap_or(SecretId::UNKNOWN))
             .collect()
     }
 
