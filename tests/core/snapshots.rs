@@ -94,7 +94,7 @@ fn two_thousand_keys_that_are_gone_make_no_wake_up_longer() {
     };
     let (mut told, mut used) = (0, 0);
     loop {
-        let Reply::Document(page) = branch.manage(Command::Keys(query.clone()), None) else {
+        let Reply::Document(page) = branch.manage(Command::Keys(query), None) else {
             panic!("no page");
         };
         let page: serde_json::Value = serde_json::from_str(&page.json).unwrap();
