@@ -47,12 +47,13 @@ async function run(words) {
 
   const { url: _url, json: _json, table: _table, help: _help, ...options } = values;
   const idempotencyKey = String(options["idempotency-key"] ?? `tollgate-${randomUUID()}`);
-  const given = new Given(positionals, /** @type {Record<string, string | string[]>} */ (options), idempotencyKey);
+  const given = new Given(positionals, /** @type {Record<string, string | boolean | string[]>} */ (options), idempotencyKey);
   const data = await ask(command, given, urlOf(values.url)).catch((error) => {
     const isRepeatable = error.exitCode === EXIT.unanswered && "idempotency-key" in (command.options ?? {});
     if (isRepeatable) error.message += `\nthe same again is safe with --idempotency-key ${idempotencyKey}`;
     throw error;
   });
+  if (!command.show) return;
   const isForPeople = !values.json && (values.table || process.stdout.isTTY);
   if (isForPeople) {
     tell(command.show(data));
@@ -95,9 +96,9 @@ function nameOf(words) {
  * @returns {{ values: Record<string, string | boolean | (string | boolean)[] | undefined>, positionals: string[] }}
  */
 function parsed(command, words) {
-  const texts = { ...command.options, url: "" };
-  const textOption = (/** @type {string} */ option) => ({
-    type: /** @type {const} */ ("string"),
+  const own = { ...command.options, url: "" };
+  const ownOption = (/** @type {string} */ option) => ({
+    type: /** @type {"string" | "boolean"} */ (command.switches?.includes(option) ? "boolean" : "string"),
     multiple: command.repeated?.includes(option) ?? false,
   });
   try {
@@ -105,7 +106,7 @@ function parsed(command, words) {
       args: [...words],
       allowPositionals: true,
       options: {
-        ...Object.fromEntries(Object.keys(texts).map((option) => [option, textOption(option)])),
+        ...Object.fromEntries(Object.keys(own).map((option) => [option, ownOption(option)])),
         json: { type: "boolean" },
         table: { type: "boolean" },
         help: { type: "boolean", short: "h" },

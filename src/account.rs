@@ -14,6 +14,8 @@ mod budget;
 mod close;
 mod conclude;
 mod due;
+mod figures;
+mod habit;
 mod hourly;
 mod idle;
 mod imported;
@@ -21,6 +23,7 @@ mod key_view;
 mod keys;
 mod listed;
 mod manage;
+mod notices;
 mod outbox;
 mod plan_view;
 mod refusal;
@@ -30,6 +33,7 @@ mod rolled;
 mod scope;
 mod settle;
 mod stored;
+mod unusual;
 mod view;
 
 use std::{
@@ -37,33 +41,39 @@ use std::{
     sync::Arc,
 };
 
-use self::outbox::Outbox;
 pub use self::{
     admit::{Admission, Admit},
     budget::BUDGET_POOL,
     conclude::{Told, Word},
+    figures::SPREAD as FIGURES_SPREAD,
     imported::Errand,
     keys::{Key, KeyLimits, Limit, NewKey, OVERLAP_MAX, PatchKey, PreviousSecret, RotateKey},
     listed::Listed,
     manage::{
         Adjustment, Edit, NewAccount, NewGrant, PatchAccount, Rejected, StatusChange, find_plan,
     },
+    notices::{Attempt, Messenger},
     plan_view::PlanView,
-    refusal::Refusal,
+    refusal::{Refusal, Restricted},
     retried::{Earlier, First},
     rolled::{ROWS_PER_SLICE, Rolled, Rolling},
     scope::{SCOPE_MAX, Scope},
     settle::{Cancel, Settled},
     stored::{Broken, Stored},
+    unusual::{Cause, Flag, FlagView},
     view::{UsageLine, UsageView},
 };
+use self::{notices::Notices, outbox::Outbox};
 use crate::{
     call::{Call, CallRow, Hold, Outcome},
+    credits::Credits,
+    event::{BalanceLow, EventRecord},
     id::{AccountId, CallNumber, ExternalId, KeyNumber},
     key::SecretId,
     ledger::{Entry, Ledger, LotNumber, Moment},
     limits::{DayCounts, MinuteWindow},
     policy::{Plan, Policy, Renews},
+    status::Hours,
     time::{Day, MonthNumber, Timestamp},
     totals::Totals,
     wire::{Decode, Encode},
@@ -96,11 +106,20 @@ pub struct Account {
     in_flight: BTreeMap<KeyNumber, InFlight>,
     /// Refusals that no snapshot counts yet.
     refusals: BTreeMap<KeyNumber, DayCounts>,
+    /// The same by hour and code.
+    refused: Hours,
+    /// What the directory was told last. Not stored: who is woken tells again.
+    told: Hours,
     calls_since_snapshot: u32,
     /// The clock, as the latest command read it.
     clock: Timestamp,
     /// While the oldest month of the log is being rolled up. Not stored.
     gathering: Option<rolled::Gathering>,
+    /// Events that are still to be sent. Stored by themselves.
+    notices: Notices,
+    /// What each of the policy's pools had left when that was last looked at, if anybody is told of
+    /// it. Not stored.
+    balances: Vec<Credits>,
 }
 
 /// What an account is, apart from its credits and counts. Stored whole.
@@ -141,6 +160,9 @@ pub struct Profile {
     /// What has to be settled with lookup objects about imported keys.
     #[cbor(n(16), default)]
     pub errands: BTreeMap<KeyNumber, Errand>,
+    /// By pool, the thresholds that it has in place of the policy's.
+    #[n(22)]
+    pub balance_low: Option<BalanceLow>,
 }
 
 /// A digest of an `Idempotency-Key` and one of what it was sent with.
@@ -248,12 +270,18 @@ struct State {
     /// What the directory has to be told.
     #[cbor(n(12), default)]
     outbox: Outbox,
+    /// What the directory has to be told of what was counted.
+    #[cbor(n(13), default)]
+    figures: figures::Figures,
     /// Calls that have ended, undone ones left out: the last end's place.
     #[cbor(n(15), default)]
     ends: u64,
     /// The days whose tables of firsts are kept, in the order in which they were made.
     #[cbor(n(20), default)]
     first_days: Vec<Day>,
+    /// What is usually spent, in the order of the pools' names.
+    #[cbor(n(21), default)]
+    habits: Vec<habit::Habit>,
 }
 
 /// The running cycle of a recurring grant.
@@ -289,6 +317,9 @@ struct KeyUsage {
     /// Refusals, those that isolates repeated from memory included.
     #[cbor(n(5), default)]
     refused: DayCounts,
+    /// Why it was last flagged.
+    #[n(21)]
+    flag: Option<Flag>,
 }
 
 /// A month of the call log: its table and the calls in it.
@@ -313,7 +344,28 @@ pub struct LogMonth {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct InFlight {
     requests: u32,
+    /// Those of the requests that open a job if they succeed.
+    opening: u32,
     jobs: u32,
+}
+
+impl InFlight {
+    /// What counts towards `jobs_open`: a job that is still being opened has its place, too, or as
+    /// many as are asked for at once would pass.
+    const fn jobs_open(self) -> u32 {
+        self.jobs.saturating_add(self.opening)
+    }
+
+    fn count(&mut self, call: &Call, count: impl Fn(u32) -> u32) {
+        if call.is_job {
+            self.jobs = count(self.jobs);
+            return;
+        }
+        self.requests = count(self.requests);
+        if call.hold.terms.job.is_some() {
+            self.opening = count(self.opening);
+        }
+    }
 }
 
 /// What one command changed: committed as a whole or not at all.
@@ -339,8 +391,14 @@ pub struct Changes {
     pub dropped_month: Option<MonthNumber>,
     /// Hourly totals, by the month whose table they go to.
     pub totals: BTreeMap<MonthNumber, Totals>,
+    /// Events to be written, or to be written anew.
+    pub events: Vec<EventRecord>,
+    /// Which events are still to be sent is to be written anew.
+    pub notices: bool,
     /// Keys to be written anew.
     pub keys: BTreeSet<KeyNumber>,
+    /// What was found to be unusual: the directory is told of it, and the log.
+    pub flagged: Vec<Flag>,
     /// The profile is to be written anew.
     pub profile: bool,
     /// A snapshot is to be written.
@@ -475,11 +533,7 @@ impl Account {
             call.hold.deadline = *deadline;
         }
         let in_flight = self.in_flight.entry(call.key).or_default();
-        if call.is_job {
-            in_flight.jobs = in_flight.jobs.saturating_add(1);
-        } else {
-            in_flight.requests = in_flight.requests.saturating_add(1);
-        }
+        in_flight.count(&call, |count| count.saturating_add(1));
         self.deadlines.insert((call.hold.deadline, call.number));
         self.operations.insert(call.hold.operation, call.number);
         self.open.insert(call.number, call);
@@ -496,11 +550,7 @@ impl Account {
         self.operations.remove(&call.hold.operation);
         self.state.brought_forward.remove(&number);
         if let Some(in_flight) = self.in_flight.get_mut(&call.key) {
-            if call.is_job {
-                in_flight.jobs = in_flight.jobs.saturating_sub(1);
-            } else {
-                in_flight.requests = in_flight.requests.saturating_sub(1);
-            }
+            in_flight.count(&call, |count| count.saturating_sub(1));
             if *in_flight == InFlight::default() {
                 self.in_flight.remove(&call.key);
             }

@@ -5,6 +5,7 @@
 //! no to, the account's object says (no such plan, the id is taken).
 
 mod commands;
+mod events;
 mod json;
 mod keys;
 mod openapi;
@@ -22,7 +23,7 @@ use crate::{
     account::{Fingerprint, NewKey, RotateKey, Word},
     directory::Search,
     export::export_query,
-    id::{AccountId, CallId, KeyId, KeyNumber},
+    id::{AccountId, CallId, EventId, KeyId, KeyNumber},
     key::{SecretDigest, bearer},
     ledger_page::ledger_query,
     policy::KeyPattern,
@@ -31,6 +32,7 @@ use crate::{
     retried::{IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX},
     secrets::Secrets,
     self_service::{no_parameters, summary_query, usage_query},
+    status::StatusQuery,
 };
 
 /// The longest body that is read, in bytes.
@@ -38,11 +40,12 @@ pub const BODY_MAX: usize = 65_536;
 
 const ROOT: &str = "/_tollgate/v1";
 
-/// Every endpoint. `{id}`, `{key}` and `{call}` stand for one segment each; HEAD is answered as GET.
-const ENDPOINTS: [(&str, &str, Access, Action); 25] = [
+/// Every endpoint. `{id}`, `{key}`, `{event}` and `{call}` stand for one segment each; HEAD is answered as GET.
+const ENDPOINTS: [(&str, &str, Access, Action); 28] = [
     ("GET", "/healthz", Access::Anyone, Action::Healthz),
     ("GET", "/openapi.json", Access::Anyone, Action::OpenApi),
     ("GET", "/plans", Access::Read, Action::Plans),
+    ("GET", "/status", Access::Read, Action::Status),
     ("GET", "/accounts", Access::Read, Action::List),
     ("POST", "/accounts", Access::Write, Action::Open),
     ("GET", "/accounts/{id}", Access::Read, Action::Show),
@@ -106,6 +109,13 @@ const ENDPOINTS: [(&str, &str, Access, Action); 25] = [
         "/accounts/{id}/adjustments",
         Access::Write,
         Action::Adjust,
+    ),
+    ("GET", "/accounts/{id}/events", Access::Read, Action::Events),
+    (
+        "POST",
+        "/events/{event}/replay",
+        Access::Write,
+        Action::ReplayEvent,
     ),
     ("GET", "/calls/{call}", Access::Read, Action::ShowCall),
     ("POST", "/calls/{call}/settle", Access::End, Action::Settle),
@@ -200,6 +210,7 @@ enum Action {
     Healthz,
     OpenApi,
     Plans,
+    Status,
     Open,
     List,
     Show,
@@ -219,6 +230,8 @@ enum Action {
     Audit,
     Export,
     Adjust,
+    Events,
+    ReplayEvent,
     ShowCall,
     Settle,
     Release,
@@ -234,6 +247,9 @@ pub enum AdminRequest {
     /// `GET /plans`: answered by the Worker with [`plans`], once the directory has told which
     /// are in force.
     Plans,
+    /// `GET /status`: for the directory. What it answers is told with
+    /// [`status`](crate::status::status).
+    Status(StatusQuery),
     /// `GET /accounts`: for the directory.
     List(Search),
     /// A command for an account's object.
@@ -309,11 +325,12 @@ pub struct Endpoint<'a> {
     names: Names<'a>,
 }
 
-/// What stands in a path at `{id}`, `{key}` and `{call}`.
+/// What stands in a path at `{id}`, `{key}`, `{event}` and `{call}`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Names<'a> {
     id: &'a str,
     key: &'a str,
+    event: &'a str,
     call: &'a str,
 }
 
@@ -374,6 +391,7 @@ impl<'a> Endpoint<'a> {
             Action::Healthz
             | Action::OpenApi
             | Action::Plans
+            | Action::Status
             | Action::List
             | Action::Show
             | Action::Close
@@ -386,6 +404,8 @@ impl<'a> Endpoint<'a> {
             | Action::Ledger
             | Action::Audit
             | Action::Export
+            | Action::Events
+            | Action::ReplayEvent
             | Action::ShowCall => false,
         }
     }
@@ -406,10 +426,12 @@ impl<'a> Endpoint<'a> {
         if !matches!(
             self.action,
             Action::Healthz
+                | Action::Status
                 | Action::Usage
                 | Action::UsageSummary
                 | Action::Ledger
                 | Action::Export
+                | Action::Events
                 | Action::ListKeys
                 | Action::List
         ) {
@@ -422,6 +444,7 @@ impl<'a> Endpoint<'a> {
             Action::Healthz => Ok(AdminRequest::Healthz),
             Action::OpenApi => Ok(AdminRequest::OpenApi),
             Action::Plans => Ok(AdminRequest::Plans),
+            Action::Status => StatusQuery::read(sent.query).map(AdminRequest::Status),
             Action::List => search::search(sent.query, &secrets.key_secret).map(AdminRequest::List),
             Action::Open => {
                 let (new, region) = commands::open(sent.body, self.required_idempotency(sent)?)?;
@@ -466,6 +489,16 @@ impl<'a> Endpoint<'a> {
                 let (_, fingerprint) = self.required_idempotency(sent)?;
                 let adjustment = commands::adjust(sent.body)?;
                 self.manage(Command::Adjust(adjustment), Some(fingerprint))
+            }
+            Action::Events => {
+                let query = events::query(sent.query, &self.account()?)?;
+                self.manage(Command::Events(query), None)
+            }
+            Action::ReplayEvent => {
+                let event = self.event()?;
+                let idempotency = self.idempotency(sent)?.map(|(_, fingerprint)| fingerprint);
+                let replay = Command::ReplayEvent(event.number);
+                Ok(about(event.account, replay, idempotency))
             }
             Action::ShowCall => {
                 let call = self.call()?;
@@ -523,6 +556,16 @@ impl<'a> Endpoint<'a> {
             Problem::bad_field(
                 "call",
                 "call: expected a call id in the path, like call_acme_1",
+            )
+        })
+    }
+
+    /// The event that the path names; its id names its account.
+    fn event(&self) -> Result<EventId, Problem> {
+        EventId::parse(self.names.event).ok_or_else(|| {
+            Problem::bad_field(
+                "event",
+                "event: expected an event id in the path, like event_acme_1",
             )
         })
     }
@@ -609,6 +652,7 @@ fn match_path<'a>(template: &str, path: &'a str) -> Option<Names<'a>> {
         match part {
             "{id}" if !segment.is_empty() => names.id = segment,
             "{key}" if !segment.is_empty() => names.key = segment,
+            "{event}" if !segment.is_empty() => names.event = segment,
             "{call}" if !segment.is_empty() => names.call = segment,
             part if part == segment => {}
             _ => return None,

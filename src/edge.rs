@@ -4,6 +4,7 @@
 //! into the core's types and back.
 
 mod accounts;
+mod analytics;
 mod answer;
 mod carriage;
 mod crossing;
@@ -15,6 +16,7 @@ mod gateway;
 mod imported;
 mod journey;
 mod log;
+mod messenger;
 mod object;
 mod operate;
 mod passage;

@@ -7,7 +7,9 @@
 mod at_rest;
 mod audit;
 mod erase;
+mod events;
 mod export;
+mod figures;
 mod importing;
 mod ledger;
 mod opening;
@@ -20,18 +22,20 @@ use std::{ops::Range, sync::Arc};
 
 use self::{audit::RunningAudit, erase::Tombstone, opening::Opening};
 pub use self::{
+    events::{Email, Message},
     importing::Imported,
     opening::{Intent, Opened},
 };
 use crate::{
     account::{
-        Account, Admit, BUDGET_POOL, Broken, Changes, Earlier, Fingerprint, First, LogMonth,
+        Account, Admit, BUDGET_POOL, Broken, Changes, Earlier, Fingerprint, First, Flag, LogMonth,
         Refusal, Rejected, Rolled, Stored, Word,
     },
     audit::Audit,
     call::{CallRow, Settle},
     credits::Credits,
-    id::{CallNumber, KeyNumber},
+    event::EventRecord,
+    id::{CallNumber, EventNumber, KeyNumber},
     ledger::Entry,
     ledger_page::LedgerPage,
     limits::MinuteWindow,
@@ -103,13 +107,15 @@ pub trait Store {
         limit: u64,
     ) -> Result<Vec<CallRow>, Self::Error>;
 
-    /// Calls of `month`, newest first, undone ones left out: `limit` of them after `offset`.
+    /// Calls of `month` with a number below `before`, newest first, undone ones left out: `limit`
+    /// of them after `offset`.
     ///
     /// # Errors
     /// Storage that cannot be read.
     fn newest_calls(
         &self,
         month: MonthNumber,
+        before: u64,
         offset: u64,
         limit: u64,
     ) -> Result<Vec<CallRow>, Self::Error>;
@@ -208,6 +214,12 @@ pub trait Store {
     /// Storage that cannot be read.
     fn first(&self, days: &[Day], key: &[u8; 32]) -> Result<Option<First>, Self::Error>;
 
+    /// An event that was emitted, if it is still there: a later one may have taken its row.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn event(&self, number: EventNumber) -> Result<Option<EventRecord>, Self::Error>;
+
     /// Writes everything, or nothing.
     ///
     /// # Errors
@@ -222,6 +234,8 @@ pub struct Loaded {
     pub profile: Vec<u8>,
     /// The snapshot, whole.
     pub snapshot: Vec<u8>,
+    /// Which events are still to be sent, where there ever were any.
+    pub notices: Option<Vec<u8>>,
 }
 
 /// One atomic write.
@@ -237,6 +251,8 @@ pub struct Write {
     pub keys: Vec<(KeyNumber, Vec<u8>)>,
     /// The snapshot anew, to be stored in [`pieces`].
     pub snapshot: Option<Vec<u8>>,
+    /// Which events are still to be sent, anew.
+    pub notices: Option<Vec<u8>>,
     /// An answer to be remembered.
     pub remember: Option<Remembered>,
     /// What becomes of the intent to open an account.
@@ -261,6 +277,8 @@ impl Write {
             && changes.new_month.is_none()
             && changes.first.is_none()
             && changes.entries.is_empty()
+            && changes.events.is_empty()
+            && self.notices.is_none()
             && self.keys.is_empty()
             && self.profile.is_none()
             && self.snapshot.is_none()
@@ -312,6 +330,8 @@ pub struct Object<S> {
     reads: std::collections::BTreeMap<(KeyNumber, u32), MinuteWindow>,
     reads_counted: u64,
     audit: Option<RunningAudit>,
+    /// Flags that were raised and committed since they were last taken.
+    flagged: Vec<Flag>,
 }
 
 /// What a command came to: its answer and what is to be committed, or why it is not carried out.
@@ -334,6 +354,14 @@ impl Failure {
             Self::Storage(detail) => Reply::Unavailable { detail },
         }
     }
+
+    /// For the log.
+    fn detail(self) -> String {
+        match self {
+            Self::NoAccount => "there is no such account".to_owned(),
+            Self::Storage(detail) => detail,
+        }
+    }
 }
 
 impl From<Broken> for Failure {
@@ -354,6 +382,7 @@ impl<S: Store> Object<S> {
             reads: std::collections::BTreeMap::new(),
             reads_counted: 0,
             audit: None,
+            flagged: Vec::new(),
         }
     }
 
@@ -365,6 +394,11 @@ impl<S: Store> Object<S> {
     /// The storage.
     pub const fn store_mut(&mut self) -> &mut S {
         &mut self.store
+    }
+
+    /// Flags that were raised since this was last asked: for the log.
+    pub fn take_flagged(&mut self) -> Vec<Flag> {
+        std::mem::take(&mut self.flagged)
     }
 
     /// The account, while it is awake.
@@ -386,8 +420,9 @@ impl<S: Store> Object<S> {
         let account = self.account.as_ref();
         let roll_up = account.and_then(Account::next_roll_up);
         let erasure = account.and_then(Account::erased_at);
+        let listing = account.and_then(Account::listing_ends_at);
         let wakeup = self.next_wakeup().into_iter();
-        wakeup.chain(roll_up).chain(erasure).min()
+        wakeup.chain(roll_up).chain(erasure).chain(listing).min()
     }
 
     /// Books what has fallen due, and does a slice of what takes longer; erases a closed account whose
@@ -397,7 +432,9 @@ impl<S: Store> Object<S> {
     /// What went wrong, for the log; what was not committed was not changed.
     pub fn tick(&mut self, clock: Timestamp) -> Result<(), String> {
         let ticked = self.wake(clock).and_then(|()| {
-            let changes = self.awake()?.tick(clock);
+            let account = self.awake()?;
+            let mut changes = account.tick(clock);
+            changes.snapshot |= account.note_listing();
             self.commit(changes, None)?;
             self.roll_up()?;
             self.erase(clock)
@@ -668,6 +705,8 @@ impl<S: Store> Object<S> {
                 None => Ok(Err(Rejected::UnknownCall)),
             },
             Command::EndCall { call, word } => self.end_call(call, word, clock),
+            Command::Events(query) => Ok(Ok(shown(self.events(&query)?))),
+            Command::ReplayEvent(number) => self.replay_event(number, clock),
             // Whoever carries these out waits for another object's word: see `edge/question.rs`.
             Command::Open(_) | Command::ImportKey(_) => Err(Failure::Storage(
                 "this takes another object's word, which was not asked for".to_owned(),
@@ -780,7 +819,8 @@ impl<S: Store> Object<S> {
             self.opening = self.load_opening()?;
             return Err(Failure::NoAccount);
         };
-        let stored = Stored::read(&loaded.profile, &loaded.snapshot)?;
+        let notices = loaded.notices.as_deref();
+        let stored = Stored::read(&loaded.profile, &loaded.snapshot, notices)?;
         let keys = self.store.keys(&stored.keys()).map_err(storage)?;
         let mut rows = Vec::new();
         for call in stored.open() {
@@ -810,7 +850,8 @@ impl<S: Store> Object<S> {
             return Ok(());
         }
         let account = self.account.as_mut().ok_or(Failure::NoAccount)?;
-        if changes.profile || !changes.keys.is_empty() {
+        account.note_balances(&mut changes);
+        if changes.profile || !changes.keys.is_empty() || !changes.flagged.is_empty() {
             changes.snapshot |= account.note_listing();
         }
         let mut keys = Vec::new();
@@ -825,6 +866,7 @@ impl<S: Store> Object<S> {
             profile: changes.profile.then(|| account.profile_bytes()),
             keys,
             snapshot: changes.snapshot.then(|| account.take_snapshot()),
+            notices: changes.notices.then(|| account.notices_bytes()),
             remember,
             // An account that is there is wanted no more.
             opening: self.opening.take().map(|_| Intent::Forget),
@@ -842,6 +884,8 @@ impl<S: Store> Object<S> {
         if committed.is_err() {
             self.account = None;
             self.audit = None;
+        } else {
+            self.flagged.extend(write.changes.flagged);
         }
         committed
     }
@@ -916,6 +960,18 @@ impl Rejected {
             Self::UnknownPlan(plan) => {
                 of_field("plan", format!("plan: the policy has no plan {plan:?}"))
             }
+            Self::UnknownPoolToWatch(pool) => of_field(
+                "balance_low",
+                format!("balance_low: the policy has no pool {pool:?}"),
+            ),
+            Self::UnknownEvent => complaint(
+                Code::NotFound,
+                "there is no such event, or it is no longer kept",
+            ),
+            Self::NobodyToTell => complaint(
+                Code::Conflict,
+                "the policy has no [notifications], so nobody is told",
+            ),
             Self::UnknownPool(pool) => {
                 of_field("pool", format!("pool: the policy has no pool {pool:?}"))
             }

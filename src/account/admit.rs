@@ -2,7 +2,7 @@
 
 use super::{
     Account, Changes, Earlier, Fingerprint, KeyUsage, LogMonth, OPEN_CALLS_MAX, OPERATIONS_KNOWN,
-    Refusal, Status, retried::Turn,
+    Refusal, Restricted, Status, retried::Turn,
 };
 use crate::{
     call::{Call, CallRow, Hold},
@@ -14,6 +14,7 @@ use crate::{
     policy::Mode,
     price::Terms,
     problem::{ViolatedPolicy, Violation},
+    status::{Counts, Refusals},
     time::{Span, Timestamp},
     wire::{Decode, Encode},
 };
@@ -51,6 +52,9 @@ pub struct Admit {
     /// Its `Idempotency-Key` and what came with it, where the origin deduplicates.
     #[n(10)]
     pub retried: Option<Fingerprint>,
+    /// The same refusals by their code.
+    #[cbor(n(11), default)]
+    pub repeated_by_code: Refusals,
 }
 
 /// An admitted call.
@@ -114,6 +118,8 @@ impl Account {
             return (Err(Refusal::Cancelled), changes);
         }
         self.count_refusals(&admit, admit.repeated_refusals, clock);
+        self.watch_refusals(admit.key, clock, &mut changes);
+        self.count_refused(std::mem::take(&mut admit.repeated_by_code), clock);
         let turn = Turn::of(&admit, earlier);
         if matches!(turn, Turn::Repeat(_)) {
             admit.terms = admit.terms.of_repeat();
@@ -127,7 +133,17 @@ impl Account {
                 (Vec::new(), Some(refusal))
             }
             Err(refusal) => {
-                self.count_refusals(&admit, 1, clock);
+                // What a suspension refuses says nothing of the key, and would only prolong it.
+                if !matches!(refusal, Refusal::Suspended { .. }) {
+                    self.count_refusals(&admit, 1, clock);
+                    self.watch_refusals(admit.key, clock, &mut changes);
+                }
+                if !observes {
+                    let code = refusal.code().as_str().to_owned();
+                    let mut refused = Refusals::new();
+                    refused.insert(code, 1);
+                    self.count_refused(refused, clock);
+                }
                 return (Err(refusal), changes);
             }
         };
@@ -209,6 +225,17 @@ impl Account {
             return Err(Refusal::Suspended {
                 reason: reason.clone(),
                 standing: standing(),
+                restricted: None,
+            });
+        }
+        if let Some((flag, until)) = self.restriction(admit.key, clock) {
+            return Err(Refusal::Suspended {
+                reason: Some(flag.cause.to_string()),
+                standing: standing(),
+                restricted: Some(Restricted {
+                    until,
+                    key_alone: flag.cause.key().is_some(),
+                }),
             });
         }
         let (method, endpoint, routes) = (&admit.method, &admit.endpoint, &self.policy.routes);
@@ -333,8 +360,16 @@ impl Account {
             .and_then(|limit| self.state.account_minute.frees_at(limit, clock));
         let jobs = limits
             .jobs_open
-            .filter(|limit| opens_job && open.jobs >= *limit)
-            .map(|_| clock.plus(JOBS_RETRY));
+            .filter(|limit| opens_job && open.jobs_open() >= *limit)
+            .map(|limit| {
+                // One that is still being opened may fail in a moment; a job goes on.
+                let is_lasting = open.jobs >= limit;
+                clock.plus(if is_lasting {
+                    JOBS_RETRY
+                } else {
+                    IN_FLIGHT_RETRY
+                })
+            });
         let all = [
             (ViolatedPolicy::Minute, limits.requests_per_minute, minute),
             (ViolatedPolicy::Daily, limits.requests_per_day, daily),
@@ -408,6 +443,10 @@ impl Account {
         usage.days.count(day);
         usage.last_used_at = Some(clock);
         self.count_cost(call);
+        self.count_figures(&Counts {
+            admitted: 1,
+            ..Counts::at(clock)
+        });
         if let Some(book) = self.state.ledger.book_mut(&call.hold.terms.pool) {
             book.hold(&call.hold.parts);
         }

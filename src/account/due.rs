@@ -4,10 +4,12 @@ use super::{Account, CallEnd, Changes, Cycle, SubscriptionStatus};
 use crate::{
     call::{Call, CallState, Outcome},
     credits::Credits,
+    event::Event,
     id::{CallNumber, KeyNumber},
     ledger::{EntryKind, Lot, NewLot, Part, Spending},
     policy::{Grant, Mode, Renews, Source},
     price::{Mark, OnUnknown},
+    status::Counts,
     time::{Span, Timestamp},
     totals::Tally,
 };
@@ -35,18 +37,36 @@ impl Account {
         let had_cancelled = self.state.cancelled.len();
         self.state.cancelled.retain(|(_, until)| *until > clock);
         changes.snapshot |= self.state.cancelled.len() != had_cancelled;
+        // Of several renewals of a pool, the last is news; the ledger has the others.
+        let mut renewed: Vec<(Grant, Timestamp)> = Vec::new();
         while let Some((at, due)) = self.next_due(clock) {
             // At the same moment a lot comes last, so that what a hold gives back is there to be
             // carried over or to expire.
             let just_before = at.minus(Span::from_millis(1));
             self.expire_lots(just_before, changes);
             match due {
-                // What falls due at the same moment is not booked yet.
-                Due::Hold(call) => self.end_unknown(call, at, booked.max(just_before), changes),
-                Due::Cycle(index) => self.end_cycle(index, changes),
+                Due::Hold(call) => {
+                    // What falls due at the same moment is not booked yet.
+                    self.end_unknown(call, at, booked.max(just_before), changes);
+                    self.watch_spending(clock, changes);
+                }
+                Due::Cycle(index) => {
+                    if let Some(grant) = self.end_cycle(index, changes) {
+                        renewed.retain(|(other, _)| other.pool != grant.pool);
+                        renewed.push((grant, at));
+                    }
+                }
             }
         }
         self.expire_lots(self.state.latest, changes);
+        for (grant, at) in renewed {
+            let event = Event::CreditsRenewed {
+                renews_at: self.renews_at(&grant.pool),
+                pool: grant.pool,
+                credits: grant.amount,
+            };
+            self.emit(&event, at, changes);
+        }
     }
 
     fn expire_lots(&mut self, until: Timestamp, changes: &mut Changes) {
@@ -113,10 +133,10 @@ impl Account {
     }
 
     /// A recurring grant's cycle is over: what is left expires, apart from what is carried over,
-    /// and the next cycle's grant is issued, if the plan still has one and is paid.
-    fn end_cycle(&mut self, index: usize, changes: &mut Changes) {
+    /// and the next cycle's grant is issued, if the plan still has one and is paid. Gives that one.
+    fn end_cycle(&mut self, index: usize, changes: &mut Changes) -> Option<Grant> {
         if index >= self.state.cycles.len() {
-            return;
+            return None;
         }
         let cycle = self.state.cycles.swap_remove(index);
         let at = cycle.ends_at;
@@ -131,12 +151,9 @@ impl Account {
             changes.enter(entry);
         }
         changes.snapshot = true;
-        let Some(grant) = self
+        let grant = self
             .recurring_grant(&cycle.pool)
-            .filter(|_| self.is_granting())
-        else {
-            return;
-        };
+            .filter(|_| self.is_granting())?;
         let carried = grant.rollover.min(rest);
         let ends_at = self.cycle_end(grant.renews, at);
         // First, so that of two lots with the same end it is the older one, and spent first.
@@ -157,6 +174,7 @@ impl Account {
             changes.enter(entry);
         }
         self.start_cycle(&grant, at, changes);
+        Some(grant)
     }
 
     /// Issues a recurring grant for the cycle that starts, or runs, at `at`.
@@ -314,6 +332,7 @@ impl Account {
         };
         self.recount_cost(&call, call.held(), charged);
         let pool = call.hold.terms.pool.clone();
+        self.count_spent(&pool, charged, at);
         let came_back_late = self
             .state
             .ledger
@@ -330,6 +349,10 @@ impl Account {
             first_charged: None,
         };
         self.add_total(&call, Tally::of(Some(&outcome)));
+        self.count_figures(&Counts {
+            ended_unknown: 1,
+            ..Counts::at(at)
+        });
         if let Some(month) = self.month_of(number) {
             changes.ended.push(CallEnd {
                 call: number,

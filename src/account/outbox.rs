@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use crate::wire::{Decode, Encode};
 use sha2::{Digest, Sha256};
 
-use super::{Account, Changes};
+use super::{Account, Changes, Key};
 use crate::{directory::Report, id::KeyNumber, key::SecretId, time::Timestamp};
 
 /// How far the directory is behind. It is stored in the snapshot, with each change.
@@ -124,16 +124,28 @@ impl Account {
         self.state.outbox.version.saturating_add(1)
     }
 
-    /// What the standing keys were signed under.
+    /// When what the directory has to know changes next by time alone: a key expires, or the overlap
+    /// of a rotation ends. The alarm then counts a version more.
+    #[must_use]
+    pub fn listing_ends_at(&self) -> Option<Timestamp> {
+        let keys = self.keys.values().filter(|_| !self.is_closed());
+        keys.filter_map(|key| key.next_end(self.state.latest)).min()
+    }
+
+    /// What the latest secret of a key was signed under, if that was kept.
+    pub(super) fn latest_signed_under(&self, number: KeyNumber, key: &Key) -> Option<SecretId> {
+        let of_before = || self.profile.signed_under.get(&number).copied();
+        key.signed_under.or_else(of_before)
+    }
+
+    /// What the good secrets of the standing keys were signed under.
     fn secrets(&self) -> BTreeSet<SecretId> {
         self.keys
             .iter()
-            .filter(|(_, key)| {
-                !self.is_closed() && key.stands(self.state.latest) && !key.is_unsigned()
-            })
-            .map(|(number, key)| {
-                let of_before = || self.profile.signed_under.get(number).copied();
-                key.signed_under.or_else(of_before)
+            .filter(|_| !self.is_closed())
+            .flat_map(|(number, key)| {
+                let latest = self.latest_signed_under(*number, key);
+                key.signed_under(latest, self.state.latest)
             })
             .map(|secret| secret.unwrap_or(SecretId::UNKNOWN))
             .collect()

@@ -7,6 +7,7 @@ use crate::{
     ledger::{Correction, EntryKind, Part, split, sum_of},
     policy::Mode,
     price::{Mark, Reported},
+    status::Counts,
     time::Timestamp,
     totals::Tally,
     wire::{Decode, Encode},
@@ -112,6 +113,7 @@ impl Account {
             });
         }
         self.count_ended(call, &outcome, clock, &mut changes);
+        self.watch_spending(clock, &mut changes);
         (Some(settled), changes)
     }
 
@@ -138,6 +140,7 @@ impl Account {
         self.state.ends = self.state.ends.max(outcome.nth_end);
         let now = self.state.latest;
         let pool = call.hold.terms.pool;
+        self.count_spent(&pool, outcome.charged, outcome.at);
         let came_back_late = self
             .state
             .ledger
@@ -224,10 +227,8 @@ impl Account {
             state: outcome.state,
             charged: outcome.charged,
         };
-        let is_provisional = matches!(
-            outcome.state,
-            CallState::UnknownReleased | CallState::UnknownCharged
-        ) && self.state.latest <= outcome.at.plus(OPEN_TO_CHANGE);
+        let is_provisional =
+            outcome.state.is_unknown() && self.state.latest <= outcome.at.plus(OPEN_TO_CHANGE);
         if !is_provisional {
             return (as_it_stands, changes);
         }
@@ -271,6 +272,14 @@ impl Account {
         let charged_before = split(&row.call.hold.parts, charged).0;
         let (charged, parts) = self.correct_charge(row, &charged_before, &end, changes);
         self.recount_cost(&row.call, sum_of(&charged_before), charged);
+        let more = charged.saturating_sub(sum_of(&charged_before));
+        self.count_spent(&row.call.hold.terms.pool, more, clock);
+        if row.state().is_unknown() {
+            self.count_figures(&Counts {
+                late_settles: 1,
+                ..Counts::at(clock)
+            });
+        }
         if let Some(month) = self.month_of(row.call.number) {
             let outcome = Outcome {
                 state: end.state,
@@ -296,6 +305,7 @@ impl Account {
             changes.snapshot = true;
         }
         self.book_due(clock, changes);
+        self.watch_spending(clock, changes);
         Settled {
             state: end.state,
             charged,
@@ -393,6 +403,10 @@ impl Account {
             .all(|(operation, _)| *operation != cancel.operation)
         {
             cancelled.push((cancel.operation, until));
+            self.count_figures(&Counts {
+                unavailable: 1,
+                ..Counts::at(clock)
+            });
         }
         changes.snapshot = true;
         let Some(call) = open.and_then(|number| self.take_open(number)) else {

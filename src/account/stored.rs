@@ -6,11 +6,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Account, CALLS_PER_SNAPSHOT, Changes, Key, LogMonth, Profile, State, at_rest};
+use super::{
+    Account, CALLS_PER_SNAPSHOT, Changes, Key, LogMonth, Notices, Profile, State, at_rest,
+};
 use crate::{
     call::{CallRow, CallState},
     id::{CallNumber, KeyNumber},
     policy::Policy,
+    status::Hours,
     time::Timestamp,
     wire::{Decode, Encode},
 };
@@ -58,17 +61,22 @@ struct Snapshot {
 pub struct Stored {
     profile: Profile,
     snapshot: Snapshot,
+    notices: Notices,
 }
 
 impl Stored {
-    /// Reads the profile and the snapshot.
+    /// Reads the profile, the snapshot, and which events are still to be sent, if there ever were any.
     ///
     /// # Errors
     /// Bytes that no version of this crate wrote.
-    pub fn read(profile: &[u8], snapshot: &[u8]) -> Result<Self, Broken> {
+    pub fn read(profile: &[u8], snapshot: &[u8], notices: Option<&[u8]>) -> Result<Self, Broken> {
         Ok(Self {
             profile: minicbor::decode(profile)?,
             snapshot: minicbor::decode(snapshot)?,
+            notices: notices
+                .map(minicbor::decode)
+                .transpose()?
+                .unwrap_or_default(),
         })
     }
 
@@ -144,9 +152,13 @@ impl Stored {
             deadlines: Default::default(),
             in_flight: BTreeMap::new(),
             refusals: BTreeMap::new(),
+            refused: Hours::default(),
+            told: Hours::default(),
             calls_since_snapshot: 0,
             clock,
             gathering: None,
+            notices: self.notices,
+            balances: Vec::new(),
         };
         for row in rows {
             if row.call.number.get() > last {
@@ -156,6 +168,7 @@ impl Stored {
             }
             account.replay_end(row)?;
         }
+        account.look_at_balances();
         let mut changes = Changes::default();
         account.adopt_policy(clock, &mut changes);
         Ok((account, changes))

@@ -1,6 +1,9 @@
 //! Bodies of the admin API as commands for the account's object.
 
-use super::json::{Fields, Value};
+use super::{
+    events::thresholds,
+    json::{Fields, Value},
+};
 use crate::{
     account::{
         Adjustment, Edit, Fingerprint, NewAccount, NewGrant, PatchAccount, Status, StatusChange,
@@ -80,11 +83,21 @@ pub(super) fn open(
     Ok((new, region))
 }
 
-/// `PATCH /accounts/{id}`: what is left out stays, and null takes a name or an address away.
+/// `PATCH /accounts/{id}`: what is left out stays, and null takes a name, an address or the flags
+/// away.
 pub(super) fn patch(body: &[u8]) -> Result<PatchAccount, Problem> {
     let fields = Fields::parse(
         body,
-        &["plan", "status", "reason", "name", "email", "subscription"],
+        &[
+            "plan",
+            "status",
+            "reason",
+            "name",
+            "email",
+            "subscription",
+            "balance_low",
+            "flags",
+        ],
     )?;
     let plan = fields.get("plan").given();
     let (billing_day, subscription) = read_subscription(fields.get("subscription").given())?;
@@ -95,6 +108,8 @@ pub(super) fn patch(body: &[u8]) -> Result<PatchAccount, Problem> {
         email: or_removed(fields.get("email"), read_email)?,
         billing_day,
         subscription,
+        balance_low: or_removed(fields.get("balance_low"), thresholds)?,
+        dismisses_flags: read_dismissal(fields.get("flags"))?,
     })
 }
 
@@ -134,10 +149,8 @@ pub(super) fn settle(body: &[u8]) -> Result<Word, Problem> {
         return Ok(Word::Settle(Told::Hold));
     }
     let fields = Fields::parse(body, &["credits", "value"])?;
-    let (credits, value) = (
-        fields.get("credits").not_null(),
-        fields.get("value").not_null(),
-    );
+    // A null is a quantity that went wrong (JSON has no NaN), and not the word that all of it is due.
+    let (credits, value) = (fields.get("credits").given(), fields.get("value").given());
     Ok(Word::Settle(match (credits, value) {
         (None, None) => Told::Hold,
         (Some(credits), None) => {
@@ -176,6 +189,17 @@ fn read_status(fields: &Fields<'_>) -> Result<Option<Status>, Problem> {
         }
         (Some(false), None) => Ok(Some(Status::Active)),
         (None, None) => Ok(None),
+    }
+}
+
+/// Tollgate alone raises flags: they can only be taken away.
+fn read_dismissal(flags: Value<'_>) -> Result<bool, Problem> {
+    let Some(flags) = flags.given() else {
+        return Ok(false);
+    };
+    match flags.not_null() {
+        None => Ok(true),
+        Some(flags) => Err(flags.problem("null, which takes them away")),
     }
 }
 

@@ -9,10 +9,11 @@ use crate::{
     },
     credits::Credits,
     directory::{Filter, Page, Position},
-    id::{CallNumber, ExternalId},
+    event::{BalanceLow, Thresholds},
+    id::{CallNumber, EventNumber, ExternalId},
     policy::{Policy, Source},
     price::Quantity,
-    protocol::{self, KeysQuery, SummaryQuery, UsageQuery},
+    protocol::{self, EventState, EventsQuery, KeysQuery, SummaryQuery, UsageQuery},
     time::{Span, Timestamp},
 };
 
@@ -133,6 +134,20 @@ fn every_endpoint_answers_to_its_method() {
         ("GET", "/accounts/acme/balance", Command::Balance),
         (
             "GET",
+            "/accounts/acme/events",
+            Command::Events(EventsQuery {
+                limit: 50,
+                before: None,
+                state: None,
+            }),
+        ),
+        (
+            "POST",
+            "/events/event_acme_7/replay",
+            Command::ReplayEvent(EventNumber::new(7)),
+        ),
+        (
+            "GET",
             "/accounts/acme/usage",
             Command::Usage(UsageQuery {
                 limit: 50,
@@ -167,6 +182,101 @@ fn every_endpoint_answers_to_its_method() {
         read("GET", "/plans", &Sent::default()),
         Ok(AdminRequest::Plans)
     );
+    for (query, from, to) in [
+        (None, None, None),
+        (
+            Some("from=2026-12-01T00:00:00Z"),
+            Some("2026-12-01T00:00:00Z"),
+            None,
+        ),
+        (
+            Some("to=2026-12-02T00:00:00%2B01:00&from=2026-12-01T00:00:00Z"),
+            Some("2026-12-01T00:00:00Z"),
+            Some("2026-12-01T23:00:00Z"),
+        ),
+    ] {
+        let sent = Sent {
+            query,
+            ..Sent::default()
+        };
+        let moment = |text: Option<&str>| text.and_then(Timestamp::parse_rfc3339);
+        let (from, to) = (moment(from), moment(to));
+        let status = AdminRequest::Status(StatusQuery { from, to });
+        assert_eq!(read("GET", "/status", &sent), Ok(status), "{query:?}");
+    }
+}
+
+#[test]
+fn events_are_listed_by_page_and_state() {
+    let ask = |query| {
+        let sent = Sent {
+            query: Some(query),
+            ..Sent::default()
+        };
+        read("GET", "/accounts/acme/events", &sent)
+    };
+    let Ok(AdminRequest::Manage { manage, .. }) = ask("limit=500&next=event_acme_7&state=parked")
+    else {
+        panic!("not read");
+    };
+    let expected = EventsQuery {
+        limit: 500,
+        before: Some(EventNumber::new(7)),
+        state: Some(EventState::Parked),
+    };
+    assert_eq!(manage.command, Command::Events(expected));
+    for (query, field, expected) in [
+        ("limit=501", "limit", "from 1 to 500"),
+        ("next=7", "next", "the `next` of an earlier page"),
+        (
+            "next=event_other_7",
+            "next",
+            "the `next` of an earlier page",
+        ),
+        ("state=lost", "state", "waiting, delivered or parked"),
+    ] {
+        let (named, told) = complaint(ask(query));
+        assert_eq!(named.as_deref(), Some(field), "{query}");
+        assert!(told.contains(expected), "{told}");
+    }
+    let (named, _) = complaint(read("POST", "/events/call_acme_1/replay", &Sent::default()));
+    assert_eq!(named.as_deref(), Some("event"));
+}
+
+#[test]
+fn an_account_is_given_thresholds_of_its_own() {
+    let read = patched(r#"{"balance_low":{"credits":[500,100],"lyrics":[5]}}"#);
+    let thresholds = |pool: &str, below: &[u64]| Thresholds {
+        pool: pool.to_owned(),
+        below: below
+            .iter()
+            .filter_map(|amount| Credits::new(*amount))
+            .collect(),
+    };
+    let expected = BalanceLow::new(vec![
+        thresholds("credits", &[500, 100]),
+        thresholds("lyrics", &[5]),
+    ]);
+    assert_eq!(read.balance_low, Some(Edit::Set(expected)));
+    let read = patched(r#"{"balance_low":null}"#);
+    assert_eq!(read.balance_low, Some(Edit::Remove));
+    for (body, field) in [
+        (r#"{"balance_low":7}"#, "balance_low"),
+        (r#"{"balance_low":{}}"#, "balance_low"),
+        (r#"{"balance_low":{"credits":[]}}"#, "balance_low.credits"),
+        (
+            r#"{"balance_low":{"credits":[0]}}"#,
+            "balance_low.credits[0]",
+        ),
+        (
+            r#"{"balance_low":{"credits":[1,2,3,4,5,6]}}"#,
+            "balance_low.credits",
+        ),
+        (r#"{"balance_low":{"a":[1],"a":[2]}}"#, "balance_low.a"),
+    ] {
+        let (named, _) = complaint(send("PATCH", "/accounts/acme", body));
+        assert_eq!(named.as_deref(), Some(field), "{body}");
+    }
 }
 
 /// What `GET /accounts` with this query string asks for.
@@ -189,8 +299,10 @@ fn accounts_are_searched_by_what_they_are() {
         plan: Some("pro".to_owned()),
         status: Some("suspended".to_owned()),
         previous_keys: true,
+        flagged: true,
     };
-    let whole = "query=S%C3%96HNE+L&external_id=CRM+7&plan=pro&status=suspended&keys=previous";
+    let whole = "query=S%C3%96HNE+L&external_id=CRM+7&plan=pro&status=suspended&keys=previous\
+                 &flagged=true";
     for (query, limit, filter) in [
         ("", 50, Filter::default()),
         ("limit=500", 500, Filter::default()),
@@ -208,6 +320,7 @@ fn accounts_are_searched_by_what_they_are() {
         ("query=a%0Ab", "query"),
         ("status=open", "status"),
         ("keys=", "keys"),
+        ("flagged=false", "flagged"),
         ("external_id=+a", "external_id"),
         ("limit=501", "limit"),
         ("cursor=AAAA", "cursor"),
@@ -321,6 +434,7 @@ fn another_method_is_told_which_ones_there_are() {
 fn each_token_opens_what_it_is_for() {
     for (method, path, reader) in [
         ("GET", "/plans", true),
+        ("GET", "/status", true),
         ("GET", "/accounts", true),
         ("GET", "/accounts/acme", true),
         ("HEAD", "/accounts/acme/balance", true),
@@ -438,6 +552,13 @@ fn a_patch_changes_what_it_names_and_nothing_else() {
             },
         ),
         (
+            r#"{"flags":null}"#,
+            PatchAccount {
+                dismisses_flags: true,
+                ..untouched()
+            },
+        ),
+        (
             r#"{"subscription":{"status":"lapsed","billing_day":1}}"#,
             PatchAccount {
                 subscription: Some(StatusChange::Lapsed),
@@ -535,11 +656,6 @@ fn the_end_of_a_call_is_told_by_its_id() {
     for (verb, body, word) in [
         ("settle", "", settle(Told::Hold)),
         ("settle", "{}", settle(Told::Hold)),
-        (
-            "settle",
-            r#"{"credits":null,"value":null}"#,
-            settle(Told::Hold),
-        ),
         ("settle", r#"{"credits":0}"#, settle(credits(0))),
         ("settle", r#"{"credits":15}"#, settle(credits(15))),
         ("settle", r#"{"value":180}"#, settle(value("180"))),
@@ -1256,6 +1372,20 @@ fn a_wrong_field_is_named_with_what_was_expected_and_found() {
         (
             "POST",
             "/calls/call_acme_1/settle",
+            r#"{"credits":null}"#,
+            "credits",
+            "found null",
+        ),
+        (
+            "POST",
+            "/calls/call_acme_1/settle",
+            r#"{"value":null}"#,
+            "value",
+            "found null",
+        ),
+        (
+            "POST",
+            "/calls/call_acme_1/settle",
             r#"{"value":1e3}"#,
             "value",
             "found 1e3",
@@ -1524,6 +1654,14 @@ fn a_key_of_another_account_is_not_found_here() {
 fn a_parameter_that_means_nothing_is_refused() {
     for (method, path, query, field) in [
         ("GET", "/plans", "a=1", "a"),
+        ("GET", "/status", "limit=5", "limit"),
+        ("GET", "/status", "from=yesterday", "from"),
+        (
+            "GET",
+            "/status",
+            "from=2026-12-01T00:00:00Z&to=2026-12-01T00:00:00Z",
+            "from",
+        ),
         ("GET", "/accounts/acme", "verbose", "verbose"),
         ("GET", "/accounts/acme/usage", "limit=0", "limit"),
         ("GET", "/accounts/acme/usage", "from=x", "from"),

@@ -14,6 +14,7 @@ use crate::{
     repeat::RefusalMemory,
     secrets::Secrets,
     signature::Signer,
+    webhook::WebhookSigner,
 };
 
 /// A deployment that is fit to serve.
@@ -28,12 +29,16 @@ pub struct Deployment {
     pub signer: Signer,
     /// The operator's and the origin's tokens.
     pub secrets: Secrets,
+    /// Signs webhooks, where the policy has any sent.
+    pub webhooks: Option<WebhookSigner>,
     /// Refusals that may be repeated without asking the object again.
     pub refusals: RefCell<RefusalMemory>,
     /// What is known of keys issued before Tollgate.
     pub imported_keys: RefCell<ImportedMemory>,
     /// In development, where all calls go, whatever the policy says.
     pub origin_override: Option<Origin>,
+    /// Whether a dataset is bound.
+    pub has_analytics: bool,
 }
 
 thread_local! {
@@ -90,12 +95,17 @@ impl Deployment {
             keyring: Keyring::new(&secrets.key_secret),
             signer: Signer::new(&secrets.origin_secret),
             secrets,
+            webhooks: match &policy.notifications {
+                Some(_) => Some(WebhookSigner::read(|name| env.text(name), development)?),
+                None => None,
+            },
             refusals: RefCell::default(),
             imported_keys: RefCell::default(),
             origin_override: env
                 .text("ORIGIN_OVERRIDE")
                 .filter(|_| development)
                 .map(|origin| Origin::Url(origin.trim_end_matches('/').to_owned())),
+            has_analytics: env.analytics().is_some(),
         })
     }
 }

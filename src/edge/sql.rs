@@ -15,7 +15,8 @@ use crate::{
     account::{CallEnd, Fingerprint, First, Rolled},
     call::{Call, CallRow, CallState, Hold, Outcome},
     credits::Credits,
-    id::{CallNumber, KeyNumber},
+    event::{self, EventRecord},
+    id::{CallNumber, EventNumber, KeyNumber},
     ledger::{Entry, EntryKind, LotNumber},
     object::{Intent, Loaded, Remembered, Store, Write, pieces},
     price::Mark,
@@ -41,10 +42,14 @@ const SCHEMA: &str = "
 /// Made when the first month is rolled up.
 const ROLLED: &str =
     "CREATE TABLE IF NOT EXISTS rolled (number INTEGER PRIMARY KEY, body BLOB NOT NULL)";
+/// Made with the first event. An event's row is its number modulo [`EVENTS_KEPT`].
+const EVENTS: &str =
+    "CREATE TABLE IF NOT EXISTS events (row INTEGER PRIMARY KEY, body BLOB NOT NULL)";
 /// Rows of the table `account`.
 const VERSION_ROW: u32 = 1;
 const PROFILE_ROW: u32 = 2;
 const SNAPSHOT_ROW: u32 = 3;
+const NOTICES_ROW: u32 = 4;
 /// Where the second piece of a snapshot lies that has several; the others follow.
 const PIECES_ROW: u32 = 1001;
 /// No piece lies beyond this row.
@@ -389,6 +394,14 @@ impl SqlStore {
         for entry in &write.changes.entries {
             self.enter(entry)?;
         }
+        for event in &write.changes.events {
+            self.run(EVENTS, &[])?;
+            let body = minicbor::to_vec(event).map_err(|_| StorageError::unreadable("event"))?;
+            self.run(
+                "INSERT OR REPLACE INTO events (row, body) VALUES (?, ?)",
+                &[to_number(event.row()).into(), blob(&body)],
+            )?;
+        }
         if let Some(rolled) = &write.changes.rolled {
             self.run(ROLLED, &[])?;
             let body = minicbor::to_vec(rolled).map_err(|_| StorageError::unreadable("month"))?;
@@ -416,6 +429,9 @@ impl SqlStore {
         }
         if let Some(snapshot) = &write.snapshot {
             self.put_snapshot(snapshot)?;
+        }
+        if let Some(notices) = &write.notices {
+            self.put(NOTICES_ROW, notices)?;
         }
         if let Some(answer) = &write.remember {
             self.remember(answer)?;
@@ -622,6 +638,7 @@ impl Store for SqlStore {
             match integer(&row.get(0)).and_then(|id| u32::try_from(id).ok()) {
                 Some(PROFILE_ROW) => loaded.profile = body,
                 Some(SNAPSHOT_ROW | PIECES_ROW..=LAST_PIECE_ROW) => snapshot.push(body),
+                Some(NOTICES_ROW) => loaded.notices = Some(body),
                 // Written for the releases to come.
                 _ => {}
             }
@@ -679,15 +696,18 @@ impl Store for SqlStore {
     fn newest_calls(
         &self,
         month: MonthNumber,
+        before: u64,
         offset: u64,
         limit: u64,
     ) -> Result<Vec<CallRow>, StorageError> {
         let query = format!(
-            "SELECT {CALL_COLUMNS} FROM {} WHERE state <> {} ORDER BY number DESC LIMIT ? OFFSET ?",
+            "SELECT {CALL_COLUMNS} FROM {} WHERE number < ? AND state <> {} \
+             ORDER BY number DESC LIMIT ? OFFSET ?",
             table_of(month),
             CallState::Cancelled.number()
         );
-        self.calls(&query, &[to_number(limit).into(), to_number(offset).into()])
+        let bindings = [before, limit, offset].map(|number| to_number(number).into());
+        self.calls(&query, &bindings)
     }
 
     fn calls_before(
@@ -873,6 +893,18 @@ impl Store for SqlStore {
                 .ok_or_else(unreadable)?,
             at: Timestamp::from_millis(integer(&row.get(2)).ok_or_else(unreadable)?),
         }))
+    }
+
+    fn event(&self, number: EventNumber) -> Result<Option<EventRecord>, StorageError> {
+        let row = to_number(event::row_of(number)).into();
+        let found = self.rows("SELECT body FROM events WHERE row = ?", &[row])?;
+        let Some(row) = found.iter().next() else {
+            return Ok(None);
+        };
+        let body = bytes(&row.unchecked_into::<Array>().get(0));
+        let event: EventRecord =
+            minicbor::decode(&body).map_err(|_| StorageError::unreadable("event"))?;
+        Ok(Some(event).filter(|event| event.number == number))
     }
 
     fn commit(&mut self, write: &Write) -> Result<(), StorageError> {

@@ -245,6 +245,24 @@ impl Branch {
         })
     }
 
+    /// Takes the account's flags away.
+    pub fn unflag(&mut self) -> Reply {
+        self.patch(PatchAccount {
+            dismisses_flags: true,
+            ..PatchAccount::default()
+        })
+    }
+
+    /// The account as the operator reads it.
+    pub fn show(&mut self) -> Value {
+        match self.manage(Command::Show, None) {
+            Reply::Document(document) => {
+                serde_json::from_str(&document.json).expect("an account is JSON")
+            }
+            reply => panic!("no account: {reply:?}"),
+        }
+    }
+
     pub fn change_subscription(&mut self, change: StatusChange) -> Reply {
         self.patch(PatchAccount {
             subscription: Some(change),
@@ -272,6 +290,7 @@ impl Branch {
             endpoint: self.endpoint.clone(),
             terms,
             repeated_refusals: 0,
+            repeated_by_code: std::collections::BTreeMap::new(),
             retried,
         };
         self.send(Request::Admit(admit))
@@ -444,7 +463,7 @@ impl Branch {
         let before = self.object.account().expect("an account");
         let open = before.open_calls() as u64;
         let keys = u64::from(before.next_key().get());
-        if rows_read > 2 + keys + open + 256 {
+        if rows_read > 3 + keys + open + 256 {
             return Err(format!("waking read {rows_read} rows"));
         }
         let seen = |object: &Object<MemoryStore>| {
@@ -461,12 +480,13 @@ impl Branch {
                 .map(|key| account.standing(KeyNumber::new(key), Some("credits"), self.clock))
                 .collect();
             format!(
-                "{}\n{}\n{}\n{}\n{standings:?}\n{:?}",
+                "{}\n{}\n{}\n{}\n{standings:?}\n{:?}\n{:?}",
                 serde_json::to_string(&account.view()).expect("JSON"),
                 serde_json::to_string(&account.balance_view()).expect("JSON"),
                 serde_json::to_string(&me).expect("JSON"),
                 serde_json::to_string(&account.keys_view(&keys, 1_000, self.clock)).expect("JSON"),
                 account.next_wakeup(),
+                account.notices_bytes(),
             )
         };
         let (before, after) = (seen(&self.object), seen(&woken));

@@ -4,8 +4,12 @@ use std::sync::Arc;
 
 use tollgate::{
     credits::Credits,
-    policy::{Mode, Plan, Policy, Source},
-    time::Calendar,
+    event::{BalanceLow, EventType, Thresholds},
+    policy::{
+        EmailNotices, FarAbove, Mode, MostlyRefused, Notifications, Plan, Policy, Source, Unusual,
+    },
+    price::Quantity,
+    time::{Calendar, Span},
 };
 
 /// The policy that the tests start from.
@@ -96,6 +100,13 @@ pub fn edited(edits: &str) -> Arc<Policy> {
         match edit {
             "standard" => {}
             "observe" => policy.gateway.mode = Mode::Observe,
+            "unusual" => policy.unusual = Some(unusual()),
+            "flags_only" => {
+                policy.unusual = Some(Unusual {
+                    restrict: None,
+                    ..unusual()
+                });
+            }
             "extra_needs_subscription" => policy.gateway.extra_needs_subscription = true,
             "without_starter" => drop(policy.plans.remove("starter")),
             "without_search" => policy.routes.retain(|route| route.template != "/search"),
@@ -118,6 +129,7 @@ pub fn edited(edits: &str) -> Arc<Policy> {
             "local_days" => {
                 policy.gateway.calendar = Calendar::parse("00:00+02:00").unwrap();
             }
+            "told" => policy.notifications = Some(told()),
             usage if usage.starts_with("usage_") => {
                 policy.gateway.usage_days = usage["usage_".len()..].parse().unwrap();
             }
@@ -128,6 +140,43 @@ pub fn edited(edits: &str) -> Arc<Policy> {
         }
     }
     Arc::new(policy)
+}
+
+/// The thresholds of one pool.
+pub fn low(pool: &str, below: &[u64]) -> BalanceLow {
+    BalanceLow::new(vec![Thresholds {
+        pool: pool.to_owned(),
+        below: below.iter().copied().map(credits).collect(),
+    }])
+}
+
+/// Who is told what happens.
+pub fn told() -> Notifications {
+    Notifications {
+        url: "https://hooks.example.com/tollgate".into(),
+        balance_low: low("credits", &[100, 20]),
+        email: Some(EmailNotices {
+            from: "billing@example.com".into(),
+            name: None,
+            events: vec![EventType::BalanceExhausted, EventType::AccountSuspended],
+        }),
+    }
+}
+
+/// More than 20 credits and three times the habit; half of at least 6 requests; an hour.
+pub fn unusual() -> Unusual {
+    let number = |text| Quantity::parse(text).expect("a number");
+    Unusual {
+        spending: Some(FarAbove {
+            factor: number("3"),
+            floor: credits(20),
+        }),
+        refusals: Some(MostlyRefused {
+            share: number("0.5"),
+            at_least: 6,
+        }),
+        restrict: Some(Span::from_seconds(3_600)),
+    }
 }
 
 fn edit_plan(policy: &mut Policy, name: &str, edit: impl FnOnce(&mut Plan)) {
