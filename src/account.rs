@@ -9,6 +9,7 @@
 //! committed, the account must be dropped and woken again from what is stored.
 
 mod admit;
+mod at_rest;
 mod budget;
 mod close;
 mod conclude;
@@ -16,6 +17,7 @@ mod due;
 mod figures;
 mod habit;
 mod hourly;
+mod idle;
 mod imported;
 mod key_view;
 mod keys;
@@ -93,6 +95,7 @@ const OPERATIONS_KNOWN: usize = 256;
 pub struct Account {
     policy: Arc<Policy>,
     profile: Profile,
+    /// The keys that are not at rest (`account/at_rest.rs`).
     keys: BTreeMap<KeyNumber, Key>,
     state: State,
     open: BTreeMap<CallNumber, Call>,
@@ -108,6 +111,8 @@ pub struct Account {
     /// What the directory was told last. Not stored: who is woken tells again.
     told: Hours,
     calls_since_snapshot: u32,
+    /// The clock, as the latest command read it.
+    clock: Timestamp,
     /// While the oldest month of the log is being rolled up. Not stored.
     gathering: Option<rolled::Gathering>,
     /// Events that are still to be sent. Stored by themselves.
@@ -149,7 +154,7 @@ pub struct Profile {
     /// Keys ever issued.
     #[n(8)]
     pub keys_issued: u32,
-    /// Which KEY_SECRET each key was signed under, where that was kept.
+    /// Which KEY_SECRET keys were signed under that do not say so themselves: those of before they did.
     #[cbor(n(9), default)]
     pub signed_under: BTreeMap<KeyNumber, SecretId>,
     /// What has to be settled with lookup objects about imported keys.
@@ -240,7 +245,7 @@ struct State {
     /// `plan/pool` of one-time grants that were given.
     #[n(4)]
     given_once: BTreeSet<String>,
-    /// What each key has done lately.
+    /// What each key has done lately; of a key at rest, how often it was refused since.
     #[n(5)]
     usage: BTreeMap<KeyNumber, KeyUsage>,
     /// The window of `account_requests_per_minute`.

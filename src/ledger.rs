@@ -97,6 +97,16 @@ impl Lot {
             .saturating_sub(signed(self.expired))
     }
 
+    /// What is left of it is nobody's any more. Says how much that was.
+    fn expire_rest(&mut self, at: Timestamp) -> Credits {
+        let rest = self.available();
+        if !rest.is_zero() {
+            self.expired = self.expired.saturating_add(rest);
+            self.touched_at = at;
+        }
+        rest
+    }
+
     fn is_done(&self, now: Timestamp) -> bool {
         self.held.is_zero()
             && self.available().is_zero()
@@ -300,7 +310,7 @@ pub struct Totals {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct Book {
-    /// The lots that can still move, by number.
+    /// The lots that can still move, in the order of their numbers.
     #[n(0)]
     pub lots: Vec<Lot>,
     /// The lots that no longer can.
@@ -351,11 +361,18 @@ impl Book {
     /// The lot `number`, while it is kept.
     #[must_use]
     pub fn lot(&self, number: LotNumber) -> Option<&Lot> {
-        self.lots.iter().find(|lot| lot.number == number)
+        self.lots.get(self.place_of(number)?)
     }
 
     fn lot_mut(&mut self, number: LotNumber) -> Option<&mut Lot> {
-        self.lots.iter_mut().find(|lot| lot.number == number)
+        let place = self.place_of(number)?;
+        self.lots.get_mut(place)
+    }
+
+    fn place_of(&self, number: LotNumber) -> Option<usize> {
+        self.lots
+            .binary_search_by_key(&number, |lot| lot.number)
+            .ok()
     }
 
     /// The lots that can give something, the first to be spent first: by source, then soonest
@@ -649,13 +666,10 @@ impl Ledger {
 
     /// Expires what is left of a lot. No entry where nothing is left.
     pub fn expire(&mut self, pool: &str, lot: LotNumber, moment: Moment) -> Option<Entry> {
-        let found = self.lot_mut(pool, lot)?;
-        let rest = found.available();
+        let rest = self.lot_mut(pool, lot)?.expire_rest(moment.at);
         if rest.is_zero() {
             return None;
         }
-        found.expired = found.expired.saturating_add(rest);
-        found.touched_at = moment.at;
         Some(self.entry(
             Line {
                 kind: EntryKind::Expired,
@@ -697,15 +711,54 @@ impl Ledger {
         )
     }
 
-    /// The next lot that has something left to expire, and when that is or was due.
-    #[must_use]
-    pub fn next_expiry(&self) -> Option<(Timestamp, &str, LotNumber)> {
-        self.books
-            .iter()
-            .flat_map(|(pool, book)| book.lots.iter().map(move |lot| (pool.as_str(), lot)))
-            .filter(|(_, lot)| !lot.available().is_zero())
-            .filter_map(|(pool, lot)| Some((lot.expires_at?, pool, lot.number)))
-            .min_by_key(|(at, _, lot)| (*at, *lot))
+    /// Expires what is left of every lot whose time is up at `until`, the first one first, each
+    /// dated at its moment. However many there are, the books are gone through once.
+    pub fn expire_due(&mut self, until: Timestamp, calls_before: u64) -> Vec<Entry> {
+        let mut due = Vec::new();
+        for (pool, book) in self.books.values().enumerate() {
+            for lot in &book.lots {
+                if let Some(at) = lot.expires_at
+                    && at <= until
+                    && !lot.available().is_zero()
+                {
+                    due.push((at, lot.number, pool));
+                }
+            }
+        }
+        if due.is_empty() {
+            return Vec::new();
+        }
+        due.sort_unstable();
+        let mut books: Vec<(&String, i64, &mut Book)> = self
+            .books
+            .iter_mut()
+            .map(|(pool, book)| (pool, book.balance(), book))
+            .collect();
+        let mut entries = Vec::with_capacity(due.len());
+        for (at, number, pool) in due {
+            let Some((pool, balance, book)) = books.get_mut(pool) else {
+                continue;
+            };
+            let Some(lot) = book.lot_mut(number) else {
+                continue;
+            };
+            let rest = signed(lot.expire_rest(at));
+            *balance = balance.saturating_sub(rest);
+            self.entries_written = self.entries_written.saturating_add(1);
+            entries.push(Entry {
+                number: self.entries_written,
+                at,
+                kind: EntryKind::Expired,
+                pool: (*pool).clone(),
+                lot: number,
+                credits: rest.saturating_neg(),
+                balance: *balance,
+                calls_before,
+                call: None,
+                reference: None,
+            });
+        }
+        entries
     }
 
     /// Lets go of lots that are empty and so old that nothing can come back to them.
@@ -771,4 +824,61 @@ struct Line<'a> {
     credits: i64,
     call: Option<CallNumber>,
     reference: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u32) -> Timestamp {
+        Timestamp::from_seconds(1_900_000_000 + i64::from(seconds))
+    }
+
+    /// A lot of three credits, one of them held and one spent, that expires at `expires_at`.
+    fn lot(number: u32, expires_at: u32) -> Lot {
+        let credits = |amount| Credits::new(amount).unwrap();
+        Lot {
+            number: LotNumber(number),
+            source: Source::Promo,
+            amount: credits(3),
+            spent: credits(1),
+            held: credits(1),
+            expired: Credits::ZERO,
+            expires_at: Some(at(expires_at)),
+            granted_at: at(0),
+            touched_at: at(0),
+        }
+    }
+
+    /// So many that a look at all of them for each would take minutes.
+    #[test]
+    fn thirty_thousand_lots_that_are_due_at_once_expire_in_their_order() {
+        let mut ledger = Ledger::default();
+        for number in 1..=30_000 {
+            let pool = ["credits", "lyrics"][number as usize % 2];
+            let book = ledger.books.entry(pool.to_owned()).or_default();
+            // The last ones are due first, ten at a time.
+            book.lots.push(lot(number, (60_000 - number) / 10));
+        }
+        ledger.books.get_mut("lyrics").unwrap().lots[0].expires_at = None;
+        let balances = |ledger: &Ledger| {
+            let books = ledger.books.values();
+            books.map(Book::balance).collect::<Vec<_>>()
+        };
+        assert_eq!(balances(&ledger), [30_000, 30_000]);
+        assert_eq!(ledger.expire_due(at(2_999), 7), []);
+        let entries = ledger.expire_due(at(6_000), 7);
+        assert_eq!(entries.len(), 29_999);
+        assert!(entries.is_sorted_by_key(|entry| (entry.at, entry.lot)));
+        assert!(entries.iter().map(|entry| entry.number).eq(1..=29_999));
+        let of_pool = |pool: &str| {
+            let entries = entries.iter().filter(|entry| entry.pool == pool);
+            entries.map(|entry| entry.balance).collect::<Vec<_>>()
+        };
+        assert!(of_pool("credits").into_iter().eq((15_000..30_000).rev()));
+        assert!(of_pool("lyrics").into_iter().eq((15_001..30_000).rev()));
+        assert_eq!(balances(&ledger), [15_000, 15_001]);
+        assert_eq!(ledger.entries_written(), 29_999);
+        assert_eq!(ledger.expire_due(at(6_000), 7), []);
+    }
 }

@@ -6,7 +6,7 @@ use crate::{
     credits::Credits,
     event::Event,
     id::{CallNumber, KeyNumber},
-    ledger::{EntryKind, Lot, LotNumber, NewLot, Part, Spending},
+    ledger::{EntryKind, Lot, NewLot, Part, Spending},
     policy::{Grant, Mode, Renews, Source},
     price::{Mark, OnUnknown},
     status::Counts,
@@ -17,18 +17,17 @@ use crate::{
 /// than `forgive_per_day`: 1 in this many.
 const FORGIVEN_ONE_IN: u32 = 100;
 
-/// Whose time is up. At the same moment a hold's end comes first, so that what it
-/// gives back is there to be carried over or to expire.
+/// Whose time is up. Between these, lots expire.
 enum Due {
     Hold(CallNumber),
     Cycle(usize),
-    Lot(String, LotNumber),
 }
 
 impl Account {
     /// Books everything that has fallen due by `clock`, each dated at its moment and in their
     /// order, and moves the latest time seen. Every command starts with it.
     pub(super) fn book_due(&mut self, clock: Timestamp, changes: &mut Changes) {
+        self.clock = clock;
         let booked = self.state.latest;
         self.state.latest = booked.max(clock);
         if clock < self.state.latest {
@@ -40,11 +39,14 @@ impl Account {
         // Of several renewals of a pool, the last is news; the ledger has the others.
         let mut renewed: Vec<(Grant, Timestamp)> = Vec::new();
         while let Some((at, due)) = self.next_due(clock) {
+            // At the same moment a lot comes last, so that what a hold gives back is there to be
+            // carried over or to expire.
+            let just_before = at.minus(Span::from_millis(1));
+            self.expire_lots(just_before, changes);
             match due {
                 Due::Hold(call) => {
                     // What falls due at the same moment is not booked yet.
-                    let booked = booked.max(at.minus(Span::from_millis(1)));
-                    self.end_unknown(call, at, booked, changes);
+                    self.end_unknown(call, at, booked.max(just_before), changes);
                     self.watch_spending(clock, changes);
                 }
                 Due::Cycle(index) => {
@@ -53,14 +55,9 @@ impl Account {
                         renewed.push((grant, at));
                     }
                 }
-                Due::Lot(pool, lot) => {
-                    let moment = self.moment(at);
-                    if let Some(entry) = self.state.ledger.expire(&pool, lot, moment) {
-                        changes.enter(entry);
-                    }
-                }
             }
         }
+        self.expire_lots(self.state.latest, changes);
         for (grant, at) in renewed {
             let event = Event::CreditsRenewed {
                 renews_at: self.renews_at(&grant.pool),
@@ -71,8 +68,15 @@ impl Account {
         }
     }
 
+    fn expire_lots(&mut self, until: Timestamp, changes: &mut Changes) {
+        let calls_before = self.state.calls_admitted;
+        for entry in self.state.ledger.expire_due(until, calls_before) {
+            changes.enter(entry);
+        }
+    }
+
+    /// The next hold or cycle whose time is up; at the same moment a hold comes first.
     fn next_due(&self, clock: Timestamp) -> Option<(Timestamp, Due)> {
-        let now = self.state.latest;
         let hold = self
             .deadlines
             .first()
@@ -84,16 +88,11 @@ impl Account {
             .iter()
             .enumerate()
             .min_by_key(|(_, cycle)| cycle.ends_at)
+            .filter(|(_, cycle)| cycle.ends_at <= self.state.latest)
             .map(|(index, cycle)| (cycle.ends_at, 1, Due::Cycle(index)));
-        let lot = self
-            .state
-            .ledger
-            .next_expiry()
-            .map(|(at, pool, lot)| (at, 2, Due::Lot(pool.to_owned(), lot)));
-        [hold, cycle, lot]
+        [hold, cycle]
             .into_iter()
             .flatten()
-            .filter(|(at, _, _)| *at <= now)
             .min_by_key(|(at, rank, _)| (*at, *rank))
             .map(|(at, _, due)| (at, due))
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use tollgate::{
-    account::{Account, Fingerprint, Rolled},
+    account::{Account, Fingerprint, Key, Rolled},
     call::{CallRow, CallState},
     id::{CallNumber, KeyNumber},
     ledger::{EntryKind, LotNumber, Part},
@@ -103,15 +103,26 @@ pub fn audit_costs(
     calendar: Calendar,
     clock: Timestamp,
 ) -> Result<(), String> {
-    for number in 1..account.next_key().get() {
-        let key = KeyNumber::new(number);
-        let shown = serde_json::to_value(account.key_view(key, clock)).expect("a key is JSON");
-        let cost = cost_of_month(store, key, calendar, clock);
+    for (number, key) in keys_of(store, account) {
+        let shown = account.view_of_key(number, &key, clock);
+        let shown = serde_json::to_value(shown).expect("a key is JSON");
+        let cost = cost_of_month(store, number, calendar, clock);
         if shown["budget_used"] != cost {
             return Err(format!("key {number} cost {cost}: {shown}"));
         }
     }
     Ok(())
+}
+
+/// Every key of the account, those at rest from their rows.
+pub fn keys_of(store: &MemoryStore, account: &Account) -> Vec<(KeyNumber, Key)> {
+    let rows = store.keys_after(KeyNumber::new(0), u64::from(u32::MAX));
+    let rows = rows.expect("a store that works").into_iter();
+    rows.map(|(number, row)| match account.key(number) {
+        Some(key) => (number, key.clone()),
+        None => (number, account.read_at_rest(number, &row).expect("a key")),
+    })
+    .collect()
 }
 
 /// What the calls of `key` hold and were charged, of those in the month of `clock`.

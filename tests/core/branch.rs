@@ -16,19 +16,18 @@ use tollgate::{
     id::{AccountId, CallNumber, KeyNumber},
     key::SecretDigest,
     ledger_page::{LedgerCursor, LedgerLine, LedgerPage, LedgerQuery},
-    object::{Object, Opened},
+    object::{Object, Opened, Store},
     policy::{Policy, Source},
     price::{Quantity, Reported, Terms},
     protocol::{
-        AuditStep, Command, KeysQuery, Manage, Page, Read, Reply, Request, SummaryQuery, decode,
-        encode,
+        AuditStep, Command, Manage, Page, Read, Reply, Request, SummaryQuery, decode, encode,
     },
     time::{Span, Timestamp},
     totals::summary::By,
 };
 
 use crate::{
-    auditor::{audit, audit_calls, audit_costs, audit_ledger, audit_rolled, audit_totals},
+    auditor::{audit, audit_calls, audit_costs, audit_ledger, audit_rolled, audit_totals, keys_of},
     memory_store::MemoryStore,
     sold,
 };
@@ -405,6 +404,12 @@ impl Branch {
         self.store().row(call).expect("the call's row")
     }
 
+    /// The row of a key.
+    pub fn key_row(&self, key: u32) -> Vec<u8> {
+        let rows = self.store().keys(&[KeyNumber::new(key)]);
+        rows.expect("a store that works").pop().expect("its row").1
+    }
+
     /// The object is thrown out of memory; what is stored stays.
     pub fn evict(&mut self) {
         self.object = Object::new(self.store().clone(), Arc::clone(&self.policy));
@@ -472,32 +477,36 @@ impl Branch {
         woken.store_mut().rows_read.set(0);
         woken.tick(self.clock)?;
         let rows_read = woken.store().rows_read.get();
-        let (before, after) = (
-            self.object.account().expect("an account"),
-            woken.account().expect("an account"),
-        );
+        let before = self.object.account().expect("an account");
         let open = before.open_calls() as u64;
         let keys = u64::from(before.next_key().get());
         if rows_read > 3 + keys + open + 256 {
             return Err(format!("waking read {rows_read} rows"));
         }
-        let seen = |account: &tollgate::account::Account| {
+        let seen = |object: &Object<MemoryStore>| {
+            let account = object.account().expect("an account");
+            let keys = keys_of(object.store(), account);
+            // Nobody is told how a dead key stands, which may be at rest in one of them.
+            let stands = |key: &u32| {
+                let key = account.key(KeyNumber::new(*key));
+                key.is_some_and(|key| key.stands(self.clock))
+            };
+            let me = stands(&1).then(|| account.me_view(KeyNumber::new(1), self.clock));
             let standings: Vec<_> = (1..=3)
+                .filter(stands)
                 .map(|key| account.standing(KeyNumber::new(key), Some("credits"), self.clock))
                 .collect();
             format!(
                 "{}\n{}\n{}\n{}\n{standings:?}\n{:?}\n{:?}",
                 serde_json::to_string(&account.view()).expect("JSON"),
                 serde_json::to_string(&account.balance_view()).expect("JSON"),
-                serde_json::to_string(&account.me_view(KeyNumber::new(1), self.clock))
-                    .expect("JSON"),
-                serde_json::to_string(&account.keys_view(&KeysQuery::default(), self.clock))
-                    .expect("JSON"),
+                serde_json::to_string(&me).expect("JSON"),
+                serde_json::to_string(&account.keys_view(&keys, 1_000, self.clock)).expect("JSON"),
                 account.next_wakeup(),
                 account.notices_bytes(),
             )
         };
-        let (before, after) = (seen(before), seen(after));
+        let (before, after) = (seen(&self.object), seen(&woken));
         before
             .lines()
             .zip(after.lines())
