@@ -360,12 +360,16 @@ impl Account {
                 return Err(Rejected::AlreadyExpired);
             }
         }
-        if key.stands(clock) && !before.stands(clock) {
+        let is_revived = key.stands(clock) && !before.stands(clock);
+        if is_revived {
             self.check_room_for_a_key(clock)?;
         }
         let is_changed = *before != key;
         let mut changes = Changes::default();
         self.book_due(clock, &mut changes);
+        if is_revived {
+            self.overlook_refusals(number, clock);
+        }
         if is_changed {
             self.keys.insert(number, key);
             changes.keys.insert(number);

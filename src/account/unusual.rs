@@ -242,14 +242,29 @@ impl Account {
         }
     }
 
+    /// A key that was dead stands again: what was refused of it is no reason to flag it today.
+    pub(super) fn overlook_refusals(&mut self, number: KeyNumber, clock: Timestamp) {
+        let cause = Cause::Refusals {
+            key: number,
+            refused: 0,
+            requests: 0,
+        };
+        self.state.usage.entry(number).or_default().flag = Some(Flag {
+            at: clock,
+            cause,
+            until: None,
+            dismissed: true,
+        });
+    }
+
     fn was_raised(&self, flag: Option<&Flag>, today: Day) -> bool {
         flag.is_some_and(|flag| self.policy.gateway.calendar.day_of(flag.at) == today)
     }
 
-    /// Nothing about a key that was revoked, or of a closed account, is worth a look any more.
+    /// A key that is dead, or of a closed account, draws nothing but refusals: that is no news.
     fn may_call(&self, number: KeyNumber) -> bool {
         let key = self.keys.get(&number);
-        !self.is_closed() && key.is_some_and(|key| key.revoked_at.is_none())
+        !self.is_closed() && key.is_some_and(|key| key.stands(self.clock))
     }
 
     /// The one place where a flag is raised: it is kept, told to the directory and logged.

@@ -149,13 +149,25 @@ fn a_job_that_ends_later_and_an_end_by_the_alarm_count_when_they_are_charged() {
 fn observing_flags_and_restricts_nothing() {
     statement(
         "2026-11-02T10:00:00 | policy unusual observe | ok
-                             | open prepaid     | 201
+                             | open prepaid      | 201
+                             | key               | 201
+                             | call 0 repeated 9 | call 1 holds 0
+                             | flags             | key_acc_1 refused 9 of 9
+                             | call 0            | call 2 holds 0",
+    );
+}
+
+#[test]
+fn a_dead_key_is_not_flagged_for_being_refused() {
+    statement(
+        "2026-11-02T10:00:00 | policy unusual    | ok
+                             | open prepaid      | 201
                              | key expires 2026-11-03 | 201
-         2026-11-03          | call 0           | 401
+         2026-11-03          | call 0            | 401
                              | call 0 repeated 9 | 401
-                             | flags            | key_acc_1 refused 10 of 10
+                             | flags             | none
                              | patch 1 expires none | 200
-                             | call 0           | call 1 holds 0",
+                             | call 0            | call 1 holds 0",
     );
 }
 
