@@ -26,6 +26,21 @@ export async function leaveAloneUntil(gateway, moment) {
   await gateway.restart();
 }
 
+// When each call of the account was admitted, in milliseconds, by the call's number: no page says more than seconds.
+export function admissionsOf(gateway, id) {
+  for (const database of databases(gateway, /[0-9a-f]{64}\.sqlite$/, { readOnly: true })) {
+    const names = database.prepare("SELECT name FROM sqlite_master WHERE type = 'table'").all();
+    if (!names.some(({ name }) => name === "keys")) continue;
+    const { body } = database.prepare("SELECT body FROM account WHERE id = 2").get();
+    // A text of CBOR: its length, then its bytes.
+    if (!Buffer.from(body).includes(Buffer.concat([Buffer.from([0x60 + id.length]), Buffer.from(id)]))) continue;
+    const months = names.filter(({ name }) => name.startsWith("calls_"));
+    const rows = months.flatMap(({ name }) => database.prepare(`SELECT number, at FROM ${name}`).all());
+    return new Map(rows.map(({ number, at }) => [number, at]));
+  }
+  throw new Error(`${id} is in no database`);
+}
+
 // Has `change` do what it wants with each object's database, while the gateway is killed.
 export function changeStored(gateway, change) {
   for (const database of databases(gateway, /[0-9a-f]{64}\.sqlite$/, {})) change(database);
