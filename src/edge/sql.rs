@@ -54,6 +54,11 @@ const ENTRY_COLUMNS: &str =
 
 #[wasm_bindgen]
 extern "C" {
+    /// The object with this storage begins anew after this message: a database that could not be written, or
+    /// was opened while it could only be read, stays so for as long as it is open.
+    #[wasm_bindgen(js_namespace = tollgate, js_name = storageFailed)]
+    fn storage_failed(storage: &Storage);
+
     /// An object's storage.
     pub type Storage;
     #[wasm_bindgen(method, getter)]
@@ -181,7 +186,8 @@ impl Database {
     pub fn run(&mut self, statement: &str, bindings: &[JsValue]) -> Result<(), StorageError> {
         let cursor = self
             .sql
-            .exec(&statement.into(), &bindings.iter().collect())?;
+            .exec(&statement.into(), &bindings.iter().collect())
+            .inspect_err(|_| storage_failed(&self.storage))?;
         self.rows_written += cursor.rows_written();
         Ok(())
     }
@@ -222,7 +228,10 @@ pub fn in_transaction(
     });
     match (failed, committed) {
         (Some(error), _) => Err(error),
-        (None, Err(thrown)) => Err(thrown.into()),
+        (None, Err(thrown)) => {
+            storage_failed(storage);
+            Err(thrown.into())
+        }
         (None, Ok(())) => Ok(()),
     }
 }

@@ -20,7 +20,7 @@ const FROM_EDGE = { "cf-connecting-ip": "192.0.2.1" };
 
 // `t` is the test's context, or the module "node:test" itself in a file that shares one gateway: the
 // gateway ends with it. `policy` is the policy's text, `vars` are bindings beside the secrets (undefined
-// takes one away), `more` goes to miniflare as it is.
+// takes one away), `more` goes to miniflare as it is, but for `environment`: workerd's own.
 export async function startGateway(t, { policy, vars = {}, more = {} } = {}) {
   const folder = await mkdtemp(join(tmpdir(), "tollgate-test-"));
   const clock = openClock(folder);
@@ -30,17 +30,18 @@ export async function startGateway(t, { policy, vars = {}, more = {} } = {}) {
 
   async function start(changed = {}) {
     ({ policy, vars, more } = { policy, vars, more, ...changed });
+    const { environment = {}, ...others } = more;
     running = await runBundle({
       port: 0,
       policy,
       bindings: withoutUndefined({ ...secrets, ...vars }),
       state: join(folder, "state"),
-      environment: clock.environment,
+      environment: withPreloaded(clock.environment, environment),
       onLog: (line) => {
         lines.push(parsed(line));
         told.emit("line", line);
       },
-      ...more,
+      ...others,
     });
   }
 
@@ -107,6 +108,12 @@ export async function startGateway(t, { policy, vars = {}, more = {} } = {}) {
   await start();
   return gateway;
 }
+
+// Each brings a library of its own.
+const withPreloaded = (...environments) => {
+  const libraries = environments.flatMap(({ LD_PRELOAD }) => LD_PRELOAD ?? []);
+  return Object.assign({}, ...environments, { LD_PRELOAD: libraries.join(":") });
+};
 
 const withoutUndefined = (object) =>
   Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined));
