@@ -51,7 +51,7 @@ impl<K: Eq + Hash + Copy, V> Bounded<K, V> {
 
     /// How many are remembered.
     #[cfg(test)]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         assert_eq!(self.values.len(), self.order.len());
         self.values.len()
     }

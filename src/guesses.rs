@@ -152,7 +152,10 @@ mod tests {
         for _ in 0..GUESSES_PER_MINUTE {
             guesses.wrong(HOME, NOW);
         }
-        assert_eq!((guesses.guesses.len(), guesses.operators.len()), (MOST, 1));
+        assert_eq!(
+            (guesses.guesses.count(), guesses.operators.count()),
+            (MOST, 1)
+        );
         assert_eq!(guesses.refused_until(HOME, NOW), None);
     }
 }

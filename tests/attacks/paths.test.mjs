@@ -8,13 +8,14 @@ import { startOrigin } from "../e2e/harness/origin.mjs";
 import { each, sendLine } from "../e2e/harness/raw.mjs";
 import { randomOf, scaled, seed, show } from "../e2e/harness/scale.mjs";
 
-const RANDOM_SPELLINGS = scaled(600, 20_000);
+const RANDOM_SPELLINGS = scaled(1_000, 20_000);
+const [TRIED, TRIED_PUBLIC] = scaled([2_000, 250], [Infinity, Infinity]);
 const UNMATCHED = 3;
 const PRICES = [
   [/^\/v1\/cheap\/[^/]+$/, 1],
   [/^\/v1\/dear\/[^/]+$/, 50],
-  [/^\/v1\/files\/.+$/, 7],
-  [/^\/open\/.+$/, 0],
+  [/^\/v1\/files(\/.*)?$/, 7],
+  [/^\/open(\/.*)?$/, 0],
 ];
 // What a path costs, by its decoded text.
 const priceOf = (path) => PRICES.find(([route]) => route.test(path))?.[1] ?? UNMATCHED;
@@ -107,7 +108,7 @@ function corpus() {
     add(path.startsWith("/") ? path : `/${path}`);
   }
   // A request has one line, and what does not begin with a slash is no path (wire.test.mjs sends those).
-  return [...spellings].filter((path) => path.startsWith("/") && !/[\r\n]/.test(path));
+  return random.shuffled([...spellings].filter((path) => path.startsWith("/") && !/[\r\n]/.test(path)));
 }
 
 // What the most careless origin makes of a path: parameters cut, decoded, backslashes turned, empty and dot
@@ -124,7 +125,8 @@ function readCarelessly(path) {
 }
 
 test("each of thousands of spellings is refused, or forwarded as exactly what was priced", { timeout: 600_000 }, async (t) => {
-  const spellings = corpus();
+  const all = corpus();
+  const spellings = all.slice(0, TRIED);
   assert.ok(spellings.length >= 2_000, `${spellings.length}`);
   const arrived = new Map();
   const statuses = new Map();
@@ -138,8 +140,9 @@ test("each of thousands of spellings is refused, or forwarded as exactly what wa
     if (answer.status !== 200 || received.length === 0) {
       // A page of the gateway's own is 200, too.
       assert.equal(received.length, 0, `${path} was answered ${answer.status} and reached the origin`);
-      assert.ok([200, 400, 401, 404, 405].includes(answer.status), `${path}: ${answer.status}`);
-      if (answer.status === 200) assert.match(readCarelessly(path), /^\/(v1\/me|_tollgate)/, path);
+      assert.ok([200, 400, 401, 404, 405, 429].includes(answer.status), `${path}: ${answer.status}`);
+      // Tokens that are none are counted; nothing else here is limited.
+      if (answer.status === 200 || answer.status === 429) assert.match(readCarelessly(path), /^\/(v1\/me|_tollgate)/, path);
       return;
     }
     assert.equal(received.length, 1, path);
@@ -149,12 +152,12 @@ test("each of thousands of spellings is refused, or forwarded as exactly what wa
     assert.equal(charged, priceOf(decodeURIComponent(target)), `${path} was charged ${charged} and arrived as ${target}`);
     const careless = readCarelessly(target);
     assert.equal(charged, priceOf(careless), `${path} was charged ${charged}, and ${target} may be read as ${careless}`);
-    assert.doesNotMatch(careless, /^\/_tollgate/, path);
+    assert.doesNotMatch(careless, /^\/_tollgate(\/|$)/, path);
     arrived.set(n, target);
   });
   show(t, {
     seed,
-    spellings: spellings.length,
+    spellings: `${spellings.length} of ${all.length}`,
     refused: spellings.length - arrived.size,
     "forwarded as priced": arrived.size,
     "as so many paths": forms.size,
@@ -163,15 +166,15 @@ test("each of thousands of spellings is refused, or forwarded as exactly what wa
 });
 
 test("no spelling of a public path leads anywhere else without a key", { timeout: 600_000 }, async (t) => {
-  const spellings = corpus().filter((path) => path.startsWith("/open"));
+  const spellings = corpus().filter((path) => path.startsWith("/open")).slice(0, TRIED_PUBLIC);
   let reached = 0;
   await each(spellings, 16, async (path) => {
     const { status } = await sendLine(gateway.url, `GET ${Buffer.from(path, "utf8").toString("latin1")} HTTP/1.1`);
-    assert.ok([200, 400, 401, 404].includes(status), `${path}: ${status}`);
+    assert.ok([200, 400, 401, 404, 429].includes(status), `${path}: ${status}`);
   });
   for (const { path, headers } of origin.requests.splice(0)) {
     reached += 1;
-    assert.match(readCarelessly(path.split("?")[0]), /^\/open\/./, path);
+    assert.match(readCarelessly(path.split("?")[0]), /^\/open(\/|$)/, path);
     assert.equal(headers["x-tollgate-account"], undefined);
   }
   show(t, { spellings: spellings.length, "reached the origin, all under /open": reached });

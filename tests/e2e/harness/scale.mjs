@@ -17,7 +17,19 @@ export function randomOf(stream = 0) {
     return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
   };
   const below = (limit) => Math.floor(unit() * limit);
-  return { unit, below, between: (from, to) => from + below(to - from), one: (list) => list[below(list.length)] };
+  return {
+    unit,
+    below,
+    between: (from, to) => from + below(to - from),
+    one: (list) => list[below(list.length)],
+    shuffled(list) {
+      for (let at = list.length - 1; at > 0; at--) {
+        const other = below(at + 1);
+        [list[at], list[other]] = [list[other], list[at]];
+      }
+      return list;
+    },
+  };
 }
 
 // Figures of what was tried, in the order in which they are given.
