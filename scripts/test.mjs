@@ -9,6 +9,7 @@ import { parseArgs } from "node:util";
 import { build } from "./build.mjs";
 import { inProject, npmProgram, WASM_TARGET } from "./project.mjs";
 import { schemathesisTool, setUp, underProjectNode } from "./setup.mjs";
+import { checkSupply } from "./supply.mjs";
 import { Failure, main, say, step } from "./step.mjs";
 
 const [mode = "--all", ...rest] = process.argv.slice(2);
@@ -93,6 +94,8 @@ const runs = {
     await rustTests();
     await docs();
     await types();
+    say("▸ Licences and sources");
+    await checkSupply();
     await build();
     await endToEnd(["e2e", "faults", "attacks"].flatMap(filesIn));
   },
