@@ -31,6 +31,9 @@ export const movedClock = preloaded("moved_clock");
 
 export const failingDisk = preloaded("failing_disk");
 
+// What tests/core/differential.rs writes and tests/faults/differential.test.mjs reads.
+export const histories = inProject("target", "histories.jsonl");
+
 const schemathesisFolder = inProject(".tools", "schemathesis");
 
 export const schemathesis = {

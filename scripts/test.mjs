@@ -7,7 +7,7 @@ import { readdirSync } from "node:fs";
 import { basename } from "node:path";
 import { parseArgs } from "node:util";
 import { build } from "./build.mjs";
-import { inProject, npmProgram, WASM_TARGET } from "./project.mjs";
+import { histories, inProject, npmProgram, WASM_TARGET } from "./project.mjs";
 import { schemathesisTool, setUp, underProjectNode } from "./setup.mjs";
 import { checkSupply } from "./supply.mjs";
 import { Failure, main, say, step } from "./step.mjs";
@@ -65,13 +65,21 @@ const named = (files) =>
 // Two files at a time: each runs a workerd of its own. A test that hangs must not hang the run.
 async function nodeTests(title, files, { minutes = 8, atOnce = 2, timeout = 60_000, env = {} } = {}) {
   if (files.length === 0) throw new Failure(`There is no such file of tests: ${names.join(", ")}`);
-  if (files.some((file) => basename(file) === "schemathesis.test.mjs")) await schemathesisTool();
+  const has = (name) => files.some((file) => basename(file) === `${name}.test.mjs`);
+  if (has("schemathesis")) await schemathesisTool();
+  if (has("differential")) await writeHistories(env);
   await step(
     `${title}, ${files.length} files`,
     npmProgram("node"),
     ["--test", "--test-reporter=spec", `--test-concurrency=${atOnce}`, `--test-timeout=${timeout}`, ...files],
     { live: true, timeout: minutes * 60_000, env, otherwise: "The failing tests are listed above." },
   );
+}
+
+// Any seed gives other histories: the same ones in `npm test`.
+async function writeHistories({ TOLLGATE_FULL, TOLLGATE_SEED = TOLLGATE_FULL ? Math.floor(Math.random() * 1_000_000) : 7 }) {
+  const env = { TOLLGATE_HISTORIES: histories, TOLLGATE_COUNT: TOLLGATE_FULL ? 100 : 3, TOLLGATE_SEED };
+  await cargo("Histories as the core carries them out", ["test", "--quiet", "--test", "core", "differential"], { env });
 }
 
 const endToEnd = (files) => nodeTests("End-to-end tests", files);
