@@ -19,10 +19,12 @@ pub mod quote;
 mod read;
 pub mod router;
 pub mod template;
+mod unusual;
 
 pub use self::{
     pattern::KeyPattern,
     read::{Mistake, Mistakes},
+    unusual::{FarAbove, MostlyRefused, Unusual},
 };
 
 /// The pool that is meant where none is named.
@@ -53,6 +55,9 @@ pub struct Policy {
     /// `[imported_keys]`: what keys issued before Tollgate look like, where there are any.
     #[n(6)]
     pub imported_keys: Option<KeyPattern>,
+    /// `[unusual]`: which consumption is flagged; `None`: none is.
+    #[n(21)]
+    pub unusual: Option<Unusual>,
 }
 
 impl Policy {

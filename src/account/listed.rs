@@ -3,7 +3,7 @@
 use crate::wire::{Decode, Encode};
 use serde::{Serialize, Serializer};
 
-use super::{Account, Status, Subscription, SubscriptionStatus};
+use super::{Account, Flag, FlagView, Status, Subscription, SubscriptionStatus};
 use crate::{
     id::{AccountId, ExternalId},
     time::Timestamp,
@@ -37,6 +37,9 @@ pub struct Listed {
     /// When it was opened.
     #[n(7)]
     pub created_at: Timestamp,
+    /// What is unusual about its consumption, the latest first.
+    #[cbor(n(9), default)]
+    pub flags: Vec<Flag>,
 }
 
 impl Account {
@@ -53,6 +56,7 @@ impl Account {
             status: profile.status.clone(),
             subscription: profile.subscription,
             created_at: profile.created_at,
+            flags: self.flags(),
         }
     }
 }
@@ -101,6 +105,8 @@ struct View<'a> {
     created_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     closed_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    flags: Vec<FlagView<'a>>,
 }
 
 #[derive(Serialize)]
@@ -133,6 +139,7 @@ impl Serialize for Listed {
             },
             created_at: self.created_at,
             closed_at: self.status.closed_at(),
+            flags: self.flags.iter().map(|flag| flag.view(&self.id)).collect(),
         }
         .serialize(serializer)
     }

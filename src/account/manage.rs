@@ -70,6 +70,9 @@ pub struct PatchAccount {
     /// `subscription.status`.
     #[n(5)]
     pub subscription: Option<StatusChange>,
+    /// Whether its flags, and what they restrict, are taken away.
+    #[cbor(n(6), default)]
+    pub dismisses_flags: bool,
 }
 
 /// What becomes of something that an account or a key can do without. Not an `Option` in an `Option`: on the
@@ -295,6 +298,8 @@ impl Account {
         }
         self.start_missing_grants(self.state.latest, &mut changes);
         changes.profile |= before != self.profile;
+        // The directory is told of what comes with the profile.
+        changes.profile |= patch.dismisses_flags && self.dismiss_flags();
         changes.snapshot |= changes.profile;
         Ok(changes)
     }

@@ -10,6 +10,7 @@ mod pattern;
 mod plans;
 mod routes;
 mod strict;
+mod unusual;
 
 pub use self::strict::{Mistake, Mistakes};
 use self::strict::{Notes, Table, Value};
@@ -63,6 +64,7 @@ fn read(mut document: Table<'_>) -> Policy {
     let plans = document.require("plans", expected);
     let self_service = document.take("self_service");
     let imported_keys = document.take("imported_keys");
+    let unusual = document.take("unusual");
     let routes = document.require("routes", "[[routes]] tables");
 
     let pools = pools
@@ -85,6 +87,7 @@ fn read(mut document: Table<'_>) -> Policy {
             imported_keys.and_then(|table| table.table()),
             &gateway.key_prefixes,
         ),
+        unusual: unusual::read(unusual.and_then(|table| table.table())),
         gateway,
         pools,
     };

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use tollgate::{
     credits::Credits,
-    policy::{Mode, Plan, Policy, Source},
-    time::Calendar,
+    policy::{FarAbove, Mode, MostlyRefused, Plan, Policy, Source, Unusual},
+    price::Quantity,
+    time::{Calendar, Span},
 };
 
 /// The policy that the tests start from.
@@ -96,6 +97,13 @@ pub fn edited(edits: &str) -> Arc<Policy> {
         match edit {
             "standard" => {}
             "observe" => policy.gateway.mode = Mode::Observe,
+            "unusual" => policy.unusual = Some(unusual()),
+            "flags_only" => {
+                policy.unusual = Some(Unusual {
+                    restrict: None,
+                    ..unusual()
+                });
+            }
             "extra_needs_subscription" => policy.gateway.extra_needs_subscription = true,
             "without_starter" => drop(policy.plans.remove("starter")),
             "without_search" => policy.routes.retain(|route| route.template != "/search"),
@@ -128,6 +136,22 @@ pub fn edited(edits: &str) -> Arc<Policy> {
         }
     }
     Arc::new(policy)
+}
+
+/// More than 20 credits and three times the habit; half of at least 6 requests; an hour.
+pub fn unusual() -> Unusual {
+    let number = |text| Quantity::parse(text).expect("a number");
+    Unusual {
+        spending: Some(FarAbove {
+            factor: number("3"),
+            floor: credits(20),
+        }),
+        refusals: Some(MostlyRefused {
+            share: number("0.5"),
+            at_least: 6,
+        }),
+        restrict: Some(Span::from_seconds(3_600)),
+    }
 }
 
 fn edit_plan(policy: &mut Policy, name: &str, edit: impl FnOnce(&mut Plan)) {
