@@ -487,6 +487,9 @@ impl SqlStore {
     }
 
     fn end(&mut self, end: &CallEnd) -> Result<(), StorageError> {
+        if let Some(first_charged) = end.outcome.first_charged {
+            return self.correct(end, first_charged);
+        }
         let other_month;
         let statements = match &self.month {
             Some(statements) if statements.month == end.month => statements,
@@ -508,11 +511,10 @@ impl SqlStore {
             to_number(end.call.get()),
         )?;
         self.database.rows_written += cursor.rows_written();
-        outcome
-            .first_charged
-            .map_or(Ok(()), |first_charged| self.correct(end, first_charged))
+        Ok(())
     }
 
+    /// An end that takes the place of another: one row as well.
     fn correct(&mut self, end: &CallEnd, first_charged: Credits) -> Result<(), StorageError> {
         let hold = match &end.hold {
             Some(hold) => {
@@ -521,10 +523,21 @@ impl SqlStore {
             None => JsValue::NULL,
         };
         let statement = format!(
-            "UPDATE {} SET hold = coalesce(?, hold), first_charged = ? WHERE number = ?",
+            "UPDATE {} SET state = ?, status = ?, charged = ?, response_time_ms = ?, ended_at = ?, mark = ?, nth_end = ?, \
+             hold = coalesce(?, hold), first_charged = ? WHERE number = ?",
             table_of(end.month)
         );
+        let outcome = &end.outcome;
         let bindings = [
+            outcome.state.number().into(),
+            outcome.status.map_or(JsValue::NULL, JsValue::from),
+            to_number(outcome.charged.get()).into(),
+            outcome.response_time_ms.into(),
+            millis(outcome.at).into(),
+            outcome
+                .mark
+                .map_or(JsValue::NULL, |mark| mark.number().into()),
+            to_number(outcome.nth_end).into(),
             hold,
             to_number(first_charged.get()).into(),
             to_number(end.call.get()).into(),
@@ -857,7 +870,9 @@ impl Store for SqlStore {
 
     fn commit(&mut self, write: &Write) -> Result<(), StorageError> {
         if write.is_one_row() {
-            return self.write(write);
+            return self
+                .write(write)
+                .inspect_err(|_| storage_failed(&self.database.storage));
         }
         in_transaction(&self.database.handle(), &mut || self.write(write))
     }

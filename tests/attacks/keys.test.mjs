@@ -7,6 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { openAccount } from "../e2e/harness/account.mjs";
 import { objectFaults } from "../e2e/harness/faults.mjs";
 import { secrets, startGateway } from "../e2e/harness/gateway.mjs";
+import { residentMegabytes } from "../e2e/harness/memory.mjs";
 import { startOrigin } from "../e2e/harness/origin.mjs";
 import { each } from "../e2e/harness/raw.mjs";
 import { percentile, randomOf, scaled, seed, show } from "../e2e/harness/scale.mjs";
@@ -240,17 +241,3 @@ async function latencies(count, isOver = () => false) {
 }
 
 const toldLatency = (times) => `p50 ${percentile(times, 0.5).toFixed(1)} ms, p99 ${percentile(times, 0.99).toFixed(1)} ms`;
-
-// workerd's memory, as the kernel counts it.
-function residentMegabytes() {
-  for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
-    try {
-      const status = readFileSync(`/proc/${pid}/status`, "utf8");
-      const value = (name) => new RegExp(`^${name}:\\s+(\\S+)`, "m").exec(status)[1];
-      if (value("PPid") === String(process.pid) && value("Name") === "workerd") return value("VmRSS") / 1_000;
-    } catch {
-      // It ended meanwhile.
-    }
-  }
-  throw new Error("workerd is no child of this process");
-}

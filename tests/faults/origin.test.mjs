@@ -2,7 +2,6 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { readFileSync, readdirSync } from "node:fs";
 import http from "node:http";
 import net from "node:net";
 import test from "node:test";
@@ -10,6 +9,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { openAccount } from "../e2e/harness/account.mjs";
 import { areSound } from "../e2e/harness/books.mjs";
 import { startGateway } from "../e2e/harness/gateway.mjs";
+import { residentMegabytes } from "../e2e/harness/memory.mjs";
 import { answer, startOrigin } from "../e2e/harness/origin.mjs";
 import { sendBytes } from "../e2e/harness/raw.mjs";
 import { isFull, show } from "../e2e/harness/scale.mjs";
@@ -236,18 +236,4 @@ async function bodyOrigin(t) {
     server.close();
   });
   return { url: `http://127.0.0.1:${server.address().port}` };
-}
-
-// workerd's memory, as the kernel counts it.
-function residentMegabytes(field = "VmRSS") {
-  for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
-    try {
-      const status = readFileSync(`/proc/${pid}/status`, "utf8");
-      const value = (name) => new RegExp(`^${name}:\\s+(\\S+)`, "m").exec(status)[1];
-      if (value("PPid") === String(process.pid) && value("Name") === "workerd") return value(field) / 1_000;
-    } catch {
-      // It ended meanwhile.
-    }
-  }
-  throw new Error("workerd is no child of this process");
 }

@@ -55,6 +55,12 @@ export function storedAccount(gateway) {
   throw new Error("there is no account");
 }
 
+// The tables of the only account.
+export function tablesOf(gateway) {
+  for (const { tables } of accounts(gateway)) return tables;
+  return [];
+}
+
 // Rows of the table `account`, as src/edge/sql.rs has them.
 const [PROFILE_ROW, SNAPSHOT_ROW] = [2, 3];
 
