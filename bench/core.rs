@@ -62,6 +62,7 @@ fn admit(operation: u64) -> Request {
         endpoint: "/search".to_owned(),
         terms: Terms::fixed("credits".to_owned(), credits(1)),
         repeated_refusals: 0,
+        repeated_by_code: std::collections::BTreeMap::new(),
         retried: None,
     })
 }

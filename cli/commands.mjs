@@ -1,4 +1,5 @@
 // What an operator can say, what the gateway is asked for it, and how its answer reads.
+import { exportLines } from "./export.mjs";
 import { wrongUsage } from "./failure.mjs";
 import { list, table } from "./table.mjs";
 
@@ -14,7 +15,7 @@ import { list, table } from "./table.mjs";
  * @property {readonly string[]} [repeated] options that may come more than once
  * @property {readonly string[]} [switches] options that take no value
  * @property {(client: Client, given: Given) => Promise<Answer>} ask
- * @property {(data: any) => string} show
+ * @property {(data: any) => string} [show] a command without it has written its answer itself
  */
 
 const V1 = "/_tollgate/v1";
@@ -47,6 +48,7 @@ const USAGE = [
   "key",
   "request_id",
 ];
+const HOUR = ["hour", "admitted", "refused", "unavailable", "ended_unknown", "late_settles", "failed_audits"];
 const LOT = ["pool", "id", "source", "amount", "spent", "held", "available", "expires_at"];
 
 /** @type {Record<string, Command>} */
@@ -126,6 +128,23 @@ export const COMMANDS = {
     ask: (client, given) => changeAccount(client, given, { flags: null }),
     show: list,
   },
+  "accounts close": {
+    does: "closes an account, for good: its keys are dead at once",
+    takes: ["ACCOUNT"],
+    ask: (client, given) => client.DELETE(`${V1}/accounts/{id}`, { params: { path: given.account } }),
+    show: () => "closed",
+  },
+  "accounts export": {
+    does: "everything about an account, never a secret, as JSON lines",
+    takes: ["ACCOUNT"],
+    ask: (client, given) =>
+      exportLines((next) =>
+        client.GET(`${V1}/accounts/{id}/export`, {
+          params: { path: given.account, query: next === undefined ? {} : { next } },
+          parseAs: "stream",
+        }),
+      ),
+  },
   "keys list": {
     does: "the keys of an account, the oldest first",
     takes: ["ACCOUNT"],
@@ -143,10 +162,11 @@ export const COMMANDS = {
     show: list,
   },
   "keys create": {
-    does: "issues a key, and shows it this once",
+    does: "issues a key, and shows it this once; or imports an older one",
     takes: ["ACCOUNT"],
     options: {
       name: "a name for people",
+      secret: "import the key that comes on standard input, where no list of processes shows it",
       scope: 'a route that it may call, as "POST /search" or "GET /tracks/*"; repeat it for more',
       ...LIMITS,
       "expires-at": "from this moment on it is dead, as 2026-12-01T00:00:00Z",
@@ -154,8 +174,10 @@ export const COMMANDS = {
       ...IDEMPOTENCY,
     },
     repeated: ["scope"],
-    ask(client, given) {
-      const body = { ...given.named("name", "scope", "expires-at", "budget"), ...given.limits };
+    switches: ["secret"],
+    async ask(client, given) {
+      const told = { ...given.named("name", "scope", "expires-at", "budget"), ...given.limits };
+      const body = given.has("secret") ? { ...told, secret: await secretFromInput() } : told;
       const params = { path: given.account, ...given.idempotency };
       return client.POST(`${V1}/accounts/{id}/keys`, { params, body });
     },
@@ -293,6 +315,12 @@ export const COMMANDS = {
     },
     show: list,
   },
+  status: {
+    does: "what requests came to, hour by hour; a day of them if not told otherwise",
+    options: PERIOD,
+    ask: (client, given) => client.GET(`${V1}/status`, { params: { query: given.named("from", "to") } }),
+    show: ({ as_of, data }) => `${table(data, HOUR)}\n\nall told until ${as_of}`,
+  },
   plans: {
     does: "the plans, and how many accounts have them",
     ask: (client) => client.GET(`${V1}/plans`),
@@ -303,6 +331,16 @@ export const COMMANDS = {
 /** @param {Client} client @param {Given} given @param {Record<string, any>} change */
 function changeAccount(client, given, change) {
   return client.PATCH(`${V1}/accounts/{id}`, { params: { path: given.account }, body: change });
+}
+
+/** A key that was issued before Tollgate. An argument would be in the shell's history and in every list of processes. */
+async function secretFromInput() {
+  if (process.stdin.isTTY) throw wrongUsage("--secret: expected the key on standard input, as from a file or a pipe");
+  let text = "";
+  for await (const piece of process.stdin.setEncoding("utf8")) text += piece;
+  const secret = text.replace(/\r?\n$/, "");
+  if (secret === "") throw wrongUsage("--secret: expected the key on standard input, found nothing");
+  return secret;
 }
 
 /** @param {Schemas["Balance"]} balance */
@@ -330,7 +368,7 @@ export class Given {
 
   /**
    * @param {readonly string[]} names what stands behind the command
-   * @param {Record<string, string | string[] | undefined>} options
+   * @param {Record<string, string | boolean | string[] | undefined>} options
    * @param {string} idempotencyKey
    */
   constructor(names, options, idempotencyKey) {
@@ -382,6 +420,11 @@ export class Given {
   named(...names) {
     const given = names.filter((name) => this.#options[name] !== undefined);
     return Object.fromEntries(given.map((name) => [name.replaceAll("-", "_"), this.#value(name)]));
+  }
+
+  /** Whether this option was given. @param {string} name */
+  has(name) {
+    return this.#options[name] !== undefined;
   }
 
   /** @param {string} where @param {...string} names */

@@ -47,12 +47,13 @@ async function run(words) {
 
   const { url: _url, json: _json, table: _table, help: _help, ...options } = values;
   const idempotencyKey = String(options["idempotency-key"] ?? `tollgate-${randomUUID()}`);
-  const given = new Given(positionals, /** @type {Record<string, string | string[]>} */ (options), idempotencyKey);
+  const given = new Given(positionals, /** @type {Record<string, string | boolean | string[]>} */ (options), idempotencyKey);
   const data = await ask(command, given, urlOf(values.url)).catch((error) => {
     const isRepeatable = error.exitCode === EXIT.unanswered && "idempotency-key" in (command.options ?? {});
     if (isRepeatable) error.message += `\nthe same again is safe with --idempotency-key ${idempotencyKey}`;
     throw error;
   });
+  if (!command.show) return;
   const isForPeople = !values.json && (values.table || process.stdout.isTTY);
   if (isForPeople) {
     tell(command.show(data));

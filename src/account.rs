@@ -13,6 +13,7 @@ mod budget;
 mod close;
 mod conclude;
 mod due;
+mod figures;
 mod habit;
 mod hourly;
 mod imported;
@@ -42,6 +43,7 @@ pub use self::{
     admit::{Admission, Admit},
     budget::BUDGET_POOL,
     conclude::{Told, Word},
+    figures::SPREAD as FIGURES_SPREAD,
     imported::Errand,
     keys::{Key, KeyLimits, Limit, NewKey, OVERLAP_MAX, PatchKey, PreviousSecret, RotateKey},
     listed::Listed,
@@ -65,6 +67,7 @@ use crate::{
     ledger::{Entry, Ledger, LotNumber, Moment},
     limits::{DayCounts, MinuteWindow},
     policy::{Plan, Policy, Renews},
+    status::Hours,
     time::{Day, MonthNumber, Timestamp},
     totals::Totals,
     wire::{Decode, Encode},
@@ -96,6 +99,10 @@ pub struct Account {
     in_flight: BTreeMap<KeyNumber, InFlight>,
     /// Refusals that no snapshot counts yet.
     refusals: BTreeMap<KeyNumber, DayCounts>,
+    /// The same by hour and code.
+    refused: Hours,
+    /// What the directory was told last. Not stored: who is woken tells again.
+    told: Hours,
     calls_since_snapshot: u32,
     /// While the oldest month of the log is being rolled up. Not stored.
     gathering: Option<rolled::Gathering>,
@@ -246,6 +253,9 @@ struct State {
     /// What the directory has to be told.
     #[cbor(n(12), default)]
     outbox: Outbox,
+    /// What the directory has to be told of what was counted.
+    #[cbor(n(13), default)]
+    figures: figures::Figures,
     /// Calls that have ended, undone ones left out: the last end's place.
     #[cbor(n(15), default)]
     ends: u64,

@@ -31,6 +31,7 @@ use crate::{
     retried::{IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX},
     secrets::Secrets,
     self_service::{no_parameters, summary_query, usage_query},
+    status::StatusQuery,
 };
 
 /// The longest body that is read, in bytes.
@@ -39,10 +40,11 @@ pub const BODY_MAX: usize = 65_536;
 const ROOT: &str = "/_tollgate/v1";
 
 /// Every endpoint. `{id}`, `{key}` and `{call}` stand for one segment each; HEAD is answered as GET.
-const ENDPOINTS: [(&str, &str, Access, Action); 25] = [
+const ENDPOINTS: [(&str, &str, Access, Action); 26] = [
     ("GET", "/healthz", Access::Anyone, Action::Healthz),
     ("GET", "/openapi.json", Access::Anyone, Action::OpenApi),
     ("GET", "/plans", Access::Read, Action::Plans),
+    ("GET", "/status", Access::Read, Action::Status),
     ("GET", "/accounts", Access::Read, Action::List),
     ("POST", "/accounts", Access::Write, Action::Open),
     ("GET", "/accounts/{id}", Access::Read, Action::Show),
@@ -200,6 +202,7 @@ enum Action {
     Healthz,
     OpenApi,
     Plans,
+    Status,
     Open,
     List,
     Show,
@@ -234,6 +237,9 @@ pub enum AdminRequest {
     /// `GET /plans`: answered by the Worker with [`plans`], once the directory has told which
     /// are in force.
     Plans,
+    /// `GET /status`: for the directory. What it answers is told with
+    /// [`status`](crate::status::status).
+    Status(StatusQuery),
     /// `GET /accounts`: for the directory.
     List(Search),
     /// A command for an account's object.
@@ -374,6 +380,7 @@ impl<'a> Endpoint<'a> {
             Action::Healthz
             | Action::OpenApi
             | Action::Plans
+            | Action::Status
             | Action::List
             | Action::Show
             | Action::Close
@@ -406,6 +413,7 @@ impl<'a> Endpoint<'a> {
         if !matches!(
             self.action,
             Action::Healthz
+                | Action::Status
                 | Action::Usage
                 | Action::UsageSummary
                 | Action::Ledger
@@ -422,6 +430,7 @@ impl<'a> Endpoint<'a> {
             Action::Healthz => Ok(AdminRequest::Healthz),
             Action::OpenApi => Ok(AdminRequest::OpenApi),
             Action::Plans => Ok(AdminRequest::Plans),
+            Action::Status => StatusQuery::read(sent.query).map(AdminRequest::Status),
             Action::List => search::search(sent.query, &secrets.key_secret).map(AdminRequest::List),
             Action::Open => {
                 let (new, region) = commands::open(sent.body, self.required_idempotency(sent)?)?;

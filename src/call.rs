@@ -134,6 +134,12 @@ impl CallState {
         }
     }
 
+    /// Whether it has ended as nobody knows: provisionally.
+    #[must_use]
+    pub const fn is_unknown(self) -> bool {
+        matches!(self, Self::UnknownReleased | Self::UnknownCharged)
+    }
+
     /// Whether the hold still stands.
     #[must_use]
     pub const fn is_open(self) -> bool {

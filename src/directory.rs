@@ -8,6 +8,7 @@
 //! Storage comes in as [`Store`]: records by number, and one index of their names (`names.rs`).
 //! No request reads more than 5,000 rows, however many accounts there are.
 
+mod figures;
 mod names;
 mod page;
 mod protocol;
@@ -28,6 +29,8 @@ use crate::{
     id::AccountId,
     key::SecretId,
     policy::{Plan, Policy},
+    status::Hours,
+    time::Timestamp,
 };
 
 /// Numbers count down from here, so that in every order of numbers the newest comes first.
@@ -57,6 +60,18 @@ pub trait Store {
     /// # Errors
     /// Storage that cannot be read.
     fn named(&self, names: &NameRange<'_>, limit: u32) -> Result<Vec<Found>, Self::Error>;
+
+    /// The sums, encoded, of the hours that begin from `from` to before `to`, the newest first: at
+    /// most `limit` rows are read.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn hours(
+        &self,
+        from: Timestamp,
+        to: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<(Timestamp, Vec<u8>)>, Self::Error>;
 
     /// Writes everything, or nothing.
     ///
@@ -100,6 +115,10 @@ pub struct Write {
     pub unnamed: Vec<Name>,
     /// Plans anew, by name.
     pub plans: Vec<(String, Vec<u8>)>,
+    /// Sums of hours anew.
+    pub hours: Vec<(Timestamp, Vec<u8>)>,
+    /// Sums of hours before this one are to be dropped, after that.
+    pub hours_from: Option<Timestamp>,
 }
 
 /// What the directory knows of an account.
@@ -115,6 +134,20 @@ struct Record {
     opened_by: Option<Fingerprint>,
     #[n(3)]
     standing: Standing,
+    /// What it has told of its figures, and is counted.
+    #[cbor(n(4), default)]
+    counted: Counted,
+}
+
+/// The latest report of an account's figures.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+struct Counted {
+    #[n(0)]
+    number: u64,
+    /// What is counted under this number.
+    #[n(1)]
+    hours: Hours,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -202,6 +235,12 @@ impl<S: Store> Directory<S> {
             Request::Tell(report) => self.hear(report, None),
             Request::Erased { id, version } => self.forget(id, version),
             Request::List(search) => self.list(&search).map(Reply::Page),
+            Request::Count {
+                account,
+                number,
+                hours,
+            } => self.count_figures(&account, number, hours),
+            Request::Status { from, to } => self.figures(from, to).map(Reply::Status),
             Request::Plans => Ok(Reply::Plans(self.awake().values().cloned().collect())),
         });
         reply.unwrap_or_else(|detail| Reply::Unavailable { detail })
@@ -236,6 +275,7 @@ impl<S: Store> Directory<S> {
                     secrets: secrets.into_iter().collect(),
                 },
             },
+            counted: counted_of(&before),
         };
         let reply = record.reply();
         self.put(before, &record, Some(plan))?;
@@ -255,6 +295,7 @@ impl<S: Store> Directory<S> {
             version,
             opened_by: before.as_ref().and_then(|(_, record)| record.opened_by),
             standing: Standing::Erased,
+            counted: counted_of(&before),
         };
         let reply = record.reply();
         self.put(before, &record, None)?;
@@ -301,11 +342,11 @@ impl<S: Store> Directory<S> {
             plan,
         );
         let write = Write {
-            // Encoding into memory cannot fail.
-            record: Some((number, minicbor::to_vec(record).unwrap_or_default())),
+            record: Some((number, encoded_record(record))),
             named: names.difference(&names_before).cloned().collect(),
             unnamed: names_before.difference(&names).cloned().collect(),
             plans: moved.iter().map(encoded).collect(),
+            ..Write::default()
         };
         self.store.commit(&write).map_err(failed)?;
         for plan in moved {
@@ -407,6 +448,17 @@ impl<S: Store> Directory<S> {
     fn awake(&mut self) -> &mut BTreeMap<String, PlanInForce> {
         self.plans.get_or_insert_default()
     }
+}
+
+/// What is counted of an account stays so, whatever else is told of it.
+fn counted_of(before: &Option<(u64, Record)>) -> Counted {
+    let counted = before.as_ref().map(|(_, record)| record.counted.clone());
+    counted.unwrap_or_default()
+}
+
+fn encoded_record(record: &Record) -> Vec<u8> {
+    // Encoding into memory cannot fail.
+    minicbor::to_vec(record).unwrap_or_default()
 }
 
 fn encoded(plan: &PlanInForce) -> (String, Vec<u8>) {

@@ -4,6 +4,7 @@
 //! into the core's types and back.
 
 mod accounts;
+mod analytics;
 mod answer;
 mod carriage;
 mod crossing;

@@ -27,6 +27,7 @@ pub mod call;
 pub mod caseless;
 pub mod credits;
 pub mod cursor;
+pub mod data_point;
 pub mod directory;
 #[cfg(target_arch = "wasm32")]
 pub mod edge;
@@ -52,6 +53,7 @@ pub mod retried;
 pub mod secrets;
 pub mod self_service;
 pub mod signature;
+pub mod status;
 pub mod time;
 pub mod totals;
 pub mod url;

@@ -7,6 +7,7 @@
 mod audit;
 mod erase;
 mod export;
+mod figures;
 mod importing;
 mod ledger;
 mod opening;
@@ -374,8 +375,9 @@ impl<S: Store> Object<S> {
         let account = self.account.as_ref();
         let roll_up = account.and_then(Account::next_roll_up);
         let erasure = account.and_then(Account::erased_at);
+        let listing = account.and_then(Account::listing_ends_at);
         let wakeup = self.next_wakeup().into_iter();
-        wakeup.chain(roll_up).chain(erasure).min()
+        wakeup.chain(roll_up).chain(erasure).chain(listing).min()
     }
 
     /// Books what has fallen due, and does a slice of what takes longer; erases a closed account whose
@@ -385,7 +387,9 @@ impl<S: Store> Object<S> {
     /// What went wrong, for the log; what was not committed was not changed.
     pub fn tick(&mut self, clock: Timestamp) -> Result<(), String> {
         let ticked = self.wake(clock).and_then(|()| {
-            let changes = self.awake()?.tick(clock);
+            let account = self.awake()?;
+            let mut changes = account.tick(clock);
+            changes.snapshot |= account.note_listing();
             self.commit(changes, None)?;
             self.roll_up()?;
             self.erase(clock)

@@ -11,6 +11,7 @@ use crate::{
     headers::Standing,
     id::AccountId,
     key::PresentedKey,
+    status::Refusals,
     time::{Span, Timestamp},
 };
 
@@ -67,7 +68,9 @@ struct Told {
     pool: String,
     at: Timestamp,
     until: Timestamp,
-    repeated: u32,
+    repeated: u64,
+    /// How often those before it were.
+    repeated_before: Refusals,
 }
 
 impl RefusalMemory {
@@ -83,9 +86,10 @@ impl RefusalMemory {
             at: clock,
             until,
             repeated: 0,
+            repeated_before: Refusals::new(),
         };
         if let Some(before) = self.told.get_mut(caller) {
-            told.repeated = before.repeated;
+            told.repeated_before = before.take_repeated();
             *before = told;
             return;
         }
@@ -106,19 +110,17 @@ impl RefusalMemory {
     ) -> Option<Refusal> {
         let told = self.told.get_mut(caller)?;
         let refusal = told.again(asked, clock)?;
-        // A suspension is no figure of the key's: see `account/unusual.rs`.
-        if !matches!(refusal, Refusal::Suspended { .. }) {
-            told.repeated = told.repeated.saturating_add(1);
-        }
+        told.repeated = told.repeated.saturating_add(1);
         Some(refusal)
     }
 
-    /// How often refusals of `caller` were repeated since this was last asked: for the next
-    /// message to the account's object.
-    pub fn take_repeated(&mut self, caller: &Caller) -> u32 {
+    /// How often refusals of `caller` were repeated since this was last asked, by their code: for
+    /// the next message to the account's object.
+    pub fn take_repeated(&mut self, caller: &Caller) -> Refusals {
         self.told
             .get_mut(caller)
-            .map_or(0, |told| std::mem::take(&mut told.repeated))
+            .map(Told::take_repeated)
+            .unwrap_or_default()
     }
 
     /// Forgets the caller that came first, and those after it whose refusals have run out: all
@@ -136,6 +138,18 @@ impl RefusalMemory {
 }
 
 impl Told {
+    /// How often refusals were repeated since this was last asked, by their code.
+    fn take_repeated(&mut self) -> Refusals {
+        let mut repeated = std::mem::take(&mut self.repeated_before);
+        let times = std::mem::take(&mut self.repeated);
+        if times > 0 {
+            let code = self.refusal.code().as_str().to_owned();
+            let sum = repeated.entry(code).or_default();
+            *sum = sum.saturating_add(times);
+        }
+        repeated
+    }
+
     /// Not before it was told either: a clock that is set back must not make it last.
     fn holds_at(&self, clock: Timestamp) -> bool {
         self.at <= clock && clock < self.until
@@ -227,6 +241,7 @@ mod tests {
         id::KeyNumber,
         key::SecretDigest,
         problem::{ViolatedPolicy, Violation},
+        status::drawn_by_key,
     };
 
     const NOW: Timestamp = Timestamp::from_seconds(1_000);
@@ -434,7 +449,7 @@ mod tests {
     #[test]
     fn repeats_are_counted_and_told_once() {
         let (mut memory, caller) = told(&limited(ViolatedPolicy::Minute));
-        assert_eq!(memory.take_repeated(&caller), 0);
+        assert!(memory.take_repeated(&caller).is_empty());
         for _ in 0..3 {
             memory.recall(&caller, asked("credits", credits(1)), NOW);
         }
@@ -444,13 +459,17 @@ mod tests {
             None
         );
         memory.remember(&caller, "credits", &Refusal::UnknownKey, after(3_000));
-        assert_eq!(memory.take_repeated(&caller), 3);
-        assert_eq!(memory.take_repeated(&caller), 0);
-        assert_eq!(memory.take_repeated(&self::caller("acme", 2, 1)), 0);
+        memory.recall(&caller, asked("credits", credits(1)), after(3_001));
+        let repeated = [("invalid_key", 1), ("rate_limited", 3)];
+        let repeated = repeated.map(|(code, times)| (code.to_owned(), times));
+        assert_eq!(memory.take_repeated(&caller), repeated.into());
+        assert!(memory.take_repeated(&caller).is_empty());
+        let other = self::caller("acme", 2, 1);
+        assert!(memory.take_repeated(&other).is_empty());
     }
 
     #[test]
-    fn a_suspension_is_repeated_and_not_counted() {
+    fn a_suspension_is_repeated_and_says_nothing_of_the_key() {
         let suspended = Refusal::Suspended {
             reason: None,
             standing: standing(),
@@ -459,7 +478,9 @@ mod tests {
         let (mut memory, caller) = told(&suspended);
         let again = memory.recall(&caller, asked("credits", credits(1)), NOW);
         assert_eq!(again, Some(suspended));
-        assert_eq!(memory.take_repeated(&caller), 0);
+        let repeated = memory.take_repeated(&caller);
+        assert_eq!(repeated.get("account_suspended"), Some(&1));
+        assert_eq!(drawn_by_key(&repeated), 0);
     }
 
     #[test]

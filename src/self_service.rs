@@ -95,15 +95,7 @@ pub fn summary_query(query: Option<&str>) -> Result<SummaryQuery, Problem> {
         "key" => Some(By::Key),
         _ => None,
     })?;
-    let (from, to) = (parameters.moment("from")?, parameters.moment("to")?);
-    if let (Some(from), Some(to)) = (from, to)
-        && from >= to
-    {
-        return Err(Problem::bad_field(
-            "from",
-            format!("from: expected a moment before to, {}", to.to_rfc3339()),
-        ));
-    }
+    let (from, to) = parameters.period()?;
     Ok(SummaryQuery {
         by: by.unwrap_or_default(),
         from,
@@ -191,6 +183,20 @@ impl<'a> Parameters<'a> {
     fn moment(&self, name: &str) -> Result<Option<Timestamp>, Problem> {
         let expected = "a date and time as in RFC 3339, 2026-12-01T00:00:00Z";
         self.read_as(name, expected, Timestamp::parse_rfc3339)
+    }
+
+    /// The moments `from` and `to`, in this order.
+    pub(crate) fn period(&self) -> Result<(Option<Timestamp>, Option<Timestamp>), Problem> {
+        let (from, to) = (self.moment("from")?, self.moment("to")?);
+        if let (Some(from), Some(to)) = (from, to)
+            && from >= to
+        {
+            return Err(Problem::bad_field(
+                "from",
+                format!("from: expected a moment before to, {}", to.to_rfc3339()),
+            ));
+        }
+        Ok((from, to))
     }
 
     /// The value of a parameter that is a number, written in digits alone.

@@ -14,6 +14,7 @@ use crate::{
     policy::Mode,
     price::Terms,
     problem::{ViolatedPolicy, Violation},
+    status::{Counts, Refusals},
     time::{Span, Timestamp},
     wire::{Decode, Encode},
 };
@@ -51,6 +52,9 @@ pub struct Admit {
     /// Its `Idempotency-Key` and what came with it, where the origin deduplicates.
     #[n(10)]
     pub retried: Option<Fingerprint>,
+    /// The same refusals by their code.
+    #[cbor(n(11), default)]
+    pub repeated_by_code: Refusals,
 }
 
 /// An admitted call.
@@ -115,6 +119,7 @@ impl Account {
         }
         self.count_refusals(&admit, admit.repeated_refusals, clock);
         self.watch_refusals(admit.key, clock, &mut changes);
+        self.count_refused(std::mem::take(&mut admit.repeated_by_code), clock);
         let turn = Turn::of(&admit, earlier);
         if matches!(turn, Turn::Repeat(_)) {
             admit.terms = admit.terms.of_repeat();
@@ -132,6 +137,12 @@ impl Account {
                 if !matches!(refusal, Refusal::Suspended { .. }) {
                     self.count_refusals(&admit, 1, clock);
                     self.watch_refusals(admit.key, clock, &mut changes);
+                }
+                if !observes {
+                    let code = refusal.code().as_str().to_owned();
+                    let mut refused = Refusals::new();
+                    refused.insert(code, 1);
+                    self.count_refused(refused, clock);
                 }
                 return (Err(refusal), changes);
             }
@@ -432,6 +443,10 @@ impl Account {
         usage.days.count(day);
         usage.last_used_at = Some(clock);
         self.count_cost(call);
+        self.count_figures(&Counts {
+            admitted: 1,
+            ..Counts::at(clock)
+        });
         if let Some(book) = self.state.ledger.book_mut(&call.hold.terms.pool) {
             book.hold(&call.hold.parts);
         }

@@ -8,6 +8,7 @@ use crate::{
     ledger::{EntryKind, Lot, LotNumber, NewLot, Part, Spending},
     policy::{Grant, Mode, Renews, Source},
     price::{Mark, OnUnknown},
+    status::Counts,
     time::{Span, Timestamp},
     totals::Tally,
 };
@@ -335,6 +336,10 @@ impl Account {
             first_charged: None,
         };
         self.add_total(&call, Tally::of(Some(&outcome)));
+        self.count_figures(&Counts {
+            ended_unknown: 1,
+            ..Counts::at(at)
+        });
         if let Some(month) = self.month_of(number) {
             changes.ended.push(CallEnd {
                 call: number,

@@ -198,11 +198,6 @@ impl Account {
 }
 
 impl Key {
-    /// Whether its present secret is the one that it had before Tollgate: no KEY_SECRET signed it.
-    pub(super) fn is_unsigned(&self) -> bool {
-        self.imported == Some(self.digest)
-    }
-
     /// Whether it is what is told of a key to be imported, as far as something is told.
     fn is_as_told(&self, new: &NewKey) -> bool {
         fn agrees<T: PartialEq>(told: &Option<T>, is: &Option<T>) -> bool {

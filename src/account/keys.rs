@@ -9,7 +9,7 @@ use super::{Account, Changes, Edit, KEYS_MAX, Rejected, Scope, budget::BUDGET_PO
 use crate::{
     credits::Credits,
     id::KeyNumber,
-    key::SecretDigest,
+    key::{SecretDigest, SecretId},
     policy::Limits,
     time::{Span, Timestamp},
 };
@@ -66,6 +66,9 @@ pub struct PreviousSecret {
     /// From when on it is dead.
     #[n(1)]
     pub until: Timestamp,
+    /// Which KEY_SECRET it was signed under, where that was kept.
+    #[n(2)]
+    pub signed_under: Option<SecretId>,
 }
 
 impl Key {
@@ -103,6 +106,29 @@ impl Key {
     pub fn overlap_ends_at(&self, clock: Timestamp) -> Option<Timestamp> {
         let until = self.previous?.until;
         (until > clock).then_some(until)
+    }
+
+    /// What its good secrets were signed under; `None` where that was not kept. `latest` is what that of
+    /// its latest secret was kept as. A secret from before Tollgate was signed under nothing.
+    pub(super) fn signed_under(
+        &self,
+        latest: Option<SecretId>,
+        clock: Timestamp,
+    ) -> impl Iterator<Item = Option<SecretId>> {
+        let previous = self.previous.filter(|previous| previous.until > clock);
+        let previous = previous.map(|previous| (previous.digest, previous.signed_under));
+        [Some((self.digest, latest)), previous]
+            .into_iter()
+            .flatten()
+            .filter(move |(digest, _)| self.stands(clock) && self.imported != Some(*digest))
+            .map(|(_, secret)| secret)
+    }
+
+    /// When a secret of it will be dead next, if nothing comes before.
+    pub(super) fn next_end(&self, clock: Timestamp) -> Option<Timestamp> {
+        let ends = [self.overlap_ends_at(clock), self.expires_at];
+        let ends = ends.into_iter().flatten().filter(|end| *end > clock);
+        ends.min().filter(|_| self.revoked_at.is_none())
     }
 
     /// Whether who has the secret of this digest may use the key.
@@ -360,6 +386,7 @@ impl Account {
             previous: (overlap > Span::ZERO).then(|| PreviousSecret {
                 digest: before.digest,
                 until: clock.plus(overlap),
+                signed_under: self.profile.signed_under.get(&rotate.key).copied(),
             }),
             rotated_at: Some(clock),
             ..before.clone()

@@ -14,6 +14,7 @@ use crate::{
     id::{AccountId, ExternalId, KeyId},
     ledger::{Book, EntryKind, LotNumber, NewLot, Spending},
     policy::{Plan, Policy, Renews, Source},
+    status::Hours,
     time::Timestamp,
     wire::{Decode, Encode},
 };
@@ -245,6 +246,8 @@ impl Account {
             deadlines: BTreeSet::new(),
             in_flight: BTreeMap::new(),
             refusals: BTreeMap::new(),
+            refused: Hours::default(),
+            told: Hours::default(),
             calls_since_snapshot: 0,
             gathering: None,
         };

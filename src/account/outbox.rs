@@ -122,15 +122,24 @@ impl Account {
         self.state.outbox.version.saturating_add(1)
     }
 
-    /// What the standing keys were signed under.
+    /// When what the directory has to know changes next by time alone: a key expires, or the overlap
+    /// of a rotation ends. The alarm then counts a version more.
+    #[must_use]
+    pub fn listing_ends_at(&self) -> Option<Timestamp> {
+        let keys = self.keys.values().filter(|_| !self.is_closed());
+        keys.filter_map(|key| key.next_end(self.state.latest)).min()
+    }
+
+    /// What the good secrets of the standing keys were signed under.
     fn secrets(&self) -> BTreeSet<SecretId> {
         self.keys
             .iter()
-            .filter(|(_, key)| {
-                !self.is_closed() && key.stands(self.state.latest) && !key.is_unsigned()
+            .filter(|_| !self.is_closed())
+            .flat_map(|(number, key)| {
+                let latest = self.profile.signed_under.get(number).copied();
+                key.signed_under(latest, self.state.latest)
             })
-            .map(|(number, _)| self.profile.signed_under.get(number))
-            .map(|secret| secret.copied().unwrap_or(SecretId::UNKNOWN))
+            .map(|secret| secret.unwrap_or(SecretId::UNKNOWN))
             .collect()
     }
 

@@ -191,6 +191,21 @@ impl Refusal {
         }
     }
 
+    /// Its code.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::UnknownKey => Code::InvalidKey,
+            Self::Suspended { .. } => Code::AccountSuspended,
+            Self::OutOfScope { .. } => Code::OutOfScope,
+            Self::FirstRuns { .. } => Code::Conflict,
+            Self::OtherContent { .. } => Code::IdempotencyMismatch,
+            Self::RateLimited { .. } => Code::RateLimited,
+            Self::InsufficientCredits { .. } => Code::InsufficientCredits,
+            Self::Cancelled => Code::Unavailable,
+        }
+    }
+
     /// How the key stands, where it is one.
     #[must_use]
     pub const fn standing(&self) -> Option<&Standing> {
@@ -357,6 +372,7 @@ mod tests {
             (Refusal::Cancelled, Code::Unavailable, Some("1")),
         ] {
             assert_eq!(refusal.problem(NOW).code, code, "{refusal:?}");
+            assert_eq!(refusal.code(), code, "{refusal:?}");
             assert_eq!(
                 retry_after(&refusal).as_deref(),
                 retry_after_seconds,

@@ -31,6 +31,7 @@ impl Account {
 
     /// Moves the counts to where a snapshot has them.
     pub(super) fn move_refusals(&mut self) {
+        self.move_refused();
         for (key, days) in std::mem::take(&mut self.refusals) {
             let usage = self.state.usage.entry(key).or_default();
             for (day, times) in days.iter() {

@@ -7,6 +7,7 @@ use crate::{
     ledger::{Correction, EntryKind, Part, split, sum_of},
     policy::Mode,
     price::{Mark, Reported},
+    status::Counts,
     time::Timestamp,
     totals::Tally,
     wire::{Decode, Encode},
@@ -226,10 +227,8 @@ impl Account {
             state: outcome.state,
             charged: outcome.charged,
         };
-        let is_provisional = matches!(
-            outcome.state,
-            CallState::UnknownReleased | CallState::UnknownCharged
-        ) && self.state.latest <= outcome.at.plus(OPEN_TO_CHANGE);
+        let is_provisional =
+            outcome.state.is_unknown() && self.state.latest <= outcome.at.plus(OPEN_TO_CHANGE);
         if !is_provisional {
             return (as_it_stands, changes);
         }
@@ -275,6 +274,12 @@ impl Account {
         self.recount_cost(&row.call, sum_of(&charged_before), charged);
         let more = charged.saturating_sub(sum_of(&charged_before));
         self.count_spent(&row.call.hold.terms.pool, more, clock);
+        if row.state().is_unknown() {
+            self.count_figures(&Counts {
+                late_settles: 1,
+                ..Counts::at(clock)
+            });
+        }
         if let Some(month) = self.month_of(row.call.number) {
             let outcome = Outcome {
                 state: end.state,
@@ -398,6 +403,10 @@ impl Account {
             .all(|(operation, _)| *operation != cancel.operation)
         {
             cancelled.push((cancel.operation, until));
+            self.count_figures(&Counts {
+                unavailable: 1,
+                ..Counts::at(clock)
+            });
         }
         changes.snapshot = true;
         let Some(call) = open.and_then(|number| self.take_open(number)) else {

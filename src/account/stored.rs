@@ -11,6 +11,7 @@ use crate::{
     call::{CallRow, CallState},
     id::{CallNumber, KeyNumber},
     policy::Policy,
+    status::Hours,
     time::Timestamp,
     wire::{Decode, Encode},
 };
@@ -135,6 +136,8 @@ impl Stored {
             deadlines: Default::default(),
             in_flight: BTreeMap::new(),
             refusals: BTreeMap::new(),
+            refused: Hours::default(),
+            told: Hours::default(),
             calls_since_snapshot: 0,
             gathering: None,
         };

@@ -167,6 +167,28 @@ fn every_endpoint_answers_to_its_method() {
         read("GET", "/plans", &Sent::default()),
         Ok(AdminRequest::Plans)
     );
+    for (query, from, to) in [
+        (None, None, None),
+        (
+            Some("from=2026-12-01T00:00:00Z"),
+            Some("2026-12-01T00:00:00Z"),
+            None,
+        ),
+        (
+            Some("to=2026-12-02T00:00:00%2B01:00&from=2026-12-01T00:00:00Z"),
+            Some("2026-12-01T00:00:00Z"),
+            Some("2026-12-01T23:00:00Z"),
+        ),
+    ] {
+        let sent = Sent {
+            query,
+            ..Sent::default()
+        };
+        let moment = |text: Option<&str>| text.and_then(Timestamp::parse_rfc3339);
+        let (from, to) = (moment(from), moment(to));
+        let status = AdminRequest::Status(StatusQuery { from, to });
+        assert_eq!(read("GET", "/status", &sent), Ok(status), "{query:?}");
+    }
 }
 
 /// What `GET /accounts` with this query string asks for.
@@ -324,6 +346,7 @@ fn another_method_is_told_which_ones_there_are() {
 fn each_token_opens_what_it_is_for() {
     for (method, path, reader) in [
         ("GET", "/plans", true),
+        ("GET", "/status", true),
         ("GET", "/accounts", true),
         ("GET", "/accounts/acme", true),
         ("HEAD", "/accounts/acme/balance", true),
@@ -1543,6 +1566,14 @@ fn a_key_of_another_account_is_not_found_here() {
 fn a_parameter_that_means_nothing_is_refused() {
     for (method, path, query, field) in [
         ("GET", "/plans", "a=1", "a"),
+        ("GET", "/status", "limit=5", "limit"),
+        ("GET", "/status", "from=yesterday", "from"),
+        (
+            "GET",
+            "/status",
+            "from=2026-12-01T00:00:00Z&to=2026-12-01T00:00:00Z",
+            "from",
+        ),
         ("GET", "/accounts/acme", "verbose", "verbose"),
         ("GET", "/accounts/acme/usage", "limit=0", "limit"),
         ("GET", "/accounts/acme/usage", "from=x", "from"),

@@ -12,6 +12,8 @@ use crate::{
     policy::Plan,
     problem::Code,
     protocol::Complaint,
+    status::Hours,
+    time::Timestamp,
 };
 
 /// What the directory is asked.
@@ -36,6 +38,30 @@ pub enum Request {
     /// The plans in force.
     #[n(3)]
     Plans,
+    /// What an account has counted in hours that are over. From its object, until it is acknowledged.
+    #[n(20)]
+    Count {
+        /// The account.
+        #[n(0)]
+        account: AccountId,
+        /// Counts its reports: until one is acknowledged, the next has the same number and tells at
+        /// least as much.
+        #[n(1)]
+        number: u64,
+        /// What it has counted since the last report that was acknowledged.
+        #[n(2)]
+        hours: Hours,
+    },
+    /// `GET /status`: the hours that begin in this period.
+    #[n(21)]
+    Status {
+        /// From then on.
+        #[n(0)]
+        from: Timestamp,
+        /// Until before then.
+        #[n(1)]
+        to: Timestamp,
+    },
     /// The account was closed and is erased. From its object, until it is acknowledged.
     #[n(50)]
     Erased {
@@ -167,6 +193,19 @@ pub enum Reply {
     /// The plans that were ever in force, by name.
     #[n(3)]
     Plans(#[n(0)] Vec<PlanInForce>),
+    /// What was told under this number is counted.
+    #[n(20)]
+    Counted {
+        /// The account's latest number.
+        #[n(0)]
+        number: u64,
+        /// All that was told under it.
+        #[n(1)]
+        hours: Hours,
+    },
+    /// What all accounts have counted.
+    #[n(21)]
+    Status(#[n(0)] Hours),
     /// The directory cannot answer now; nothing was changed.
     #[n(4)]
     Unavailable {

@@ -37,6 +37,8 @@ pub struct Deployment {
     pub imported_keys: RefCell<ImportedMemory>,
     /// In development, where all calls go, whatever the policy says.
     pub origin_override: Option<Origin>,
+    /// Whether a dataset is bound.
+    pub has_analytics: bool,
 }
 
 thread_local! {
@@ -100,6 +102,7 @@ impl Deployment {
                 .text("ORIGIN_OVERRIDE")
                 .filter(|_| development)
                 .map(|origin| Origin::Url(origin.trim_end_matches('/').to_owned())),
+            has_analytics: env.analytics().is_some(),
         })
     }
 }

@@ -11,6 +11,7 @@ use super::{
     gateway::Gateway,
     operate::SLICES_MAX,
     platform::{IdentityTransformStream, Writer, console_error},
+    promise,
     visit::Visit,
 };
 use crate::{
@@ -74,6 +75,7 @@ impl Export {
                 self.write(&last).await?;
                 break;
             }
+            promise::others().await?;
             slice = self.next(place).await?;
         }
         disregard(self.to_client.close());

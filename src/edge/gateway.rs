@@ -7,6 +7,7 @@ use wasm_bindgen::prelude::*;
 
 use super::{
     accounts::Objects,
+    analytics::write_request,
     answer::{self, About, Refused},
     deployment::Deployment,
     forward::Forward,
@@ -68,10 +69,10 @@ impl Gateway {
             Ok(Served::OnJourney(answer)) => Ok(answer),
             Ok(Served::Own(answer)) => {
                 line.answered(answer.status(), visit.started);
-                line.write();
+                self.record(&line);
                 Ok(answer)
             }
-            Err(Interruption::Refused(refused)) => refuse(&visit, &refused, &mut line),
+            Err(Interruption::Refused(refused)) => self.refuse(&visit, &refused, &mut line),
             Err(Interruption::Thrown(thrown)) => Err(thrown),
         }
     }
@@ -273,6 +274,34 @@ impl Gateway {
         }
     }
 
+    /// Answers a refusal, and writes its line.
+    pub(super) fn refuse(
+        &self,
+        visit: &Visit,
+        refused: &Refused,
+        line: &mut Line,
+    ) -> Result<web_sys::Response, JsValue> {
+        let request_id = visit.request_id();
+        let about = About {
+            request_id: &request_id,
+            standing: refused.standing.as_ref(),
+            charged: refused.standing.map(|_| Credits::ZERO),
+        };
+        let answer = answer::problem(visit, refused, &about)?;
+        line.code = Some(refused.problem.code.as_str());
+        line.answered(answer.status(), visit.started);
+        self.record(line);
+        Ok(answer)
+    }
+
+    /// Writes the request's line, and its data point where there is a dataset for it.
+    pub(super) fn record(&self, line: &Line) {
+        line.write();
+        if self.deployment.has_analytics {
+            write_request(&self.env, &line.into());
+        }
+    }
+
     pub(super) fn origin(&self, visit: &Visit) -> &Origin {
         self.deployment
             .origin_override
@@ -318,25 +347,6 @@ pub(super) fn unavailable() -> Problem {
         Code::Unavailable,
         "the account cannot be asked right now; nothing was counted or charged",
     )
-}
-
-/// Answers a refusal, and writes its line.
-pub(super) fn refuse(
-    visit: &Visit,
-    refused: &Refused,
-    line: &mut Line,
-) -> Result<web_sys::Response, JsValue> {
-    let request_id = visit.request_id();
-    let about = About {
-        request_id: &request_id,
-        standing: refused.standing.as_ref(),
-        charged: refused.standing.map(|_| Credits::ZERO),
-    };
-    let answer = answer::problem(visit, refused, &about)?;
-    line.code = Some(refused.problem.code.as_str());
-    line.answered(answer.status(), visit.started);
-    line.write();
-    Ok(answer)
 }
 
 /// An object's refusal on its way out.

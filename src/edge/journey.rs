@@ -10,7 +10,7 @@ use super::{
     answer::{self, About, Refused},
     carriage::Carriage,
     forward::{Forward, Identity, OriginFailure},
-    gateway::{Gateway, Interruption, Served, refuse, refused, unavailable, unexpected},
+    gateway::{Gateway, Interruption, Served, refused, unavailable, unexpected},
     log::{Fault, Line},
     passage::{Fare, Passage, endpoint_of},
     platform::{console_error, message_of},
@@ -28,6 +28,7 @@ use crate::{
     problem::Code,
     protocol::{Reply, Request},
     repeat::{Asked, Caller},
+    status::drawn_by_key,
 };
 
 /// From the admission to the settlement: one promise, which outlives the client.
@@ -107,6 +108,7 @@ impl Gateway {
         let deployment = self.deployment;
         let observes = deployment.policy.gateway.mode == Mode::Observe;
         let caller = Caller::of(&fare.key);
+        let repeated_by_code = deployment.refusals.borrow_mut().take_repeated(&caller);
         let admit = Admit {
             operation: visit.operation,
             key: fare.key.key,
@@ -114,7 +116,8 @@ impl Gateway {
             method: visit.method.clone(),
             endpoint: endpoint_of(route).to_owned(),
             terms: fare.terms.clone(),
-            repeated_refusals: deployment.refusals.borrow_mut().take_repeated(&caller),
+            repeated_refusals: drawn_by_key(&repeated_by_code),
+            repeated_by_code,
             retried: fare.retried.as_deref().copied(),
         };
         let answer = match self.objects.admit(&fare.key.account, admit).await {
@@ -139,14 +142,14 @@ impl Gateway {
         match answer.reply {
             Reply::Admitted(admission) => {
                 line.request_id = call_id(&fare.key, &admission).to_string();
-                line.would_refuse(admission.would_refuse.as_ref(), visit.started);
+                line.would_refuse(admission.would_refuse.as_ref());
                 if admission.repeats.is_some() {
                     fare.terms = fare.terms.of_repeat();
                 }
                 Ok(Some(Ride { fare, admission }))
             }
             Reply::Refused(refusal) if observes => {
-                line.would_refuse(Some(&refusal), visit.started);
+                line.would_refuse(Some(&refusal));
                 Ok(None)
             }
             Reply::Refused(refusal) => {
@@ -189,7 +192,8 @@ impl Gateway {
 impl Journey {
     async fn make(mut self, to_client: oneshot::Sender<web_sys::Response>) {
         if let Err(refused) = self.board().await {
-            if let Ok(answer) = refuse(&self.visit, &refused, &mut self.line) {
+            let answer = self.gateway.refuse(&self.visit, &refused, &mut self.line);
+            if let Ok(answer) = answer {
                 drop(to_client.send(answer));
             }
             return;
@@ -218,7 +222,7 @@ impl Journey {
             self.line.detail = carried.detail;
         }
         self.settle(status, answered, reported, body).await;
-        self.line.write();
+        self.gateway.record(&self.line);
     }
 
     /// Asks the account's object, where there is something to pay.

@@ -4,7 +4,12 @@
 use serde::Serialize;
 
 use super::platform::{clock, console_error, console_log};
-use crate::{account::Refusal, id::AccountId, time::Timestamp};
+use crate::{
+    account::Refusal,
+    data_point::Answered,
+    id::{AccountId, CallId},
+    time::Timestamp,
+};
 
 /// What is known of a request by its end.
 #[derive(Debug, Default, Serialize)]
@@ -47,14 +52,31 @@ impl Line {
     }
 
     /// Notes what enforcing would have refused.
-    pub fn would_refuse(&mut self, refusal: Option<&Refusal>, clock: Timestamp) {
-        self.would_refuse = refusal.map(|refusal| refusal.problem(clock).code.as_str());
+    pub fn would_refuse(&mut self, refusal: Option<&Refusal>) {
+        self.would_refuse = refusal.map(|refusal| refusal.code().as_str());
     }
 
     /// Writes it.
     pub fn write(&self) {
         if let Ok(line) = serde_json::to_string(self) {
             console_log(&line);
+        }
+    }
+}
+
+impl<'a> From<&'a Line> for Answered<'a> {
+    fn from(line: &'a Line) -> Self {
+        Self {
+            account: line.account.as_deref().unwrap_or_default(),
+            code: line.code.unwrap_or_default(),
+            would_refuse: line.would_refuse.unwrap_or_default(),
+            route: line.route.as_deref().unwrap_or_default(),
+            method: &line.method,
+            key: line.key.as_deref().unwrap_or_default(),
+            status: line.status,
+            ms: line.ms,
+            rows: line.rows,
+            admitted: CallId::parse(&line.request_id).is_some(),
         }
     }
 }

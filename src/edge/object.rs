@@ -10,6 +10,7 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{future_to_promise, spawn_local};
 
 use super::{
+    analytics::write_hours,
     deployment,
     log::Fault,
     platform::{Env, clock, to_number},
@@ -97,6 +98,7 @@ impl AccountCore {
         future_to_promise(async move {
             core.sweep();
             core.report().await;
+            core.rest();
             Ok(JsValue::UNDEFINED)
         })
     }
@@ -165,15 +167,24 @@ impl Core {
         self.alarm_at.set(None);
         let swept = self.with(|object, now| {
             let ticked = object.tick(now);
-            match ticked {
-                Ok(()) => self.arm(object, object.next_alarm(), now),
-                Err(_) => self.set_alarm(object.store().storage(), now.plus(SWEEP)),
+            if ticked.is_err() {
+                self.set_alarm(object.store().storage(), now.plus(SWEEP));
             }
             ticked
         });
         if let Ok(Err(detail)) = swept {
             Fault::new("alarm_failed", &detail).write();
         }
+    }
+
+    /// Sets the alarm that has gone off to when it is needed next.
+    fn rest(&self) {
+        // Where there is no object, nothing can be due.
+        drop(self.with(|object, now| {
+            let figures_at = object.figures_at(now);
+            let next = object.next_alarm().into_iter().chain(figures_at).min();
+            self.arm(object, next, now);
+        }));
     }
 
     /// Tells other objects what they do not know yet, in the background: the alarm comes back to
@@ -195,7 +206,7 @@ impl Core {
             if !self.should_report() {
                 return;
             }
-            let Ok(Some(question)) = self.with(|object, _| Question::next(object)) else {
+            let Ok(Some(question)) = self.with(Question::next) else {
                 return;
             };
             self.is_reporting.set(true);
@@ -203,15 +214,26 @@ impl Core {
             self.is_reporting.set(false);
             let heard = match answered {
                 Ok((heard, _)) => self.with(|object, now| {
-                    let heard = heard.book(object, now);
+                    let booked = heard.book(object, now);
                     // No request's: the next one must not be told as having cost this.
                     object.store_mut().take_rows_written();
-                    heard
+                    if booked.is_ok()
+                        && let (Some(hours), Some(account)) = (heard.counted(), object.account())
+                    {
+                        write_hours(&self.env, account.id(), hours);
+                    }
+                    booked
                 }),
                 Err(detail) => Err(detail),
             };
             if let Ok(Err(detail)) | Err(detail) = heard {
-                let retry_at = self.with(|object, now| Question::due_at(object, now));
+                let retry_at = self.with(|object, now| {
+                    let figures_at = object.figures_at(now);
+                    Question::due_at(object, now)
+                        .into_iter()
+                        .chain(figures_at)
+                        .min()
+                });
                 if let Ok(Some(retry_at)) = retry_at {
                     self.report_after.set(retry_at);
                 }
@@ -224,7 +246,7 @@ impl Core {
     /// Sets the alarm, if it would come too late for `wakeup` or for what others are to be told.
     fn arm(&self, object: &Object<SqlStore>, wakeup: Option<Timestamp>, now: Timestamp) {
         let report_at = Question::due_at(object, now);
-        self.is_behind.set(report_at.is_some());
+        self.is_behind.set(Question::is_due(object, now));
         let due = [wakeup, report_at].into_iter().flatten().min();
         let Some(at) = due.map(|due| sweep_after(due).max(now)) else {
             return;

@@ -7,6 +7,7 @@ use super::{
     gateway::{Gateway, Interruption, unavailable, unexpected},
     log::{Fault, Line},
     platform::{OPENAPI_TEXT, random},
+    promise,
     visit::Visit,
 };
 use crate::{
@@ -18,6 +19,7 @@ use crate::{
     path::CanonicalPath,
     problem::{Code, Problem, ViolatedPolicy, Violation},
     protocol::{AuditStep, Command, Manage, Reply, Request},
+    status::status,
     time::Span,
 };
 
@@ -73,6 +75,18 @@ impl Gateway {
                 }
                 other => Err(unexpected(&other).into()),
             },
+            AdminRequest::Status(query) => {
+                let (from, to) = query.period(visit.started);
+                let asked = directory::Request::Status { from, to };
+                match self.look_up(&asked, line).await? {
+                    directory::Reply::Status(hours) => {
+                        let hold = self.deployment.policy.gateway.hold;
+                        let told = status(&hours, (from, to), visit.started, hold);
+                        self.tell(visit, 200, &told)
+                    }
+                    other => Err(unexpected(&other).into()),
+                }
+            }
             AdminRequest::List(mut search) => {
                 let filter = search.filter.clone();
                 if filter.previous_keys {
@@ -205,6 +219,7 @@ impl Gateway {
                 }
                 return self.tell(visit, 200, json);
             }
+            promise::others().await?;
             let next = Manage {
                 command: Command::Audit,
                 idempotency: None,

@@ -43,6 +43,11 @@ extern "C" {
     #[wasm_bindgen(method, catch)]
     fn limit(this: &RateLimit, options: &JsValue) -> Result<Promise, JsValue>;
 
+    /// A dataset of Analytics Engine.
+    pub type Dataset;
+    #[wasm_bindgen(method, catch, js_name = writeDataPoint)]
+    pub fn write_data_point(this: &Dataset, point: &JsValue) -> Result<(), JsValue>;
+
     /// Another Worker, bound as a service.
     pub type Service;
     #[wasm_bindgen(method, catch, js_name = fetch)]
@@ -153,6 +158,12 @@ impl Env {
     /// What counts unknown keys by address, if it is bound.
     pub fn imported_key_misses(&self) -> Option<RateLimit> {
         let binding = self.get("IMPORTED_KEY_MISSES");
+        binding.is_object().then(|| binding.unchecked_into())
+    }
+
+    /// Where points about requests go, if it is bound.
+    pub fn analytics(&self) -> Option<Dataset> {
+        let binding = self.get("ANALYTICS");
         binding.is_object().then(|| binding.unchecked_into())
     }
 

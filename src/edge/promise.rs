@@ -114,6 +114,16 @@ pub async fn settled_within(promise: &Promise, millis: i64) -> Result<Option<JsV
     .await
 }
 
+/// Lets others take their turn, requests that have not been read from their sockets included: the
+/// runtime reads none while one message after the other is ready to be carried out.
+///
+/// # Errors
+/// What the runtime throws.
+pub async fn others() -> Result<(), JsValue> {
+    let mut moment = Sleep::of(1)?;
+    Pin::new(&mut moment.settling).await.map(drop)
+}
+
 /// A timer that is cleared when it is dropped.
 struct Sleep {
     settling: Settling,

@@ -6,6 +6,7 @@ use crate::{
     directory as directory_core, imported as lookup_core,
     object::{Imported, Object, Opened, Store},
     protocol::{Command, ImportKey, Reply, Request},
+    status::Hours,
     time::Timestamp,
 };
 
@@ -43,12 +44,20 @@ pub enum Step {
 
 impl Question {
     /// The next thing that the account has to tell, whoever asks for it.
-    pub fn next<S: Store>(object: &Object<S>) -> Option<Self> {
-        let report = || object.report().map(Box::new).map(Self::Directory);
-        object.errand().map(Self::Lookup).or_else(report)
+    pub fn next<S: Store>(object: &mut Object<S>, clock: Timestamp) -> Option<Self> {
+        if let Some(errand) = object.errand() {
+            return Some(Self::Lookup(errand));
+        }
+        let report = object.report().or_else(|| object.figures_report(clock));
+        report.map(Box::new).map(Self::Directory)
     }
 
-    /// When it should be told at the latest, counted from `clock`.
+    /// Whether there is something to tell.
+    pub fn is_due<S: Store>(object: &Object<S>, clock: Timestamp) -> bool {
+        Self::due_at(object, clock).is_some() || object.has_figures(clock)
+    }
+
+    /// When, but for figures, it should be told at the latest, counted from `clock`.
     pub fn due_at<S: Store>(object: &Object<S>, clock: Timestamp) -> Option<Timestamp> {
         let errand_at = object.errand_at(clock);
         object.report_at(clock).into_iter().chain(errand_at).min()
@@ -71,6 +80,14 @@ impl Question {
 }
 
 impl Heard {
+    /// The hours that the directory has counted.
+    pub const fn counted(&self) -> Option<&Hours> {
+        match self {
+            Self::Directory(directory_core::Reply::Counted { hours, .. }) => Some(hours),
+            Self::Directory(_) | Self::Lookup(_) => None,
+        }
+    }
+
     /// Books what was heard.
     ///
     /// # Errors

@@ -46,6 +46,10 @@ impl<S: Store> Object<S> {
             calls: account.calls_admitted(),
             open_calls: u64::try_from(account.open_calls()).unwrap_or(u64::MAX),
         });
+        if !findings.ok {
+            let changes = self.awake()?.count_failed_audit(clock);
+            self.commit(changes, None)?;
+        }
         Ok(AuditStep::Finished {
             ok: findings.ok,
             json: to_json(&findings),

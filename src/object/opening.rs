@@ -220,8 +220,12 @@ impl<S: Store> Object<S> {
         let (version, is_listed) = match reply {
             directory::Reply::Known(version) => (*version, true),
             directory::Reply::Taken { version, .. } => (*version, false),
+            directory::Reply::Counted { number, hours } => {
+                return self.figures_heard(*number, hours, clock);
+            }
             directory::Reply::Page(_)
             | directory::Reply::Plans(_)
+            | directory::Reply::Status(_)
             | directory::Reply::Unavailable { .. } => return Ok(()),
         };
         match self.wake(clock) {

@@ -315,6 +315,7 @@ impl Branch {
             endpoint: self.endpoint.clone(),
             terms,
             repeated_refusals: 0,
+            repeated_by_code: std::collections::BTreeMap::new(),
             retried,
         };
         self.send(Request::Admit(admit))

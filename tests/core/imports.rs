@@ -270,6 +270,7 @@ impl World {
             endpoint: "/search".to_owned(),
             terms: cost(0),
             repeated_refusals: 0,
+            repeated_by_code: std::collections::BTreeMap::new(),
             retried: None,
         };
         let reply = self.objects[account].handle(Request::Admit(admit), self.clock);

@@ -4,8 +4,13 @@ use serde_json::{Value, json};
 use tollgate::{
     account::{Edit, KeyLimits, Limit, NewKey, PatchKey, RotateKey, Scope},
     id::KeyNumber,
+    imported,
+    key::SecretId,
+    object::Imported,
     problem::Code,
-    protocol::{Command, Document, KeysQuery, Page, Reply},
+    protocol::{
+        Command, Document, ImportKey, KeysQuery, Manage, Page, Reply, Request, decode, encode,
+    },
     time::Span,
 };
 
@@ -580,4 +585,94 @@ fn a_repeated_rotation_is_one_and_shows_no_secret_again() {
         matches!(branch.call(cost(0)), Reply::Admitted(_))
     };
     assert_eq!([0, 1, 2, 3].map(&mut calls), [true, true, false, false]);
+}
+
+/// One KEY_SECRET, by its name.
+fn secret(number: u32) -> SecretId {
+    decode(&encode(&number)).expect("a name")
+}
+
+/// Rotates a key, signed under `secret` from then on.
+fn rotate_under(branch: &mut Branch, key: u32, secret: SecretId, overlap: Span) {
+    let rotate = RotateKey {
+        key: KeyNumber::new(key),
+        overlap,
+    };
+    let digest = digest_after(key, branch.rotations_of(key) + 1);
+    let reply = branch.send(Request::Manage(Manage {
+        command: Command::RotateKey { rotate, digest },
+        idempotency: None,
+        signs_under: Some(secret),
+    }));
+    assert!(matches!(reply, Reply::Document(_)), "{reply:?}");
+    *branch.rotations.entry(key).or_default() += 1;
+}
+
+/// What the account is listed as having keys under.
+fn listed_under(branch: &Branch) -> Vec<SecretId> {
+    let account = branch.object.account().expect("an account");
+    account.listing().secrets.into_iter().collect()
+}
+
+#[test]
+fn the_old_secret_of_a_rotation_is_listed_until_its_overlap_is_over() {
+    let mut branch = Branch::with_account("standard", "free", moment("2026-11-02T10:00:00"));
+    let (old, new) = (secret(1), secret(2));
+    // What it was signed under first was not kept.
+    assert_eq!(listed_under(&branch), [SecretId::UNKNOWN]);
+    let day = Span::from_days(1);
+    rotate_under(&mut branch, 1, old, day);
+    assert_eq!(listed_under(&branch), [SecretId::UNKNOWN, old]);
+    rotate_under(&mut branch, 1, new, day);
+    assert_eq!(listed_under(&branch), [old, new]);
+    let version = branch.object.account().unwrap().listing().version;
+
+    // Nobody comes; the alarm tells.
+    let over = branch.clock.plus(day);
+    assert_eq!(branch.object.next_alarm(), Some(over));
+    branch.evict();
+    branch.set_clock(over);
+    branch.tick().unwrap();
+    assert_eq!(listed_under(&branch), [new]);
+    let listing = branch.object.account().unwrap().report();
+    assert!(listing.is_some_and(|listing| listing.version > version));
+    assert_eq!(branch.object.next_alarm(), None);
+
+    // Without an overlap there is nothing left of the old one, and an expired key has none.
+    rotate_under(&mut branch, 1, old, Span::ZERO);
+    assert_eq!(listed_under(&branch), [old]);
+    let expires_at = branch.clock.plus(day);
+    branch.patch_key(
+        1,
+        PatchKey {
+            expires_at: Some(Edit::Set(expires_at)),
+            ..PatchKey::default()
+        },
+    );
+    assert_eq!(branch.object.next_alarm(), Some(expires_at));
+    branch.set_clock(expires_at);
+    branch.tick().unwrap();
+    assert_eq!(listed_under(&branch), []);
+}
+
+#[test]
+fn a_key_from_before_tollgate_is_signed_under_no_secret() {
+    let mut branch = Branch::with_account("standard", "free", moment("2026-11-02T10:00:00"));
+    branch.manage(Command::RevokeKey(KeyNumber::new(1)), None);
+    let import = ImportKey {
+        new: NewKey::default(),
+        digest: digest_after(2, 0),
+    };
+    let Imported::Ask(imported::Request::Register { key, .. }) =
+        branch.object.import(&import, None, branch.clock)
+    else {
+        panic!("nobody is asked");
+    };
+    let registered = imported::Reply::Registered(key);
+    branch
+        .object
+        .import_looked_up(&import, None, &registered, branch.clock);
+    assert_eq!(listed_under(&branch), []);
+    rotate_under(&mut branch, 2, secret(2), Span::from_days(1));
+    assert_eq!(listed_under(&branch), [secret(2)]);
 }

@@ -19,6 +19,7 @@ mod closing;
 mod differential;
 mod directory;
 mod export;
+mod figures;
 mod imports;
 mod jobs;
 mod keys;

@@ -5,7 +5,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use tollgate::directory::{Found, NameRange, Store, Write};
+use tollgate::{
+    directory::{Found, NameRange, Store, Write},
+    time::Timestamp,
+};
 
 use crate::memory_store::DiskFull;
 
@@ -15,6 +18,7 @@ pub struct MemoryDirectory {
     records: BTreeMap<u64, Vec<u8>>,
     names: BTreeSet<(u8, String, u64)>,
     plans: BTreeMap<String, Vec<u8>>,
+    hours: BTreeMap<Timestamp, Vec<u8>>,
     /// Rows that SQLite would have counted as written.
     pub rows_written: u64,
     /// Rows that SQLite would have counted as read.
@@ -69,6 +73,18 @@ impl Store for MemoryDirectory {
         Ok(found)
     }
 
+    fn hours(
+        &self,
+        from: Timestamp,
+        to: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<(Timestamp, Vec<u8>)>, DiskFull> {
+        let hours = self.hours.range(from..to.max(from)).rev().take(limit);
+        let found: Vec<_> = hours.map(|(hour, body)| (*hour, body.clone())).collect();
+        self.read(found.len());
+        Ok(found)
+    }
+
     fn commit(&mut self, write: &Write) -> Result<(), DiskFull> {
         if self.commits_to_fail > 0 {
             self.commits_to_fail -= 1;
@@ -87,6 +103,15 @@ impl Store for MemoryDirectory {
                 assert!(self.names.insert(name.clone()), "{name:?} is there already");
                 self.rows_written += 1;
             }
+        }
+        for (hour, body) in &write.hours {
+            self.hours.insert(*hour, body.clone());
+            self.rows_written += 1;
+        }
+        if let Some(first) = write.hours_from {
+            let before = self.hours.len();
+            self.hours.retain(|hour, _| *hour >= first);
+            self.rows_written += (before - self.hours.len()) as u64;
         }
         for (name, plan) in &write.plans {
             self.plans.insert(name.clone(), plan.clone());

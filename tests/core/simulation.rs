@@ -713,6 +713,7 @@ impl World {
                 endpoint: journey.route.1.into(),
                 terms: journey.terms.clone(),
                 repeated_refusals: repeated as u32,
+                repeated_by_code: std::collections::BTreeMap::new(),
                 retried: journey.retried,
             },
         );

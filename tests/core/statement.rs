@@ -141,6 +141,7 @@ impl Teller {
                     terms,
                     repeated_refusals: after(price, "repeated")
                         .map_or(0, |repeated| repeated.parse().unwrap()),
+                    repeated_by_code: std::collections::BTreeMap::new(),
                     retried: id(price),
                 }));
                 self.told_admission(&reply)
@@ -154,6 +155,7 @@ impl Teller {
                     endpoint: "/".into(),
                     terms: terms(&[cost]),
                     repeated_refusals: 0,
+                    repeated_by_code: std::collections::BTreeMap::new(),
                     retried: None,
                 };
                 let reply = branch.send(Request::Admit(admit));

@@ -9,6 +9,8 @@ import { secrets, startGateway } from "./harness/gateway.mjs";
 import { answer, startOrigin } from "./harness/origin.mjs";
 
 const TABLES = `
+[imported_keys]
+pattern = "sk_[0-9a-f]{32}"
 [pools.credits]
 [plans.free]
 requests_per_minute = 1000
@@ -29,12 +31,14 @@ clock.stop("2031-03-10T12:00:00Z");
 // Everything that any command printed: no token may be in it.
 let printed = "";
 
-// Runs the program with these words: { code, out, err, json() }.
-async function tollgate(words, environment = {}) {
+// Runs the program with these words and this input: { code, out, err, json() }.
+async function tollgate(words, environment = {}, input = "") {
   const child = spawn(process.execPath, [inProject("cli", "tollgate.mjs"), ...words], {
     env: { TOLLGATE_URL: gateway.url, TOLLGATE_ADMIN_TOKEN: secrets.ADMIN_TOKEN, ...environment },
-    stdio: ["ignore", "pipe", "pipe"],
+    stdio: ["pipe", "pipe", "pipe"],
   });
+  // Most commands end without having read it.
+  child.stdin.on("error", () => {}).end(input);
   const texts = await Promise.all([child.stdout, child.stderr].map((stream) => stream.setEncoding("utf8").toArray()));
   const [out, err] = texts.map((pieces) => pieces.join(""));
   const code = child.exitCode ?? (await new Promise((resolve) => child.once("exit", resolve)));
@@ -109,6 +113,35 @@ test("the same Idempotency-Key makes the same credits once, another command othe
   assert.equal((await done("balance", "again")).pools.credits.available, 15);
   const adjusted = await done("adjustments", "add", "again", "--amount=-3", "--reason", "booked twice");
   assert.equal(adjusted.pools.credits.available, 12);
+});
+
+test("an older key is imported without an argument that shows it, and an account exported and closed", async () => {
+  await done("accounts", "create", "--id", "older", "--plan", "free");
+  const secret = `sk_${"0f".repeat(16)}`;
+  const create = (input) => tollgate(["keys", "create", "older", "--secret", "--name", "shop"], {}, input);
+  const imported = (await create(`${secret}\n`)).json();
+  assert.deepEqual([imported.id, imported.name, imported.key], ["key_older_1", "shop", null]);
+  assert.equal(await search(secret), 200);
+  const refused = await create("");
+  assert.deepEqual([refused.code, /expected the key on standard input, found nothing/.test(refused.err)], [2, true]);
+  assert.equal((await create("sk_short")).code, 1);
+
+  const { code, out } = await tollgate(["accounts", "export", "older"]);
+  const lines = out.trimEnd().split("\n").map((line) => JSON.parse(line));
+  assert.deepEqual([code, lines[0].type, lines.at(-1)], [0, "export", { type: "end", lines: lines.length - 1 }]);
+  assert.equal((await tollgate(["accounts", "export", "nobody"])).code, 1);
+  assert.ok(!printed.includes(secret));
+
+  assert.equal(await done("accounts", "close", "older"), null);
+  assert.equal((await done("accounts", "show", "older")).status, "closed");
+  assert.equal(await search(secret), "invalid_key");
+});
+
+test("the status says what requests came to, and until when all is told", async () => {
+  const { data, as_of } = await done("status", "--from", "2031-03-10T00:00:00Z");
+  assert.ok(Array.isArray(data) && Date.parse(as_of) < clock.now().getTime());
+  const { out } = await tollgate(["status", "--table"]);
+  assert.match(out, /all told until 2031-03-10T1\d:00:00Z\n$/);
 });
 
 test("people get tables", async () => {

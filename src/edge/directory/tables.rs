@@ -11,6 +11,7 @@ use crate::{
         platform::to_number,
         sql::{Database, Storage, StorageError, blob, bytes, in_transaction, integer},
     },
+    time::Timestamp,
 };
 
 const SCHEMA: &str = "
@@ -20,6 +21,10 @@ const SCHEMA: &str = "
         PRIMARY KEY (kind, text, number)
     ) WITHOUT ROWID;
     CREATE TABLE plans (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;";
+
+/// Made where they are first written: there are directories of before.
+const HOURS: &str =
+    "CREATE TABLE IF NOT EXISTS hours (hour INTEGER PRIMARY KEY, body BLOB NOT NULL)";
 
 /// The directory's tables.
 pub struct Tables {
@@ -98,6 +103,19 @@ impl Tables {
                 )?;
             }
         }
+        if !write.hours.is_empty() {
+            self.database.run(HOURS, &[])?;
+        }
+        for (hour, body) in &write.hours {
+            self.database.run(
+                "INSERT OR REPLACE INTO hours (hour, body) VALUES (?, ?)",
+                &[millis(*hour), blob(body)],
+            )?;
+        }
+        if let Some(first) = write.hours_from {
+            self.database
+                .run("DELETE FROM hours WHERE hour < ?", &[millis(first)])?;
+        }
         for (name, body) in &write.plans {
             self.database.run(
                 "INSERT OR REPLACE INTO plans (name, body) VALUES (?, ?)",
@@ -106,6 +124,10 @@ impl Tables {
         }
         Ok(())
     }
+}
+
+fn millis(moment: Timestamp) -> JsValue {
+    to_number(u64::try_from(moment.as_millis()).unwrap_or(0)).into()
 }
 
 impl Store for Tables {
@@ -140,6 +162,29 @@ impl Store for Tables {
                 limit.into(),
             ],
         )
+    }
+
+    fn hours(
+        &self,
+        from: Timestamp,
+        to: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<(Timestamp, Vec<u8>)>, StorageError> {
+        if !self.database.has_table("hours")? {
+            return Ok(Vec::new());
+        }
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        let rows = self.database.rows(
+            "SELECT hour, body FROM hours WHERE hour >= ? AND hour < ? ORDER BY hour DESC LIMIT ?",
+            &[millis(from), millis(to), limit.into()],
+        )?;
+        rows.iter()
+            .map(|row| {
+                let row: Array = row.unchecked_into();
+                let hour = integer(&row.get(0)).ok_or_else(|| StorageError::unreadable("hour"))?;
+                Ok((Timestamp::from_millis(hour), bytes(&row.get(1))))
+            })
+            .collect()
     }
 
     fn commit(&mut self, write: &Write) -> Result<(), StorageError> {

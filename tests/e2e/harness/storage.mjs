@@ -15,10 +15,11 @@ const untilAlarmIs = (gateway, moment) =>
   });
 
 // Nobody asks any more, and the alarm goes off at `moment`. The runtime's own timers do not follow the moved
-// clock, so each alarm goes off with a restart: that of the holds, which sets itself to `moment`, and that one.
+// clock, so each alarm goes off with a restart: that of the holds, which also tells what was counted and sets
+// itself to `moment`, and that one.
 export async function leaveAloneUntil(gateway, moment) {
   await gateway.kill();
-  gateway.clock.advance(600_000);
+  gateway.clock.advance(7_200_000);
   await gateway.restart();
   await untilAlarmIs(gateway, moment);
   await gateway.kill();
