@@ -13,7 +13,7 @@ import { startGateway } from "../e2e/harness/gateway.mjs";
 import { answer, startOrigin } from "../e2e/harness/origin.mjs";
 import { randomOf, scaled, seed, show } from "../e2e/harness/scale.mjs";
 
-const SPELLS = scaled(4, 40);
+const SPELLS = scaled(2, 40);
 const HOLD_SECONDS = 10;
 const TABLES = `
 [pools.credits]

@@ -9,7 +9,7 @@ import { startOrigin } from "../e2e/harness/origin.mjs";
 import { admissionsOf } from "../e2e/harness/storage.mjs";
 import { percentile, randomOf, scaled, seed, show } from "../e2e/harness/scale.mjs";
 
-const KILLS = Number(process.env.TOLLGATE_KILLS ?? scaled(8, 100));
+const KILLS = Number(process.env.TOLLGATE_KILLS ?? scaled(6, 100));
 const HOLD_SECONDS = 12;
 const COST = 3;
 const PER_MINUTE = 20;

@@ -8,7 +8,7 @@ import { startGateway } from "../e2e/harness/gateway.mjs";
 import { startOrigin } from "../e2e/harness/origin.mjs";
 import { randomOf, scaled, seed, show } from "../e2e/harness/scale.mjs";
 
-const REQUESTS = scaled(300, 10_000);
+const REQUESTS = scaled(150, 10_000);
 const COST = 3;
 const FAULTS = ["break", "lose", "evict", "break retryable", "lose retryable", "break overloaded"];
 
