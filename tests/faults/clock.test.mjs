@@ -7,13 +7,14 @@ import { startGateway } from "../e2e/harness/gateway.mjs";
 import { answer, startOrigin } from "../e2e/harness/origin.mjs";
 import { randomOf, scaled, seed, show } from "../e2e/harness/scale.mjs";
 
-const STEPS = scaled(25, 400);
+const STEPS = scaled(15, 400);
 const GRANT = 300;
 const [SECOND, MINUTE, HOUR, DAY] = [1_000, 60_000, 3_600_000, 86_400_000];
 const JUMPS = [HOUR, -HOUR, DAY, -DAY, 35 * DAY, -35 * DAY, MINUTE, -MINUTE, 100, -100, 59 * SECOND, -61 * SECOND];
 
 test("however the clock steps, nobody waits longer than a minute for it, and credits are renewed once", { timeout: 600_000 }, async (t) => {
   const random = randomOf();
+  t.diagnostic(`seed: ${seed}`);
   const origin = await startOrigin(t);
   origin.on("/work", answer({ body: "done" }));
   const gateway = await startGateway(t, {
@@ -34,9 +35,12 @@ cost = 1
   let latest = clock.now().getTime();
   let longest = 0;
   const statuses = new Map();
+  // What was done, for whoever has to find out why it failed.
+  const trace = [];
   // When calls were made, as the clock was read then.
   const made = [];
-  const note = ({ status }) => {
+  const note = ({ status, headers }) => {
+    trace.push(`${clock.now().toISOString()} ${status} ${headers["retry-after"] ?? ""}`);
     statuses.set(status, (statuses.get(status) ?? 0) + 1);
     if (status === 200) made.push(clock.now().getTime());
   };
@@ -49,23 +53,27 @@ cost = 1
     for (const answered of await Promise.all(under_way)) note(answered);
     // Whoever is told to wait by the minute waits for a minute at most, and then passes.
     for (let full = 0; full < 6; full++) {
-      const refused = await account.call("POST", "/work");
+      let refused = await account.call("POST", "/work");
       note(refused);
-      if (refused.status === 200) continue;
-      assert.ok([402, 429].includes(refused.status), refused.text());
-      if (refused.status === 402) break;
-      const wait = Number(refused.headers["retry-after"]);
-      longest = Math.max(longest, wait);
       // Only what lies less than a minute ahead is waited for: there the window stays exact by the log as well.
       const now = clock.now().getTime();
       const ahead = Math.max(0, ...made.map((moment) => moment - now).filter((ahead) => ahead <= MINUTE));
-      assert.ok(wait >= 1 && wait <= 60 + Math.ceil(ahead / SECOND), `${wait} s, with calls ${ahead} ms ahead`);
-      clock.advance(wait * SECOND);
-      latest = Math.max(latest, clock.now().getTime());
-      const passed = await account.call("POST", "/work");
-      note(passed);
-      assert.ok([200, 402].includes(passed.status), `after ${wait} s: ${passed.text()}`);
-      break;
+      const most = 61 + Math.ceil(ahead / SECOND);
+      let waited = 0;
+      // An isolate that the clock steps back for may repeat a refusal of the seconds before, and tell too short a wait.
+      while (refused.status === 429) {
+        const wait = Number(refused.headers["retry-after"]);
+        assert.ok(wait >= 1, `${wait} s`);
+        waited += wait;
+        assert.ok(waited <= most, `${waited} s, with calls ${ahead} ms ahead:\n${trace.slice(-20).join("\n")}`);
+        clock.advance(wait * SECOND);
+        latest = Math.max(latest, clock.now().getTime());
+        refused = await account.call("POST", "/work");
+        note(refused);
+      }
+      longest = Math.max(longest, waited);
+      assert.ok([200, 402].includes(refused.status), refused.text());
+      if (waited > 0 || refused.status === 402) break;
     }
   }
   clock.moveTo(latest + 2 * MINUTE);
@@ -77,12 +85,11 @@ cost = 1
   const { available, spent } = balance.pools.credits;
   assert.ok(available <= GRANT, `${available}`);
   show(t, {
-    seed,
     steps: STEPS,
     "latest time seen": new Date(latest).toISOString(),
     renewals: renewals.length,
     spent,
-    "longest wait told": `${longest} s`,
+    "longest wait": `${longest} s`,
     answers: [...statuses].map(([status, count]) => `${status} × ${count}`).join(", "),
   });
 });
