@@ -31,6 +31,7 @@ pub mod data_point;
 pub mod directory;
 #[cfg(target_arch = "wasm32")]
 pub mod edge;
+pub mod event;
 pub mod export;
 pub mod guesses;
 pub mod headers;
@@ -57,4 +58,5 @@ pub mod status;
 pub mod time;
 pub mod totals;
 pub mod url;
+pub mod webhook;
 pub mod wire;

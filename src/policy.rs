@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use crate::{
     credits::Credits,
+    event::{BalanceLow, EventType},
     price::{ChargeOn, Job, Meter, OnUnknown, Quantity},
     time::{Calendar, Span},
     wire::{Decode, Encode},
@@ -55,6 +56,9 @@ pub struct Policy {
     /// `[imported_keys]`: what keys issued before Tollgate look like, where there are any.
     #[n(6)]
     pub imported_keys: Option<KeyPattern>,
+    /// `[notifications]`: who is told what happens to accounts, where somebody is.
+    #[n(10)]
+    pub notifications: Option<Notifications>,
     /// `[unusual]`: which consumption is flagged; `None`: none is.
     #[n(21)]
     pub unusual: Option<Unusual>,
@@ -506,6 +510,36 @@ impl fmt::Display for Expected {
             Self::Flag(flag) => flag.fmt(formatter),
         }
     }
+}
+
+/// `[notifications]`.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Notifications {
+    /// `url`: where the operator's webhook is; `https`, or `http` on this machine.
+    #[n(0)]
+    pub url: String,
+    /// `balance_low`: by pool, the thresholds of accounts that have none of their own.
+    #[n(1)]
+    pub balance_low: BalanceLow,
+    /// `[notifications.email]`: what customers are told themselves.
+    #[n(2)]
+    pub email: Option<EmailNotices>,
+}
+
+/// `[notifications.email]`.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct EmailNotices {
+    /// `from`: an address of a domain that the deployment may send from.
+    #[n(0)]
+    pub from: String,
+    /// `name`: the sender's name for people.
+    #[n(1)]
+    pub name: Option<String>,
+    /// `events`: which ones the customer is told.
+    #[n(2)]
+    pub events: Vec<EventType>,
 }
 
 /// `[self_service]`: the template of each page under `base_path`, or `None` where switched off.

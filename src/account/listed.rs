@@ -5,6 +5,7 @@ use serde::{Serialize, Serializer};
 
 use super::{Account, Flag, FlagView, Status, Subscription, SubscriptionStatus};
 use crate::{
+    event::BalanceLow,
     id::{AccountId, ExternalId},
     time::Timestamp,
 };
@@ -40,6 +41,9 @@ pub struct Listed {
     /// What is unusual about its consumption, the latest first.
     #[cbor(n(9), default)]
     pub flags: Vec<Flag>,
+    /// By pool, the thresholds that it has in place of the policy's.
+    #[n(22)]
+    pub balance_low: Option<BalanceLow>,
 }
 
 impl Account {
@@ -56,6 +60,7 @@ impl Account {
             status: profile.status.clone(),
             subscription: profile.subscription,
             created_at: profile.created_at,
+            balance_low: profile.balance_low.clone(),
             flags: self.flags(),
         }
     }
@@ -105,6 +110,8 @@ struct View<'a> {
     created_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     closed_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    balance_low: Option<&'a BalanceLow>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     flags: Vec<FlagView<'a>>,
 }
@@ -139,6 +146,7 @@ impl Serialize for Listed {
             },
             created_at: self.created_at,
             closed_at: self.status.closed_at(),
+            balance_low: self.balance_low.as_ref(),
             flags: self.flags.iter().map(|flag| flag.view(&self.id)).collect(),
         }
         .serialize(serializer)

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::{Account, Changes, habit::Habit};
 use crate::{
     credits::Credits,
+    event::Event,
     id::{AccountId, KeyId, KeyNumber},
     policy::{Mode, Unusual},
     time::{Day, Timestamp},
@@ -273,6 +274,12 @@ impl Account {
                 self.state.usage.entry(*key).or_default().flag = Some(flag.clone());
             }
         }
+        let event = Event::AccountFlagged {
+            reason: flag.cause.to_string(),
+            key: flag.cause.key().map(|key| self.key_id(key)),
+            restricted_until: flag.until,
+        };
+        self.emit(&event, clock, changes);
         changes.snapshot = true;
         changes.flagged.push(flag);
     }

@@ -1,6 +1,9 @@
 //! Bodies of the admin API as commands for the account's object.
 
-use super::json::{Fields, Value};
+use super::{
+    events::thresholds,
+    json::{Fields, Value},
+};
 use crate::{
     account::{
         Adjustment, Edit, Fingerprint, NewAccount, NewGrant, PatchAccount, Status, StatusChange,
@@ -92,6 +95,7 @@ pub(super) fn patch(body: &[u8]) -> Result<PatchAccount, Problem> {
             "name",
             "email",
             "subscription",
+            "balance_low",
             "flags",
         ],
     )?;
@@ -104,6 +108,7 @@ pub(super) fn patch(body: &[u8]) -> Result<PatchAccount, Problem> {
         email: or_removed(fields.get("email"), read_email)?,
         billing_day,
         subscription,
+        balance_low: or_removed(fields.get("balance_low"), thresholds)?,
         dismisses_flags: read_dismissal(fields.get("flags"))?,
     })
 }

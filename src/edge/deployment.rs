@@ -15,6 +15,7 @@ use crate::{
     repeat::RefusalMemory,
     secrets::Secrets,
     signature::Signer,
+    webhook::WebhookSigner,
 };
 
 /// A deployment that is fit to serve.
@@ -29,6 +30,8 @@ pub struct Deployment {
     pub signer: Signer,
     /// The operator's and the origin's tokens.
     pub secrets: Secrets,
+    /// Signs webhooks, where the policy has any sent.
+    pub webhooks: Option<WebhookSigner>,
     /// Refusals that may be repeated without asking the object again.
     pub refusals: RefCell<RefusalMemory>,
     /// Who guesses at tokens.
@@ -95,6 +98,10 @@ impl Deployment {
             keyring: Keyring::new(&secrets.key_secret),
             signer: Signer::new(&secrets.origin_secret),
             secrets,
+            webhooks: match &policy.notifications {
+                Some(_) => Some(WebhookSigner::read(|name| env.text(name), development)?),
+                None => None,
+            },
             refusals: RefCell::default(),
             guesses: RefCell::default(),
             imported_keys: RefCell::default(),

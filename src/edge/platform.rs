@@ -47,6 +47,10 @@ extern "C" {
     pub type Dataset;
     #[wasm_bindgen(method, catch, js_name = writeDataPoint)]
     pub fn write_data_point(this: &Dataset, point: &JsValue) -> Result<(), JsValue>;
+    /// A binding that sends e-mail.
+    pub type SendEmail;
+    #[wasm_bindgen(method, catch)]
+    pub fn send(this: &SendEmail, message: &JsValue) -> Result<Promise, JsValue>;
 
     /// Another Worker, bound as a service.
     pub type Service;
@@ -164,6 +168,12 @@ impl Env {
     /// Where points about requests go, if it is bound.
     pub fn analytics(&self) -> Option<Dataset> {
         let binding = self.get("ANALYTICS");
+        binding.is_object().then(|| binding.unchecked_into())
+    }
+
+    /// What sends e-mail, if it is bound.
+    pub fn email(&self) -> Option<SendEmail> {
+        let binding = self.get("EMAIL");
         binding.is_object().then(|| binding.unchecked_into())
     }
 
@@ -290,6 +300,13 @@ pub fn message_of(thrown: &JsValue) -> String {
         .map(|error| String::from(error.message()))
         .or_else(|| thrown.as_string())
         .unwrap_or_else(|| format!("{thrown:?}"))
+}
+
+/// The `code` of a thrown value, where it has one.
+pub fn code_of(thrown: &JsValue) -> Option<String> {
+    js_sys::Reflect::get(thrown, &JsValue::from_str("code"))
+        .ok()?
+        .as_string()
 }
 
 /// Whether a thrown value has this flag set: the runtime marks what went wrong so.

@@ -6,6 +6,7 @@ use super::{Policy, SelfService, template::Template};
 use crate::time::Span;
 
 mod gateway;
+mod notifications;
 mod pattern;
 mod plans;
 mod routes;
@@ -64,6 +65,7 @@ fn read(mut document: Table<'_>) -> Policy {
     let plans = document.require("plans", expected);
     let self_service = document.take("self_service");
     let imported_keys = document.take("imported_keys");
+    let notifications = document.take("notifications");
     let unusual = document.take("unusual");
     let routes = document.require("routes", "[[routes]] tables");
 
@@ -87,6 +89,9 @@ fn read(mut document: Table<'_>) -> Policy {
             imported_keys.and_then(|table| table.table()),
             &gateway.key_prefixes,
         ),
+        notifications: notifications
+            .and_then(|table| table.table())
+            .map(|table| notifications::read(table, &pools)),
         unusual: unusual::read(unusual.and_then(|table| table.table())),
         gateway,
         pools,

@@ -18,6 +18,7 @@ mod calls;
 mod closing;
 mod differential;
 mod directory;
+mod events;
 mod export;
 mod figures;
 mod imports;

@@ -78,7 +78,7 @@ pub const PLANS: [&str; 8] = [
     "free", "starter", "pro", "saver", "calendar", "prepaid", "tight", "strict",
 ];
 const POOLS: [&str; 3] = ["credits", "lyrics", "strict"];
-const POLICIES: [&str; 9] = [
+const POLICIES: [&str; 11] = [
     "standard",
     "usage_1",
     "usage_20",
@@ -87,6 +87,8 @@ const POLICIES: [&str; 9] = [
     "without_lyrics",
     "extra_needs_subscription",
     "subscription_first",
+    "told",
+    "told starter_500",
     "unusual",
 ];
 

@@ -969,7 +969,9 @@ impl World {
                 if self.chance.percent(20) {
                     self.mode = self.chance.one_of(&["standard", "observe"]);
                 }
-                let edits = format!("{edits} {} {} {}", self.usage, self.mode, self.watch);
+                let told = self.chance.one_of(&["", "told"]);
+                let (usage, mode, watch) = (&self.usage, &self.mode, &self.watch);
+                let edits = format!("{edits} {told} {usage} {mode} {watch}");
                 self.branch.policy = sold::edited(&edits);
                 self.branch.evict();
             }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use tollgate::{
     credits::Credits,
-    policy::{FarAbove, Mode, MostlyRefused, Plan, Policy, Source, Unusual},
+    event::{BalanceLow, EventType, Thresholds},
+    policy::{
+        EmailNotices, FarAbove, Mode, MostlyRefused, Notifications, Plan, Policy, Source, Unusual,
+    },
     price::Quantity,
     time::{Calendar, Span},
 };
@@ -126,6 +129,7 @@ pub fn edited(edits: &str) -> Arc<Policy> {
             "local_days" => {
                 policy.gateway.calendar = Calendar::parse("00:00+02:00").unwrap();
             }
+            "told" => policy.notifications = Some(told()),
             usage if usage.starts_with("usage_") => {
                 policy.gateway.usage_days = usage["usage_".len()..].parse().unwrap();
             }
@@ -136,6 +140,27 @@ pub fn edited(edits: &str) -> Arc<Policy> {
         }
     }
     Arc::new(policy)
+}
+
+/// The thresholds of one pool.
+pub fn low(pool: &str, below: &[u64]) -> BalanceLow {
+    BalanceLow::new(vec![Thresholds {
+        pool: pool.to_owned(),
+        below: below.iter().copied().map(credits).collect(),
+    }])
+}
+
+/// Who is told what happens.
+pub fn told() -> Notifications {
+    Notifications {
+        url: "https://hooks.example.com/tollgate".into(),
+        balance_low: low("credits", &[100, 20]),
+        email: Some(EmailNotices {
+            from: "billing@example.com".into(),
+            name: None,
+            events: vec![EventType::BalanceExhausted, EventType::AccountSuspended],
+        }),
+    }
 }
 
 /// More than 20 credits and three times the habit; half of at least 6 requests; an hour.
