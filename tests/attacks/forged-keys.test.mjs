@@ -125,6 +125,7 @@ test("the time of a refusal does not tell how much of the MAC is right (printed,
     "all wrong": withWrong(...Array.from({ length: 16 }, (_, n) => n - 16)),
   };
   const took = Object.fromEntries(Object.keys(kinds).map((kind) => [kind, []]));
+  t.diagnostic(`seed: ${seed}`);
   const random = randomOf();
   for (let round = 0; round < TIMED; round++)
     for (const kind of random.shuffled(Object.keys(kinds))) {
@@ -144,6 +145,7 @@ test("a flood of unknown keys wakes nobody, keeps nothing, and slows nobody else
   const quiet = await latencies(scaled(60, 1_000));
   await customer.finished("POST", "/search");
   const [before, reached, memory] = [asks(), origin.requests.length, residentMegabytes()];
+  t.diagnostic(`seed: ${seed}`);
   const random = randomOf();
   let isOver = false;
   // Meanwhile, another account calls.
@@ -173,7 +175,6 @@ test("a flood of unknown keys wakes nobody, keeps nothing, and slows nobody else
   const grown = residentMegabytes() - memory;
   assert.ok(grown < 120, `workerd grew by ${grown} MB`);
   show(t, {
-    seed,
     "unknown keys": UNKNOWN_KEYS,
     "objects asked": 0,
     "imported-looking keys": `${tried}, looked up ${lookedUp}`,

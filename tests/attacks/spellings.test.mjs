@@ -125,6 +125,7 @@ function readCarelessly(path) {
 }
 
 test("each of thousands of spellings is refused, or forwarded as exactly what was priced", { timeout: 600_000 }, async (t) => {
+  t.diagnostic(`seed: ${seed}`);
   const all = corpus();
   const spellings = all.slice(0, TRIED);
   assert.ok(spellings.length >= 2_000, `${spellings.length}`);
@@ -156,7 +157,6 @@ test("each of thousands of spellings is refused, or forwarded as exactly what wa
     arrived.set(n, target);
   });
   show(t, {
-    seed,
     spellings: `${spellings.length} of ${all.length}`,
     refused: spellings.length - arrived.size,
     "forwarded as priced": arrived.size,

@@ -72,6 +72,7 @@ for (const [error, what] of [
     assert.equal((await account.balance()).available, 1_000_000 - 4);
 
     // The same again and again, at moments of its own choosing, under load.
+    t.diagnostic(`seed: ${seed}`);
     const random = randomOf();
     let isOver = false;
     const statuses = new Map();
@@ -92,7 +93,6 @@ for (const [error, what] of [
     const calls = await isWhole(tried);
     assert.deepEqual([...statuses.keys()].filter((status) => status !== 200 && status !== 503), []);
     show(t, {
-      seed,
       [`times ${what}`]: SPELLS + 1,
       answered: statuses.get(200),
       "503": statuses.get(503) ?? 0,

@@ -46,6 +46,7 @@ const OUTCOMES = {
 };
 
 test(`${KILLS} kills under load lose nothing, charge nothing twice and exceed no limit`, { timeout: 60_000 + KILLS * 10_000 }, async (t) => {
+  t.diagnostic(`seed: ${seed}`);
   const random = randomOf();
   const origin = await startOrigin(t);
   const gateway = await startGateway(t, {
@@ -131,7 +132,6 @@ test(`${KILLS} kills under load lose nothing, charge nothing twice and exceed no
   assert.ok(arrived <= PER_MINUTE, `${arrived} calls in ${60_000 - jitter} ms by the origin`);
 
   show(t, {
-    seed,
     kills: KILLS,
     seconds: Math.round((performance.now() - started) / 1_000),
     "requests broken off": broken,

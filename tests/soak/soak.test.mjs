@@ -65,6 +65,7 @@ export default {
 `;
 
 test(`${MINUTES} minutes of load`, { timeout: (MINUTES + 4) * 60_000 }, async (t) => {
+  t.diagnostic(`seed: ${seed}`);
   const random = randomOf();
   const origin = await startOrigin(t);
   const body = Buffer.alloc(20_000, "x");
@@ -131,7 +132,6 @@ test(`${MINUTES} minutes of load`, { timeout: (MINUTES + 4) * 60_000 }, async (t
   const [early, late] = [p99(0), p99(2 * third)];
   const wrong = gateway.logs().filter(({ level, event }) => level === "error" || event);
   show(t, {
-    seed,
     minutes: MINUTES,
     requests,
     "workerd at half time": `${half[0].resident.toFixed(0)} MB, at the end ${half.at(-1).resident.toFixed(0)} MB`,
