@@ -8,7 +8,7 @@ import { Failure, main, outputOf, say, step } from "./step.mjs";
 
 const CRATES_IO = "registry+https://github.com/rust-lang/crates.io-index";
 // Tools that build and test, of which nothing is deployed.
-const ALSO_FOR_TOOLS = ["0BSD", "CC0-1.0", "ISC", "LGPL-3.0-or-later", "Python-2.0"];
+const ALSO_FOR_TOOLS = ["0BSD", "CC0-1.0", "ISC", "LGPL-3.0-or-later", "Python-2.0", "Unlicense"];
 
 export async function checkSupply() {
   const { parse } = await import("smol-toml");
