@@ -47,6 +47,7 @@ const USAGE = [
   "response_time_ms",
   "key",
   "request_id",
+  "mark",
 ];
 const HOUR = ["hour", "admitted", "refused", "unavailable", "ended_unknown", "late_settles", "failed_audits"];
 const EVENT = ["id", "timestamp", "type", "state", "attempts", "last_error"];
@@ -250,15 +251,16 @@ export const COMMANDS = {
       ...PERIOD,
       endpoint: "only calls of this route's template",
       status: "only calls that were answered with this status",
+      marked: "true: only calls that you should look at",
       ...PAGE,
     },
     ask(client, given) {
       const path = given.account;
       if (given.named("by").by === undefined) {
-        const query = given.named("limit", "next", "from", "to", "endpoint", "status");
+        const query = given.named("limit", "next", "from", "to", "endpoint", "status", "marked");
         return client.GET(`${V1}/accounts/{id}/usage`, { params: { path, query } });
       }
-      given.forbid("with --by", "endpoint", "status", "limit");
+      given.forbid("with --by", "endpoint", "status", "marked", "limit");
       const query = given.named("by", "from", "to", "next");
       return client.GET(`${V1}/accounts/{id}/usage/summary`, { params: { path, query } });
     },

@@ -9,6 +9,7 @@
 //! committed, the account must be dropped and woken again from what is stored.
 
 mod admit;
+mod at_rest;
 mod budget;
 mod close;
 mod conclude;
@@ -16,6 +17,7 @@ mod due;
 mod figures;
 mod habit;
 mod hourly;
+mod idle;
 mod imported;
 mod key_view;
 mod keys;
@@ -93,6 +95,7 @@ const OPERATIONS_KNOWN: usize = 256;
 pub struct Account {
     policy: Arc<Policy>,
     profile: Profile,
+    /// The keys that are not at rest (`account/at_rest.rs`).
     keys: BTreeMap<KeyNumber, Key>,
     state: State,
     open: BTreeMap<CallNumber, Call>,
@@ -108,6 +111,8 @@ pub struct Account {
     /// What the directory was told last. Not stored: who is woken tells again.
     told: Hours,
     calls_since_snapshot: u32,
+    /// The clock, as the latest command read it.
+    clock: Timestamp,
     /// While the oldest month of the log is being rolled up. Not stored.
     gathering: Option<rolled::Gathering>,
     /// Events that are still to be sent. Stored by themselves.
@@ -149,7 +154,7 @@ pub struct Profile {
     /// Keys ever issued.
     #[n(8)]
     pub keys_issued: u32,
-    /// Which KEY_SECRET each key was signed under, where that was kept.
+    /// Which KEY_SECRET keys were signed under that do not say so themselves: those of before they did.
     #[cbor(n(9), default)]
     pub signed_under: BTreeMap<KeyNumber, SecretId>,
     /// What has to be settled with lookup objects about imported keys.
@@ -240,7 +245,7 @@ struct State {
     /// `plan/pool` of one-time grants that were given.
     #[n(4)]
     given_once: BTreeSet<String>,
-    /// What each key has done lately.
+    /// What each key has done lately; of a key at rest, how often it was refused since.
     #[n(5)]
     usage: BTreeMap<KeyNumber, KeyUsage>,
     /// The window of `account_requests_per_minute`.
@@ -333,6 +338,9 @@ pub struct LogMonth {
     /// How far its roll-up has been stored, where it is a huge one.
     #[n(3)]
     pub rolling: Option<Rolling>,
+    /// Until when one of its calls can be refunded whose end came late: it is kept as long.
+    #[n(4)]
+    pub refundable_until: Option<Timestamp>,
 }
 
 /// Calls of one key that are open.
@@ -352,7 +360,7 @@ impl InFlight {
     }
 
     fn count(&mut self, call: &Call, count: impl Fn(u32) -> u32) {
-        if call.is_job {
+        if call.is_job() {
             self.jobs = count(self.jobs);
             return;
         }
@@ -398,6 +406,9 @@ pub struct Changes {
     pub profile: bool,
     /// A snapshot is to be written.
     pub snapshot: bool,
+    /// The books are not what they must be: nothing is to be committed, and the account is to be
+    /// woken again from what is stored.
+    pub broken: Option<Broken>,
 }
 
 impl Changes {
@@ -411,6 +422,12 @@ impl Changes {
     fn enter(&mut self, entry: Entry) {
         self.entries.push(entry);
         self.snapshot = true;
+    }
+
+    /// What came of a step that only broken books can fail.
+    fn unless_broken<T, E: Into<Broken>>(&mut self, step: Result<T, E>) -> Option<T> {
+        step.map_err(|broken| self.broken = Some(broken.into()))
+            .ok()
     }
 }
 
@@ -502,6 +519,11 @@ impl Account {
         Some(self.state.log.get(after.checked_sub(1)?)?.month)
     }
 
+    fn log_month_of(&mut self, call: CallNumber) -> Option<&mut LogMonth> {
+        let after = self.state.log.partition_point(|month| month.first <= call);
+        self.state.log.get_mut(after.checked_sub(1)?)
+    }
+
     /// How many calls have ended: the place of the last end.
     #[must_use]
     pub const fn ends(&self) -> u64 {
@@ -523,7 +545,7 @@ impl Account {
 
     fn add_open(&mut self, mut call: Call) {
         if let Some((deadline, of_job)) = self.state.brought_forward.get(&call.number)
-            && *of_job == call.is_job
+            && *of_job == call.is_job()
         {
             call.hold.deadline = *deadline;
         }

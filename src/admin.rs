@@ -31,7 +31,7 @@ use crate::{
     protocol::{Command, ImportKey, Manage},
     retried::{IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX},
     secrets::Secrets,
-    self_service::{no_parameters, summary_query, usage_query},
+    self_service::{no_parameters, operators_usage_query, summary_query},
     status::StatusQuery,
 };
 
@@ -507,7 +507,7 @@ impl<'a> Endpoint<'a> {
             Action::Settle => self.end_call(commands::settle(sent.body)?, sent),
             Action::Release => self.end_call(commands::release(sent.body)?, sent),
             Action::Balance => self.manage(Command::Balance, None),
-            Action::Usage => self.manage(Command::Usage(usage_query(sent.query)?), None),
+            Action::Usage => self.manage(Command::Usage(operators_usage_query(sent.query)?), None),
             Action::UsageSummary => {
                 let query = summary_query(sent.query)?;
                 self.manage(Command::UsageSummary(query), None)

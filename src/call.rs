@@ -52,8 +52,17 @@ pub struct Call {
     pub admitted_at: Timestamp,
     /// What it holds.
     pub hold: Hold,
-    /// It was answered and goes on as a job.
-    pub is_job: bool,
+    /// What it was answered, where it goes on as a job.
+    pub answer: Option<Answer>,
+}
+
+/// What the client was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
+    /// From admission to answer, in milliseconds, as the gateway measured it.
+    pub response_time_ms: u32,
 }
 
 impl Call {
@@ -61,6 +70,12 @@ impl Call {
     #[must_use]
     pub fn held(&self) -> Credits {
         sum_of(&self.hold.parts)
+    }
+
+    /// Whether it was answered and goes on as a job.
+    #[must_use]
+    pub const fn is_job(&self) -> bool {
+        self.answer.is_some()
     }
 }
 
@@ -179,6 +194,25 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// What the client was answered, where that was learned.
+    #[must_use]
+    pub fn answer(&self) -> Option<Answer> {
+        self.status.map(|status| Answer {
+            status,
+            response_time_ms: self.response_time_ms,
+        })
+    }
+
+    /// The same, of a call that was answered so.
+    #[must_use]
+    pub fn answered(self, answer: Answer) -> Self {
+        Self {
+            status: Some(answer.status),
+            response_time_ms: answer.response_time_ms,
+            ..self
+        }
+    }
+
     /// What the ledger has as the call's charge, apart from the entries about it.
     #[must_use]
     pub fn first_charged(&self) -> Credits {
@@ -230,6 +264,17 @@ pub struct Settle {
     /// How the answer's body ended, where the call ends with it; absent where it ended before.
     #[n(6)]
     pub body: Option<BodyEnd>,
+}
+
+impl Settle {
+    /// The answer that it tells of.
+    #[must_use]
+    pub const fn answer(&self) -> Answer {
+        Answer {
+            status: self.status,
+            response_time_ms: self.response_time_ms,
+        }
+    }
 }
 
 /// How the body of an answer ended, where its route says `whole_body`.

@@ -97,6 +97,16 @@ impl Lot {
             .saturating_sub(signed(self.expired))
     }
 
+    /// What is left of it is nobody's any more. Says how much that was.
+    fn expire_rest(&mut self, at: Timestamp) -> Credits {
+        let rest = self.available();
+        if !rest.is_zero() {
+            self.expired = self.expired.saturating_add(rest);
+            self.touched_at = at;
+        }
+        rest
+    }
+
     fn is_done(&self, now: Timestamp) -> bool {
         self.held.is_zero()
             && self.available().is_zero()
@@ -263,6 +273,24 @@ pub struct Short {
     pub available: Credits,
 }
 
+/// What no command brings about: the books are broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsound {
+    /// This lot is gone, or has not what a call takes from it or gives back.
+    Lot(LotNumber),
+    /// A call is charged more than it holds.
+    AboveHold,
+}
+
+/// When credits came back to their lots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Returned {
+    /// While they can be spent.
+    InTime,
+    /// Some of them to a lot that had expired.
+    Late,
+}
+
 /// Lots that were let go of, summed: history needs them, calls do not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
@@ -282,7 +310,7 @@ pub struct Totals {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct Book {
-    /// The lots that can still move, by number.
+    /// The lots that can still move, in the order of their numbers.
     #[n(0)]
     pub lots: Vec<Lot>,
     /// The lots that no longer can.
@@ -333,11 +361,18 @@ impl Book {
     /// The lot `number`, while it is kept.
     #[must_use]
     pub fn lot(&self, number: LotNumber) -> Option<&Lot> {
-        self.lots.iter().find(|lot| lot.number == number)
+        self.lots.get(self.place_of(number)?)
     }
 
     fn lot_mut(&mut self, number: LotNumber) -> Option<&mut Lot> {
-        self.lots.iter_mut().find(|lot| lot.number == number)
+        let place = self.place_of(number)?;
+        self.lots.get_mut(place)
+    }
+
+    fn place_of(&self, number: LotNumber) -> Option<usize> {
+        self.lots
+            .binary_search_by_key(&number, |lot| lot.number)
+            .ok()
     }
 
     /// The lots that can give something, the first to be spent first: by source, then soonest
@@ -391,65 +426,6 @@ impl Book {
         }
         Ok(parts)
     }
-
-    /// Holds what was chosen.
-    pub fn hold(&mut self, parts: &[Part]) {
-        for part in parts {
-            if let Some(lot) = self.lot_mut(part.lot) {
-                lot.held = lot.held.saturating_add(part.credits);
-            }
-        }
-    }
-
-    /// Ends a hold at `at`: charges `charge` of it, in the order of its parts, and gives the rest
-    /// back. Says whether anything came back to a lot that had expired by `now`.
-    pub fn end(&mut self, parts: &[Part], charge: Credits, at: Timestamp, now: Timestamp) -> bool {
-        let mut to_charge = charge;
-        let mut came_back_late = false;
-        for part in parts {
-            let charged = part.credits.min(to_charge);
-            to_charge = to_charge.saturating_sub(charged);
-            let Some(lot) = self.lot_mut(part.lot) else {
-                continue;
-            };
-            lot.held = lot.held.saturating_sub(part.credits);
-            lot.spent = lot.spent.saturating_add(charged);
-            lot.touched_at = lot.touched_at.max(at);
-            came_back_late |= charged < part.credits && is_past(lot.expires_at, now);
-        }
-        came_back_late
-    }
-
-    /// Charges `part` without a hold: what an ended call turns out to have cost.
-    pub fn take(&mut self, part: Part, now: Timestamp) {
-        if let Some(lot) = self.lot_mut(part.lot) {
-            lot.spent = lot.spent.saturating_add(part.credits);
-            lot.touched_at = lot.touched_at.max(now);
-        }
-    }
-
-    /// A charge on these lots was confirmed: they are kept for as long as it can be refunded.
-    pub fn touch(&mut self, parts: &[Part], now: Timestamp) {
-        for part in parts {
-            if let Some(lot) = self.lot_mut(part.lot) {
-                lot.touched_at = lot.touched_at.max(now);
-            }
-        }
-    }
-
-    /// Gives back a part that an ended call was charged. Says whether it came back to a lot that
-    /// had expired meanwhile.
-    pub fn give_back(&mut self, charged: Part, now: Timestamp) -> bool {
-        self.lot_mut(charged.lot).is_some_and(|lot| {
-            lot.spent = lot.spent.saturating_sub(charged.credits);
-            lot.touched_at = lot.touched_at.max(now);
-            is_past(lot.expires_at, now)
-        })
-    }
-}
-
-fn is_past(expires_at: Option<Timestamp>, now: Timestamp) -> bool {
-    expires_at.is_some_and(|expires_at| expires_at <= now)
 }
 
 /// The books of one account, and the numbers its lots and entries have.
@@ -523,14 +499,94 @@ impl Ledger {
         self.books.get(pool)
     }
 
-    /// The book of `pool`, to hold from or end on.
-    pub fn book_mut(&mut self, pool: &str) -> Option<&mut Book> {
-        self.books.get_mut(pool)
+    /// Holds what was chosen.
+    ///
+    /// # Errors
+    /// A lot is gone.
+    pub fn hold(&mut self, pool: &str, parts: &[Part]) -> Result<(), Unsound> {
+        for part in parts {
+            let lot = self.sound_lot(pool, part.lot)?;
+            lot.held = add(lot, lot.held, part.credits)?;
+        }
+        Ok(())
     }
 
-    /// Books a lot. Past this line nothing can fail: whether the pool can take it is
-    /// [`Ledger::has_room_for`]'s question.
+    /// Ends a hold at `at`, when everything due by `booked` is booked: charges `charge` of it, in the
+    /// order of its parts, and gives the rest back.
+    ///
+    /// # Errors
+    /// A lot is gone or holds less, or the charge is above the hold.
+    pub fn end(
+        &mut self,
+        pool: &str,
+        parts: &[Part],
+        charge: Credits,
+        (at, booked): (Timestamp, Timestamp),
+    ) -> Result<Returned, Unsound> {
+        let mut to_charge = charge;
+        let mut returned = Returned::InTime;
+        for part in parts {
+            let charged = part.credits.min(to_charge);
+            to_charge = to_charge.saturating_sub(charged);
+            let lot = self.sound_lot(pool, part.lot)?;
+            lot.held = take(lot, lot.held, part.credits)?;
+            lot.spent = add(lot, lot.spent, charged)?;
+            lot.touched_at = lot.touched_at.max(at);
+            if charged < part.credits && is_past(lot.expires_at, booked) {
+                returned = Returned::Late;
+            }
+        }
+        if to_charge.is_zero() {
+            Ok(returned)
+        } else {
+            Err(Unsound::AboveHold)
+        }
+    }
+
+    /// Charges `part` without a hold: what an ended call turns out to have cost.
+    ///
+    /// # Errors
+    /// The lot is gone.
+    pub fn take(&mut self, pool: &str, part: Part, now: Timestamp) -> Result<(), Unsound> {
+        let lot = self.sound_lot(pool, part.lot)?;
+        lot.spent = add(lot, lot.spent, part.credits)?;
+        lot.touched_at = lot.touched_at.max(now);
+        Ok(())
+    }
+
+    /// Gives back a part that an ended call was charged.
+    ///
+    /// # Errors
+    /// The lot is gone, or less was spent of it.
+    pub fn give_back(
+        &mut self,
+        pool: &str,
+        part: Part,
+        now: Timestamp,
+    ) -> Result<Returned, Unsound> {
+        let lot = self.sound_lot(pool, part.lot)?;
+        lot.spent = take(lot, lot.spent, part.credits)?;
+        lot.touched_at = lot.touched_at.max(now);
+        Ok(if is_past(lot.expires_at, now) {
+            Returned::Late
+        } else {
+            Returned::InTime
+        })
+    }
+
+    /// A charge on these lots was confirmed: they are kept for as long as it can be refunded.
+    pub fn touch(&mut self, pool: &str, parts: &[Part], now: Timestamp) {
+        for part in parts {
+            if let Some(lot) = self.lot_mut(pool, part.lot) {
+                lot.touched_at = lot.touched_at.max(now);
+            }
+        }
+    }
+
+    /// Books a lot. Past this line nothing can fail: what the pool has no room for is not granted, and
+    /// the entry says how much was. Who would rather refuse asks [`Ledger::has_room_for`] first.
     pub fn grant(&mut self, lot: NewLot<'_>, moment: Moment) -> (LotNumber, Entry) {
+        let amount = lot.amount.min(self.room_in(lot.pool));
         self.lots_granted = self.lots_granted.saturating_add(1);
         let number = LotNumber(self.lots_granted);
         self.books
@@ -540,7 +596,7 @@ impl Ledger {
             .push(Lot {
                 number,
                 source: lot.source,
-                amount: lot.amount,
+                amount,
                 spent: Credits::ZERO,
                 held: Credits::ZERO,
                 expired: Credits::ZERO,
@@ -553,7 +609,7 @@ impl Ledger {
                 kind: lot.kind,
                 pool: lot.pool,
                 lot: number,
-                credits: signed(lot.amount),
+                credits: signed(amount),
                 call: None,
                 reference: lot.reference,
             },
@@ -565,15 +621,19 @@ impl Ledger {
     /// Whether the pool's sum stays a number that JSON carries when `amount` is added.
     #[must_use]
     pub fn has_room_for(&self, pool: &str, amount: Credits) -> bool {
-        self.book(pool).is_none_or(|book| {
-            book.lots
-                .iter()
-                .try_fold(amount, |sum, lot| sum.checked_add(lot.amount))
-                .is_some()
+        amount <= self.room_in(pool)
+    }
+
+    /// What can be added to the pool: also when everything spent comes back to its lots, their sum
+    /// is a number that JSON carries.
+    fn room_in(&self, pool: &str) -> Credits {
+        let lots = self.book(pool).into_iter().flat_map(|book| &book.lots);
+        lots.fold(Credits::MAX, |room, lot| {
+            room.saturating_sub(lot.amount.saturating_sub(lot.expired))
         })
     }
 
-    /// Sets a lot's amount; what it can give is never below 0.
+    /// Sets a lot's amount, as far as the pool has room; what it can give is never below 0.
     pub fn set_amount(
         &mut self,
         pool: &str,
@@ -582,7 +642,9 @@ impl Ledger {
         reference: &str,
         moment: Moment,
     ) -> Option<Entry> {
-        let found = self.book_mut(pool)?.lot_mut(lot)?;
+        let room = self.room_in(pool);
+        let found = self.lot_mut(pool, lot)?;
+        let amount = amount.min(found.amount.saturating_add(room));
         let change = signed(amount).saturating_sub(signed(found.amount));
         if change == 0 {
             return None;
@@ -604,13 +666,10 @@ impl Ledger {
 
     /// Expires what is left of a lot. No entry where nothing is left.
     pub fn expire(&mut self, pool: &str, lot: LotNumber, moment: Moment) -> Option<Entry> {
-        let found = self.book_mut(pool)?.lot_mut(lot)?;
-        let rest = found.available();
+        let rest = self.lot_mut(pool, lot)?.expire_rest(moment.at);
         if rest.is_zero() {
             return None;
         }
-        found.expired = found.expired.saturating_add(rest);
-        found.touched_at = moment.at;
         Some(self.entry(
             Line {
                 kind: EntryKind::Expired,
@@ -627,11 +686,8 @@ impl Ledger {
     /// What came back to those of `parts` whose lots had expired by `now` stays spendable for
     /// `restore` from then on.
     pub fn restore(&mut self, pool: &str, parts: &[Part], restore: Span, now: Timestamp) {
-        let Some(book) = self.book_mut(pool) else {
-            return;
-        };
         for part in parts {
-            if let Some(lot) = book.lot_mut(part.lot)
+            if let Some(lot) = self.lot_mut(pool, part.lot)
                 && is_past(lot.expires_at, now)
                 && !lot.available().is_zero()
             {
@@ -655,15 +711,54 @@ impl Ledger {
         )
     }
 
-    /// The next lot that has something left to expire, and when that is or was due.
-    #[must_use]
-    pub fn next_expiry(&self) -> Option<(Timestamp, &str, LotNumber)> {
-        self.books
-            .iter()
-            .flat_map(|(pool, book)| book.lots.iter().map(move |lot| (pool.as_str(), lot)))
-            .filter(|(_, lot)| !lot.available().is_zero())
-            .filter_map(|(pool, lot)| Some((lot.expires_at?, pool, lot.number)))
-            .min_by_key(|(at, _, lot)| (*at, *lot))
+    /// Expires what is left of every lot whose time is up at `until`, the first one first, each
+    /// dated at its moment. However many there are, the books are gone through once.
+    pub fn expire_due(&mut self, until: Timestamp, calls_before: u64) -> Vec<Entry> {
+        let mut due = Vec::new();
+        for (pool, book) in self.books.values().enumerate() {
+            for lot in &book.lots {
+                if let Some(at) = lot.expires_at
+                    && at <= until
+                    && !lot.available().is_zero()
+                {
+                    due.push((at, lot.number, pool));
+                }
+            }
+        }
+        if due.is_empty() {
+            return Vec::new();
+        }
+        due.sort_unstable();
+        let mut books: Vec<(&String, i64, &mut Book)> = self
+            .books
+            .iter_mut()
+            .map(|(pool, book)| (pool, book.balance(), book))
+            .collect();
+        let mut entries = Vec::with_capacity(due.len());
+        for (at, number, pool) in due {
+            let Some((pool, balance, book)) = books.get_mut(pool) else {
+                continue;
+            };
+            let Some(lot) = book.lot_mut(number) else {
+                continue;
+            };
+            let rest = signed(lot.expire_rest(at));
+            *balance = balance.saturating_sub(rest);
+            self.entries_written = self.entries_written.saturating_add(1);
+            entries.push(Entry {
+                number: self.entries_written,
+                at,
+                kind: EntryKind::Expired,
+                pool: (*pool).clone(),
+                lot: number,
+                credits: rest.saturating_neg(),
+                balance: *balance,
+                calls_before,
+                call: None,
+                reference: None,
+            });
+        }
+        entries
     }
 
     /// Lets go of lots that are empty and so old that nothing can come back to them.
@@ -680,6 +775,14 @@ impl Ledger {
                 !is_done
             });
         }
+    }
+
+    fn lot_mut(&mut self, pool: &str, number: LotNumber) -> Option<&mut Lot> {
+        self.books.get_mut(pool)?.lot_mut(number)
+    }
+
+    fn sound_lot(&mut self, pool: &str, number: LotNumber) -> Result<&mut Lot, Unsound> {
+        self.lot_mut(pool, number).ok_or(Unsound::Lot(number))
     }
 
     fn entry(&mut self, line: Line<'_>, moment: Moment) -> Entry {
@@ -699,6 +802,20 @@ impl Ledger {
     }
 }
 
+/// A figure of `lot` with `credits` more.
+fn add(lot: &Lot, figure: Credits, credits: Credits) -> Result<Credits, Unsound> {
+    figure.checked_add(credits).ok_or(Unsound::Lot(lot.number))
+}
+
+/// A figure of `lot` with `credits` less.
+fn take(lot: &Lot, figure: Credits, credits: Credits) -> Result<Credits, Unsound> {
+    figure.checked_sub(credits).ok_or(Unsound::Lot(lot.number))
+}
+
+fn is_past(expires_at: Option<Timestamp>, now: Timestamp) -> bool {
+    expires_at.is_some_and(|expires_at| expires_at <= now)
+}
+
 /// An entry before it has a number, a date and a balance.
 struct Line<'a> {
     kind: EntryKind,
@@ -707,4 +824,61 @@ struct Line<'a> {
     credits: i64,
     call: Option<CallNumber>,
     reference: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u32) -> Timestamp {
+        Timestamp::from_seconds(1_900_000_000 + i64::from(seconds))
+    }
+
+    /// A lot of three credits, one of them held and one spent, that expires at `expires_at`.
+    fn lot(number: u32, expires_at: u32) -> Lot {
+        let credits = |amount| Credits::new(amount).unwrap();
+        Lot {
+            number: LotNumber(number),
+            source: Source::Promo,
+            amount: credits(3),
+            spent: credits(1),
+            held: credits(1),
+            expired: Credits::ZERO,
+            expires_at: Some(at(expires_at)),
+            granted_at: at(0),
+            touched_at: at(0),
+        }
+    }
+
+    /// So many that a look at all of them for each would take minutes.
+    #[test]
+    fn thirty_thousand_lots_that_are_due_at_once_expire_in_their_order() {
+        let mut ledger = Ledger::default();
+        for number in 1..=30_000 {
+            let pool = ["credits", "lyrics"][number as usize % 2];
+            let book = ledger.books.entry(pool.to_owned()).or_default();
+            // The last ones are due first, ten at a time.
+            book.lots.push(lot(number, (60_000 - number) / 10));
+        }
+        ledger.books.get_mut("lyrics").unwrap().lots[0].expires_at = None;
+        let balances = |ledger: &Ledger| {
+            let books = ledger.books.values();
+            books.map(Book::balance).collect::<Vec<_>>()
+        };
+        assert_eq!(balances(&ledger), [30_000, 30_000]);
+        assert_eq!(ledger.expire_due(at(2_999), 7), []);
+        let entries = ledger.expire_due(at(6_000), 7);
+        assert_eq!(entries.len(), 29_999);
+        assert!(entries.is_sorted_by_key(|entry| (entry.at, entry.lot)));
+        assert!(entries.iter().map(|entry| entry.number).eq(1..=29_999));
+        let of_pool = |pool: &str| {
+            let entries = entries.iter().filter(|entry| entry.pool == pool);
+            entries.map(|entry| entry.balance).collect::<Vec<_>>()
+        };
+        assert!(of_pool("credits").into_iter().eq((15_000..30_000).rev()));
+        assert!(of_pool("lyrics").into_iter().eq((15_001..30_000).rev()));
+        assert_eq!(balances(&ledger), [15_000, 15_001]);
+        assert_eq!(ledger.entries_written(), 29_999);
+        assert_eq!(ledger.expire_due(at(6_000), 7), []);
+    }
 }

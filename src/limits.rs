@@ -79,6 +79,23 @@ impl MinuteWindow {
         self.calls.range(first..)
     }
 
+    /// How many calls it knows: of the last 60 seconds before its last call.
+    #[must_use]
+    pub fn known(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// The latest time at which a call was counted.
+    #[must_use]
+    pub const fn latest(&self) -> Timestamp {
+        self.latest
+    }
+
+    /// Lets go of its calls, which its limit cannot count any more. Its time stays.
+    pub fn forget_calls(&mut self) {
+        self.calls = VecDeque::new();
+    }
+
     /// Counts an admitted call under a limit of `limit` calls.
     pub fn count(&mut self, call: CallNumber, limit: u32, clock: Timestamp) {
         let at = self.now(clock);

@@ -4,6 +4,7 @@
 //! Storage comes in as [`Store`], so that everything but the SQL itself runs and is tested
 //! natively. Nothing here waits: a message is carried out as a whole.
 
+mod at_rest;
 mod audit;
 mod erase;
 mod events;
@@ -12,6 +13,7 @@ mod figures;
 mod importing;
 mod ledger;
 mod opening;
+pub mod pieces;
 mod roll_up;
 mod summary;
 mod usage;
@@ -60,11 +62,33 @@ pub trait Store {
     /// What goes wrong with it.
     type Error: std::fmt::Display;
 
-    /// The profile, the keys and the snapshot; `None` where no account was opened.
+    /// The profile and the snapshot; `None` where no account was opened.
     ///
     /// # Errors
     /// Storage that cannot be read.
     fn load(&self) -> Result<Option<Loaded>, Self::Error>;
+
+    /// Those of these keys that are there, encoded.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn keys(&self, numbers: &[KeyNumber]) -> Result<Vec<(KeyNumber, Vec<u8>)>, Self::Error>;
+
+    /// Keys with a number above `last`, the oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn keys_after(
+        &self,
+        last: KeyNumber,
+        limit: u64,
+    ) -> Result<Vec<(KeyNumber, Vec<u8>)>, Self::Error>;
+
+    /// Every key in whose row `digest` stands. This looks at them all.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn keys_with(&self, digest: &[u8; 32]) -> Result<Vec<KeyNumber>, Self::Error>;
 
     /// The row of `call` in the table of `month`.
     ///
@@ -208,9 +232,7 @@ pub trait Store {
 pub struct Loaded {
     /// The profile.
     pub profile: Vec<u8>,
-    /// The keys.
-    pub keys: Vec<(KeyNumber, Vec<u8>)>,
-    /// The snapshot.
+    /// The snapshot, whole.
     pub snapshot: Vec<u8>,
     /// Which events are still to be sent, where there ever were any.
     pub notices: Option<Vec<u8>>,
@@ -227,7 +249,7 @@ pub struct Write {
     pub profile: Option<Vec<u8>>,
     /// Keys anew.
     pub keys: Vec<(KeyNumber, Vec<u8>)>,
-    /// The snapshot anew.
+    /// The snapshot anew, to be stored in [`pieces`].
     pub snapshot: Option<Vec<u8>>,
     /// Which events are still to be sent, anew.
     pub notices: Option<Vec<u8>>,
@@ -449,7 +471,13 @@ impl<S: Store> Object<S> {
             Some(retried) => self.earlier(retried, clock)?,
             None => None,
         };
+        let (key, tries) = (admit.key, admit.repeated_refusals.saturating_add(1));
+        let dead = self.wake_key_or_tell(admit.key, clock)?;
+        let is_dead_ones = dead.is_some_and(|dead| dead.knows(&admit.digest));
         let (outcome, changes) = self.awake()?.admit(admit, earlier.as_ref(), clock);
+        if is_dead_ones && matches!(outcome, Err(Refusal::UnknownKey)) {
+            self.awake()?.count_tries(key, tries, clock);
+        }
         self.commit(changes, None)?;
         Ok(match outcome {
             Ok(admission) => Reply::Admitted(Box::new(admission)),
@@ -497,6 +525,7 @@ impl<S: Store> Object<S> {
         let Some(row) = row else {
             return Ok(Reply::Settled(None));
         };
+        self.wake_key(row.call.key)?;
         let (settled, changes) = self.awake()?.settle_ended(settle, &row, clock);
         self.commit(changes, None)?;
         Ok(Reply::Settled(Some(settled)))
@@ -509,6 +538,7 @@ impl<S: Store> Object<S> {
         }
         let changes = self.awake()?.tick(clock);
         self.commit(changes, None)?;
+        self.wake_key_or_tell(read.key, clock)?;
         let account = self.awake()?;
         if account.key_held(read.key, &read.digest, clock).is_none() {
             return Ok(Reply::Refused(Refusal::UnknownKey));
@@ -540,7 +570,7 @@ impl<S: Store> Object<S> {
                     ..page
                 }));
             }
-            Page::Usage(query) => to_json(&self.usage(query)?),
+            Page::Usage(query) => to_json(&self.usage(query)?.without_marks()),
             Page::UsageSummary(query) => match self.summary(query, clock)? {
                 Ok(view) => to_json(&view),
                 Err(rejected) => return Ok(Reply::Problem(rejected.complaint())),
@@ -683,16 +713,9 @@ impl<S: Store> Object<S> {
             )),
             Command::Show => Ok(Ok(shown(to_json(&self.awake()?.view())))),
             Command::Balance => Ok(Ok(shown(to_json(&self.awake()?.balance_view())))),
-            Command::ListKeys => Ok(Ok(list_keys(self.awake()?, &KeysQuery::default(), clock))),
-            Command::Keys(query) => Ok(Ok(list_keys(self.awake()?, &query, clock))),
-            Command::ShowKey(number) => {
-                let account = self.awake()?;
-                let changes = account.book_refusals();
-                let key = account.key_view(number, clock);
-                Ok(key
-                    .map(|key| (told(200, to_json(&key)), changes))
-                    .ok_or(Rejected::UnknownKey))
-            }
+            Command::ListKeys => Ok(Ok(self.list_keys(&KeysQuery::default(), clock)?)),
+            Command::Keys(query) => Ok(Ok(self.list_keys(&query, clock)?)),
+            Command::ShowKey(number) => self.show_key(number, clock),
             Command::Adjust(adjustment) => {
                 let account = self.awake()?;
                 let adjusted = account.adjust(adjustment, clock);
@@ -722,17 +745,20 @@ impl<S: Store> Object<S> {
                     .map(|(number, changes)| (with_secret(account, 201, number, clock), changes)))
             }
             Command::RotateKey { rotate, digest } => {
+                self.wake_key(rotate.key)?;
                 let account = self.awake()?;
                 let rotated = account.rotate_key(rotate, digest, clock);
                 Ok(rotated.map(|changes| (with_secret(account, 200, rotate.key, clock), changes)))
             }
             Command::PatchKey { key, patch } => {
+                self.wake_key(key)?;
                 let account = self.awake()?;
                 let patched = account.patch_key(key, patch, clock);
                 Ok(patched
                     .map(|changes| (told(200, to_json(&account.key_view(key, clock))), changes)))
             }
             Command::RevokeKey(number) => {
+                self.wake_key(number)?;
                 let revoked = self.awake()?.revoke_key(number, clock);
                 Ok(revoked.map(|changes| (told(204, String::new()), changes)))
             }
@@ -749,6 +775,7 @@ impl<S: Store> Object<S> {
         let Some(mut row) = self.row_to_change(call)? else {
             return Ok(Err(Rejected::UnknownCall));
         };
+        self.wake_key(row.call.key)?;
         let changes = match self.awake()?.conclude(&row, word, clock) {
             Ok(changes) => changes,
             Err(rejected) => return Ok(Err(rejected)),
@@ -792,12 +819,9 @@ impl<S: Store> Object<S> {
             self.opening = self.load_opening()?;
             return Err(Failure::NoAccount);
         };
-        let keys = loaded
-            .keys
-            .iter()
-            .map(|(number, bytes)| (*number, bytes.as_slice()));
         let notices = loaded.notices.as_deref();
-        let stored = Stored::read(&loaded.profile, keys, &loaded.snapshot, notices)?;
+        let stored = Stored::read(&loaded.profile, &loaded.snapshot, notices)?;
+        let keys = self.store.keys(&stored.keys()).map_err(storage)?;
         let mut rows = Vec::new();
         for call in stored.open() {
             if let Some(month) = month_of(stored.log(), *call) {
@@ -811,12 +835,13 @@ impl<S: Store> Object<S> {
                     .map_err(storage)?,
             );
         }
-        let (account, changes) = stored.wake(Arc::clone(&self.policy), rows, clock)?;
+        let (account, changes) = stored.wake(Arc::clone(&self.policy), &keys, rows, clock)?;
         self.account = Some(account);
         self.commit(changes, None)
     }
 
-    /// Commits what a command changed. If that fails, memory is ahead of storage and is dropped.
+    /// Commits what a command changed. If that fails, or the books were found broken, memory is ahead
+    /// of storage and is dropped.
     fn commit(
         &mut self,
         mut changes: Changes,
@@ -825,22 +850,27 @@ impl<S: Store> Object<S> {
         if changes.is_empty() && remember.is_none() {
             return Ok(());
         }
+        if let Some(broken) = changes.broken.take() {
+            self.account = None;
+            self.audit = None;
+            return Err(broken.into());
+        }
         let account = self.account.as_mut().ok_or(Failure::NoAccount)?;
         account.note_balances(&mut changes);
         if changes.profile || !changes.keys.is_empty() || !changes.flagged.is_empty() {
             changes.snapshot |= account.note_listing();
         }
+        let mut keys = Vec::new();
         if changes.snapshot {
+            keys = account.put_to_rest(&mut changes);
             changes.totals = account.take_totals();
         }
+        let of_awake = |number: &KeyNumber| Some((*number, account.key_bytes(*number)?));
+        keys.extend(changes.keys.iter().filter_map(of_awake));
         let write = Write {
             month: account.log().last().map(|last| last.month),
             profile: changes.profile.then(|| account.profile_bytes()),
-            keys: changes
-                .keys
-                .iter()
-                .filter_map(|number| Some((*number, account.key_bytes(*number)?)))
-                .collect(),
+            keys,
             snapshot: changes.snapshot.then(|| account.take_snapshot()),
             notices: changes.notices.then(|| account.notices_bytes()),
             remember,
@@ -899,13 +929,6 @@ fn told(status: u16, json: String) -> Reply {
 /// What is only looked at.
 fn shown(json: String) -> (Reply, Changes) {
     (told(200, json), Changes::default())
-}
-
-/// A page of keys. Their figures are made up to date first, which may have to be stored.
-fn list_keys(account: &mut Account, query: &KeysQuery, clock: Timestamp) -> (Reply, Changes) {
-    let changes = account.book_refusals();
-    let json = to_json(&account.keys_view(query, clock));
-    (told(200, json), changes)
 }
 
 /// A key that has just got a secret, for the Worker to sign.

@@ -15,16 +15,14 @@ use crate::{
 pub struct Quantity(#[n(0)] u64);
 
 impl Quantity {
+    /// The largest: more than any price has room for.
+    pub const MAX: Self = Self(u64::MAX);
+
     /// Reads digits, and optionally a point and one to three digits: no sign, no exponent, no
     /// spaces. `None` for anything else and for what does not fit 64 bits of thousandths.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let (whole, places) = text.split_once('.').unwrap_or((text, "0"));
-        let digits =
-            |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-        if !digits(whole) || !digits(places) || places.len() > 3 {
-            return None;
-        }
+        let (whole, places) = plain_decimal(text)?;
         let scale = [0, 100, 10, 1].get(places.len()).copied()?;
         let thousandths = places.parse::<u64>().ok()?.checked_mul(scale)?;
         let whole = whole.parse::<u64>().ok()?.checked_mul(1_000)?;
@@ -36,6 +34,13 @@ impl Quantity {
     pub const fn as_thousandths(self) -> u64 {
         self.0
     }
+}
+
+/// The digits before and after the point, where there are no more than three of the latter.
+fn plain_decimal(text: &str) -> Option<(&str, &str)> {
+    let (whole, places) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    (digits(whole) && digits(places) && places.len() <= 3).then_some((whole, places))
 }
 
 impl fmt::Display for Quantity {
@@ -222,6 +227,21 @@ pub enum Reported {
     Unreadable,
 }
 
+impl Reported {
+    /// Reads the header that tells the quantity: a plain decimal that is too large for a
+    /// [`Quantity`] is still one, and above every hold.
+    #[must_use]
+    pub fn read(header: Option<&str>) -> Self {
+        let of_digits = |text| {
+            let too_large = plain_decimal(text).map(|_| Quantity::MAX);
+            Quantity::parse(text).or(too_large)
+        };
+        header
+            .and_then(of_digits)
+            .map_or(Self::Unreadable, Self::Value)
+    }
+}
+
 /// What an ended call is charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Charge {
@@ -253,10 +273,18 @@ pub enum Mark {
     /// forgiveness was used up.
     #[n(2)]
     Unforgiven,
+    /// Its real end came late, when fewer credits were there than it cost: those were charged.
+    #[n(3)]
+    Uncovered,
 }
 
 impl Mark {
-    const ALL: [Self; 3] = [Self::BadValue, Self::AboveHold, Self::Unforgiven];
+    const ALL: [Self; 4] = [
+        Self::BadValue,
+        Self::AboveHold,
+        Self::Unforgiven,
+        Self::Uncovered,
+    ];
 
     /// Its name, as the admin API tells it.
     #[must_use]
@@ -265,6 +293,7 @@ impl Mark {
             Self::BadValue => "bad_value",
             Self::AboveHold => "above_hold",
             Self::Unforgiven => "unforgiven",
+            Self::Uncovered => "uncovered",
         }
     }
 
@@ -332,6 +361,32 @@ mod tests {
         }
         assert_eq!(quantity("1.250").to_string(), "1.25");
         assert_eq!(quantity("60").to_string(), "60");
+    }
+
+    #[test]
+    fn a_reported_quantity_too_large_to_be_kept_is_above_every_hold_and_not_unreadable() {
+        for (header, reported) in [
+            (Some("180"), Reported::Value(quantity("180"))),
+            (
+                Some("36000000000000000000000"),
+                Reported::Value(Quantity::MAX),
+            ),
+            (
+                Some("18446744073709551.616"),
+                Reported::Value(Quantity::MAX),
+            ),
+            (Some("36000000000000000000000.1234"), Reported::Unreadable),
+            (Some("1e22"), Reported::Unreadable),
+            (Some(""), Reported::Unreadable),
+            (None, Reported::Unreadable),
+        ] {
+            assert_eq!(Reported::read(header), reported, "{header:?}");
+        }
+        for unit in ["60", "0.001"] {
+            let unit = quantity(unit);
+            let meter = Meter { unit, ..dubbing() };
+            assert_eq!(meter.price(Quantity::MAX), None);
+        }
     }
 
     #[test]

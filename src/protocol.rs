@@ -119,6 +119,9 @@ pub struct UsageFilter {
     /// The status that the client saw.
     #[n(3)]
     pub status: Option<u16>,
+    /// Only those that the operator should look at.
+    #[cbor(n(4), default)]
+    pub marked: bool,
 }
 
 /// What `/usage/summary` tells.

@@ -15,6 +15,9 @@ use crate::{
 const USAGE_PARAMETERS: [&str; 7] = [
     "limit", "offset", "next", "from", "to", "endpoint", "status",
 ];
+const OPERATORS_USAGE_PARAMETERS: [&str; 8] = [
+    "limit", "offset", "next", "from", "to", "endpoint", "status", "marked",
+];
 const SUMMARY_PARAMETERS: [&str; 4] = ["by", "from", "to", "next"];
 const LIMIT_DEFAULT: u32 = 50;
 const LIMIT_MAX: u32 = 500;
@@ -45,13 +48,28 @@ pub fn read(
     }
 }
 
-/// The parameters of `/usage`, the customer's and the operator's alike.
+/// The parameters of the operator's `/usage`: the customer's, and one more.
 ///
 /// # Errors
 ///
 /// 400 with the name of the parameter that is unknown, repeated or out of range.
-pub fn usage_query(query: Option<&str>) -> Result<UsageQuery, Problem> {
-    let parameters = Parameters::read(query, &USAGE_PARAMETERS)?;
+pub fn operators_usage_query(query: Option<&str>) -> Result<UsageQuery, Problem> {
+    let parameters = Parameters::read(query, &OPERATORS_USAGE_PARAMETERS)?;
+    let marked = parameters.read_as("marked", "true", |text| (text == "true").then_some(()))?;
+    let asked = read_usage_query(&parameters)?;
+    let filter = UsageFilter {
+        marked: marked.is_some(),
+        ..asked.filter
+    };
+    Ok(UsageQuery { filter, ..asked })
+}
+
+/// The parameters of `/usage`.
+fn usage_query(query: Option<&str>) -> Result<UsageQuery, Problem> {
+    read_usage_query(&Parameters::read(query, &USAGE_PARAMETERS)?)
+}
+
+fn read_usage_query(parameters: &Parameters<'_>) -> Result<UsageQuery, Problem> {
     let limit = parameters.whole("limit", 1, LIMIT_MAX)?;
     let limit = limit.unwrap_or(LIMIT_DEFAULT);
     let offset = parameters.whole("offset", 0, REACH_MAX.saturating_sub(limit))?;
@@ -77,6 +95,7 @@ pub fn usage_query(query: Option<&str>) -> Result<UsageQuery, Problem> {
                     .ok()
                     .filter(|status| (100..=599).contains(status))
             })?,
+            marked: false,
         },
     })
 }
@@ -249,8 +268,21 @@ mod tests {
                 to: None,
                 endpoint: None,
                 status: None,
+                marked: false,
             },
         })
+    }
+
+    #[test]
+    fn what_is_marked_is_the_operators_to_ask_for() {
+        let filter = UsageFilter {
+            marked: true,
+            ..UsageFilter::default()
+        };
+        let asked = operators_usage_query(Some("marked=true&limit=50"));
+        assert_eq!(asked.map(|query| query.filter), Ok(filter));
+        assert!(operators_usage_query(Some("marked=false")).is_err());
+        assert!(usage("marked=true").is_err());
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub struct Tally {
     /// Calls, open ones included, undone ones not.
     #[n(0)]
     pub calls: i64,
-    /// Those of them that ended with a status of 400 or above, or without an outcome.
+    /// Those of them that ended with a status of 400 or above, or without anybody telling how.
     #[n(1)]
     pub failed: i64,
     /// What they were charged.
@@ -48,16 +48,15 @@ impl Tally {
         let Some(outcome) = outcome else {
             return Self::OPEN;
         };
-        let is_failure = match (outcome.state, outcome.status) {
-            (CallState::Open | CallState::Job, _) => return Self::OPEN,
-            (CallState::Cancelled, _) => return Self::default(),
-            (_, Some(status)) => status >= 400,
-            // The origin or the operator said that it succeeded; the gateway never learned.
-            (CallState::Settled | CallState::Refunded, None) => false,
-            (
-                CallState::Released | CallState::UnknownReleased | CallState::UnknownCharged,
-                None,
-            ) => true,
+        let status = outcome.status;
+        let is_failure = match outcome.state {
+            CallState::Open | CallState::Job => return Self::OPEN,
+            CallState::Cancelled => return Self::default(),
+            // Also where it was answered: nobody told how the job ended.
+            CallState::UnknownReleased | CallState::UnknownCharged => true,
+            // Without an answer, the origin or the operator said that it succeeded or failed.
+            CallState::Settled | CallState::Refunded => status.is_some_and(|status| status >= 400),
+            CallState::Released => status.is_none_or(|status| status >= 400),
         };
         Self {
             calls: 1,

@@ -10,7 +10,7 @@ use crate::{
     headers::{Standing, Window},
     id::{CallNumber, ExternalId, KeyNumber},
     key::SecretDigest,
-    ledger::{Book, Part, sum_of},
+    ledger::{Book, Part, Unsound, sum_of},
     policy::Mode,
     price::Terms,
     problem::{ViolatedPolicy, Violation},
@@ -409,9 +409,9 @@ impl Account {
             endpoint: admit.endpoint,
             admitted_at: clock,
             hold,
-            is_job: false,
+            answer: None,
         };
-        self.count_admitted(&call);
+        changes.unless_broken(self.count_admitted(&call));
         changes.admitted.push(CallRow {
             call: call.clone(),
             outcome: None,
@@ -421,7 +421,10 @@ impl Account {
     }
 
     /// Books an admission: the same at admission and when the call's row is replayed.
-    pub(super) fn count_admitted(&mut self, call: &Call) {
+    ///
+    /// # Errors
+    /// A lot that it holds of is gone.
+    pub(super) fn count_admitted(&mut self, call: &Call) -> Result<(), Unsound> {
         let clock = call.admitted_at;
         self.state.latest = self.state.latest.max(clock);
         self.state.operations.push_back(call.hold.operation);
@@ -447,9 +450,8 @@ impl Account {
             admitted: 1,
             ..Counts::at(clock)
         });
-        if let Some(book) = self.state.ledger.book_mut(&call.hold.terms.pool) {
-            book.hold(&call.hold.parts);
-        }
+        let hold = &call.hold;
+        self.state.ledger.hold(&hold.terms.pool, &hold.parts)
     }
 
     fn open_month(&mut self, first: CallNumber, changes: &mut Changes) {
@@ -460,6 +462,7 @@ impl Account {
                 first,
                 cancelled: 0,
                 rolling: None,
+                refundable_until: None,
             });
             changes.new_month = Some(month);
             changes.snapshot = true;

@@ -32,15 +32,18 @@ impl Account {
         self.profile.status.closed_at().is_some()
     }
 
-    /// When the account is to be erased; `None` while it is open, while a call is, and while a lookup
-    /// object has not heard that its secrets are free. By the clock as read: one that strayed ahead
-    /// of it erases nothing.
+    /// When the account is to be erased, not before a call whose end came late can no longer be refunded;
+    /// `None` while it is open, while a call is, and while a lookup object has not heard that its secrets
+    /// are free. By the clock as read: one that strayed ahead of it erases nothing.
     #[must_use]
     pub fn erased_at(&self) -> Option<Timestamp> {
         let closed_at = self.profile.status.closed_at()?;
-        let kept = Span::from_days(self.policy.gateway.retain_days.into());
+        let retain = Span::from_days(self.policy.gateway.retain_days.into());
+        let kept_until = closed_at.plus(retain);
         let is_settled = self.open.is_empty() && self.errands_since().is_none();
-        is_settled.then(|| closed_at.plus(kept))
+        let months = self.state.log.iter();
+        let refundable_until = months.filter_map(|month| month.refundable_until).max();
+        is_settled.then(|| kept_until.max(refundable_until.unwrap_or(kept_until)))
     }
 
     /// The key that whoever presents a secret of this digest may use now.

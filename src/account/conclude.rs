@@ -1,8 +1,11 @@
 //! The origin's or the operator's word on how a call ended: a job's end, a refund.
 
-use super::{Account, CallEnd, Changes, Rejected, settle::ReplacedEnd};
+use super::{
+    Account, Broken, Changes, Rejected,
+    settle::{Ending, Reason},
+};
 use crate::{
-    call::{CallRow, CallState, Outcome},
+    call::{CallRow, CallState},
     credits::Credits,
     ledger::EntryKind,
     policy::Mode,
@@ -117,33 +120,12 @@ impl Account {
         let mut changes = Changes::default();
         self.book_due(clock, &mut changes);
         let Some(call) = self.take_open(row.call.number) else {
+            changes.broken = Some(Broken::open_call(row.call.number));
             return changes;
         };
-        let answer = row.outcome.as_ref();
-        let outcome = Outcome {
-            state: if charge.is_some() {
-                CallState::Settled
-            } else {
-                CallState::Released
-            },
-            status: answer.and_then(|answer| answer.status),
-            charged: charge.unwrap_or_default(),
-            response_time_ms: answer.map_or(0, |answer| answer.response_time_ms),
-            at: clock,
-            mark: None,
-            nth_end: self.next_end(),
-            first_charged: None,
-        };
-        if let Some(month) = self.month_of(call.number) {
-            changes.ended.push(CallEnd {
-                call: call.number,
-                month,
-                outcome: outcome.clone(),
-                hold: None,
-            });
-        }
-        self.count_ended(call, &outcome, clock, &mut changes);
-        self.watch_spending(clock, &mut changes);
+        let state = charge.map_or(CallState::Released, |_| CallState::Settled);
+        let ending = Ending::new(state, charge.unwrap_or_default(), clock);
+        self.end_now(call, ending, clock, &mut changes);
         changes
     }
 
@@ -162,20 +144,13 @@ impl Account {
             (None, EntryKind::Refunded) => CallState::Refunded,
             (None, _) => CallState::Released,
         };
-        let answer = row.outcome.as_ref();
-        let end = ReplacedEnd {
-            state,
-            status: answer.and_then(|answer| answer.status),
-            charge: charge.unwrap_or_default(),
-            response_time_ms: answer.map_or(0, |answer| answer.response_time_ms),
-            mark: None,
-            kind,
-            reference: match word {
-                Word::Release { reason } => reason,
-                Word::Settle(_) => None,
-            },
+        let ending = Ending::new(state, charge.unwrap_or_default(), clock);
+        let reference = match word {
+            Word::Release { reason } => reason,
+            Word::Settle(_) => None,
         };
-        self.replace_end(row, end, clock, &mut changes);
+        let reason = Reason { kind, reference };
+        self.replace_end(row, ending, reason, clock, &mut changes);
         changes
     }
 }

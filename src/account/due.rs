@@ -1,35 +1,33 @@
 //! What falls due by the clock: cycles that end, lots that expire, holds that nobody ended.
 
-use super::{Account, CallEnd, Changes, Cycle, SubscriptionStatus};
+use super::{Account, Changes, Cycle, SubscriptionStatus, settle::Ending};
 use crate::{
-    call::{Call, CallState, Outcome},
+    call::{Call, CallState},
     credits::Credits,
     event::Event,
     id::{CallNumber, KeyNumber},
-    ledger::{EntryKind, Lot, LotNumber, NewLot, Part, Spending},
+    ledger::{EntryKind, Lot, NewLot, Part, Spending},
     policy::{Grant, Mode, Renews, Source},
     price::{Mark, OnUnknown},
     status::Counts,
     time::{Span, Timestamp},
-    totals::Tally,
 };
 
 /// The share of a key's calls in a day that may end unknown and be forgiven, if that is more
 /// than `forgive_per_day`: 1 in this many.
 const FORGIVEN_ONE_IN: u32 = 100;
 
-/// Whose time is up. At the same moment a hold's end comes first, so that what it
-/// gives back is there to be carried over or to expire.
+/// Whose time is up. Between these, lots expire.
 enum Due {
     Hold(CallNumber),
     Cycle(usize),
-    Lot(String, LotNumber),
 }
 
 impl Account {
     /// Books everything that has fallen due by `clock`, each dated at its moment and in their
     /// order, and moves the latest time seen. Every command starts with it.
     pub(super) fn book_due(&mut self, clock: Timestamp, changes: &mut Changes) {
+        self.clock = clock;
         let booked = self.state.latest;
         self.state.latest = booked.max(clock);
         if clock < self.state.latest {
@@ -41,11 +39,14 @@ impl Account {
         // Of several renewals of a pool, the last is news; the ledger has the others.
         let mut renewed: Vec<(Grant, Timestamp)> = Vec::new();
         while let Some((at, due)) = self.next_due(clock) {
+            // At the same moment a lot comes last, so that what a hold gives back is there to be
+            // carried over or to expire.
+            let just_before = at.minus(Span::from_millis(1));
+            self.expire_lots(just_before, changes);
             match due {
                 Due::Hold(call) => {
                     // What falls due at the same moment is not booked yet.
-                    let booked = booked.max(at.minus(Span::from_millis(1)));
-                    self.end_unknown(call, at, booked, changes);
+                    self.end_unknown(call, at, booked.max(just_before), changes);
                     self.watch_spending(clock, changes);
                 }
                 Due::Cycle(index) => {
@@ -54,14 +55,9 @@ impl Account {
                         renewed.push((grant, at));
                     }
                 }
-                Due::Lot(pool, lot) => {
-                    let moment = self.moment(at);
-                    if let Some(entry) = self.state.ledger.expire(&pool, lot, moment) {
-                        changes.enter(entry);
-                    }
-                }
             }
         }
+        self.expire_lots(self.state.latest, changes);
         for (grant, at) in renewed {
             let event = Event::CreditsRenewed {
                 renews_at: self.renews_at(&grant.pool),
@@ -72,8 +68,15 @@ impl Account {
         }
     }
 
+    fn expire_lots(&mut self, until: Timestamp, changes: &mut Changes) {
+        let calls_before = self.state.calls_admitted;
+        for entry in self.state.ledger.expire_due(until, calls_before) {
+            changes.enter(entry);
+        }
+    }
+
+    /// The next hold or cycle whose time is up; at the same moment a hold comes first.
     fn next_due(&self, clock: Timestamp) -> Option<(Timestamp, Due)> {
-        let now = self.state.latest;
         let hold = self
             .deadlines
             .first()
@@ -85,16 +88,11 @@ impl Account {
             .iter()
             .enumerate()
             .min_by_key(|(_, cycle)| cycle.ends_at)
+            .filter(|(_, cycle)| cycle.ends_at <= self.state.latest)
             .map(|(index, cycle)| (cycle.ends_at, 1, Due::Cycle(index)));
-        let lot = self
-            .state
-            .ledger
-            .next_expiry()
-            .map(|(at, pool, lot)| (at, 2, Due::Lot(pool.to_owned(), lot)));
-        [hold, cycle, lot]
+        [hold, cycle]
             .into_iter()
             .flatten()
-            .filter(|(at, _, _)| *at <= now)
             .min_by_key(|(at, rank, _)| (*at, *rank))
             .map(|(at, _, due)| (at, due))
     }
@@ -116,7 +114,7 @@ impl Account {
                 .hold
                 .terms
                 .job
-                .filter(|_| call.is_job)
+                .filter(|_| call.is_job())
                 .map_or(hold, |job| job.settle_within);
             let latest = clock.plus(longest);
             if deadline > latest {
@@ -124,7 +122,7 @@ impl Account {
                 call.hold.deadline = latest;
                 self.state
                     .brought_forward
-                    .insert(number, (latest, call.is_job));
+                    .insert(number, (latest, call.is_job()));
                 self.deadlines.remove(&(deadline, number));
                 self.deadlines.insert((latest, number));
             }
@@ -321,7 +319,7 @@ impl Account {
             return;
         };
         let (state, mark) = self.judge_unknown(&call, at);
-        let charged = match state {
+        let charge = match state {
             CallState::UnknownCharged => call.held(),
             CallState::Open
             | CallState::Settled
@@ -331,49 +329,24 @@ impl Account {
             | CallState::Job
             | CallState::Refunded => Credits::ZERO,
         };
-        self.recount_cost(&call, call.held(), charged);
-        let pool = call.hold.terms.pool.clone();
-        self.count_spent(&pool, charged, at);
-        let came_back_late = self
-            .state
-            .ledger
-            .book_mut(&pool)
-            .is_some_and(|book| book.end(&call.hold.parts, charged, at, booked));
-        let outcome = Outcome {
-            state,
-            status: None,
-            charged,
-            response_time_ms: 0,
-            at,
+        let ending = Ending {
             mark,
-            nth_end: self.next_end(),
-            first_charged: None,
+            ..Ending::new(state, charge, at)
         };
-        self.add_total(&call, Tally::of(Some(&outcome)));
+        self.end(call, ending, booked, changes);
         self.count_figures(&Counts {
             ended_unknown: 1,
             ..Counts::at(at)
         });
-        if let Some(month) = self.month_of(number) {
-            changes.ended.push(CallEnd {
-                call: number,
-                month,
-                outcome,
-                hold: None,
-            });
-        }
-        // The day's forgiveness and a late return are not told by the row.
+        // No row tells of the day's forgiveness.
         changes.snapshot = true;
-        if came_back_late {
-            self.restore(&pool, &call.hold.parts, booked, changes);
-        }
     }
 
     fn judge_unknown(&mut self, call: &Call, at: Timestamp) -> (CallState, Option<Mark>) {
         if call.hold.observed || self.policy.gateway.mode == Mode::Observe {
             return (CallState::UnknownReleased, None);
         }
-        if let Some(job) = call.hold.terms.job.filter(|_| call.is_job) {
+        if let Some(job) = call.hold.terms.job.filter(|_| call.is_job()) {
             return match job.on_unknown {
                 OnUnknown::Release => (CallState::UnknownReleased, None),
                 OnUnknown::Charge => (CallState::UnknownCharged, None),

@@ -6,7 +6,7 @@
 //! key is there, or there never was one. Each matter is kept in the profile until it is answered, so that
 //! no crash leaves a key that nobody finds, or a secret that nobody can have.
 
-use super::{Account, Changes, Key, NewKey, Rejected};
+use super::{Account, Changes, KEYS_MAX, Key, NewKey, Rejected};
 use crate::{
     id::KeyNumber,
     imported::{Reply, Request},
@@ -70,6 +70,10 @@ impl Account {
             return Ok((Some(*number), changes));
         }
         if self.errand_about(&digest).is_none() {
+            let holding = self.keys.values().filter(|key| key.holds_imported_secret());
+            if holding.count().saturating_add(self.keys_wanted().count()) >= KEYS_MAX as usize {
+                return Err(Rejected::TooManyKeys(KEYS_MAX));
+            }
             self.check_new_key(&Key::new(new.clone(), digest, clock), clock)?;
             let number = self.next_key();
             self.profile.keys_issued = number.get();
@@ -172,7 +176,7 @@ impl Account {
     pub(super) fn withdraw_all(&mut self, clock: Timestamp, changes: &mut Changes) {
         let standing = self.keys.iter();
         let secrets: Vec<_> = standing
-            .filter(|(_, key)| key.revoked_at.is_none())
+            .filter(|(_, key)| key.holds_imported_secret())
             .filter_map(|(number, key)| Some((*number, key.imported?)))
             .collect();
         for (number, digest) in secrets {
@@ -180,12 +184,19 @@ impl Account {
         }
     }
 
-    /// How many keys will be there if they are not refused.
-    pub(super) fn keys_to_come(&self) -> usize {
-        let errands = self.profile.errands.values();
+    /// The keys that will be there if they are not refused.
+    pub(super) fn keys_wanted(&self) -> impl Iterator<Item = KeyNumber> + '_ {
+        let errands = self.profile.errands.iter();
         errands
-            .filter(|errand| matches!(errand.matter, Matter::Register(_)))
-            .count()
+            .filter(|(_, errand)| matches!(errand.matter, Matter::Register(_)))
+            .map(|(number, _)| *number)
+    }
+
+    /// Whether the key of a secret that was imported is in memory.
+    #[must_use]
+    pub fn has_imported(&self, digest: &SecretDigest) -> bool {
+        let mut keys = self.keys.values();
+        keys.any(|key| key.imported == Some(*digest))
     }
 
     fn request(&self, number: KeyNumber, errand: &Errand) -> Request {
@@ -198,6 +209,12 @@ impl Account {
 }
 
 impl Key {
+    /// Whether no other account may have the secret that it had before Tollgate: also when it has
+    /// expired, until it is revoked.
+    pub(super) const fn holds_imported_secret(&self) -> bool {
+        self.imported.is_some() && self.revoked_at.is_none()
+    }
+
     /// Whether it is what is told of a key to be imported, as far as something is told.
     fn is_as_told(&self, new: &NewKey) -> bool {
         fn agrees<T: PartialEq>(told: &Option<T>, is: &Option<T>) -> bool {

@@ -6,7 +6,6 @@ use super::{Account, FlagView, Key, KeyLimits, Scope};
 use crate::{
     credits::Credits,
     id::{KeyId, KeyNumber},
-    protocol::KeysQuery,
     time::Timestamp,
 };
 
@@ -62,9 +61,22 @@ impl Account {
     #[must_use]
     pub fn key_view(&self, number: KeyNumber, clock: Timestamp) -> Option<KeyView<'_>> {
         let key = self.keys.get(&number)?;
-        let usage = self.state.usage.get(&number);
-        let today = self.policy.gateway.calendar.day_of(clock);
-        Some(KeyView {
+        Some(self.view_of_key(number, key, clock))
+    }
+
+    /// A key as the admin API tells it, also where it is at rest and was read from its row.
+    #[must_use]
+    pub fn view_of_key<'a>(
+        &'a self,
+        number: KeyNumber,
+        key: &'a Key,
+        clock: Timestamp,
+    ) -> KeyView<'a> {
+        let in_memory = || self.state.usage.get(&number);
+        let usage = key.counted.as_ref().or_else(in_memory);
+        let calendar = self.policy.gateway.calendar;
+        let (today, month) = (calendar.day_of(clock), calendar.month_of(clock));
+        KeyView {
             id: self.key_id(number),
             name: key.name.as_deref(),
             status: if self.is_closed() {
@@ -78,35 +90,34 @@ impl Account {
             limits: key.limits,
             scope: key.scope.as_ref(),
             budget: key.budget,
-            budget_used: self.cost_of_month(number, clock),
+            budget_used: usage.map_or(0, |usage| usage.costs.of(month)),
             rotated_at: key.rotated_at,
             imported: key.imported.is_some(),
             overlap_ends_at: key.overlap_ends_at(clock),
             refused_today: usage.map_or(0, |usage| usage.refused.of(today)),
             flag: self.flag_of(number).map(|flag| flag.view(self.id())),
-        })
-    }
-
-    /// A page of the keys.
-    #[must_use]
-    pub fn keys_view(&self, query: &KeysQuery, clock: Timestamp) -> KeysView<'_> {
-        let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);
-        let mut numbers = self.keys_after(query.after.unwrap_or(KeyNumber::new(0)));
-        let page: Vec<KeyNumber> = numbers.by_ref().take(limit).collect();
-        let last = page.last().filter(|_| numbers.next().is_some());
-        KeysView {
-            next: last.map(ToString::to_string),
-            data: page
-                .into_iter()
-                .filter_map(|number| self.key_view(number, clock))
-                .collect(),
         }
     }
 
-    /// The keys with a higher number, the oldest first.
-    pub fn keys_after(&self, last: KeyNumber) -> impl Iterator<Item = KeyNumber> + '_ {
-        let first = KeyNumber::new(last.get().saturating_add(1));
-        self.keys.range(first..).map(|(key, _)| *key)
+    /// A page of at most `limit` keys: `keys` are those, and one more where there are more.
+    #[must_use]
+    pub fn keys_view<'a>(
+        &'a self,
+        keys: &'a [(KeyNumber, Key)],
+        limit: u32,
+        clock: Timestamp,
+    ) -> KeysView<'a> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let page = keys.get(..limit);
+        let last = page.and_then(<[_]>::last).filter(|_| keys.len() > limit);
+        KeysView {
+            next: last.map(|(number, _)| number.to_string()),
+            data: page
+                .unwrap_or(keys)
+                .iter()
+                .map(|(number, key)| self.view_of_key(*number, key, clock))
+                .collect(),
+        }
     }
 
     /// The customer's own key.

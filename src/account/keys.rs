@@ -5,7 +5,7 @@
 
 use crate::wire::{Decode, Encode};
 
-use super::{Account, Changes, Edit, KEYS_MAX, Rejected, Scope, budget::BUDGET_POOL};
+use super::{Account, Changes, Edit, KEYS_MAX, KeyUsage, Rejected, Scope, budget::BUDGET_POOL};
 use crate::{
     credits::Credits,
     id::KeyNumber,
@@ -54,6 +54,12 @@ pub struct Key {
     /// SHA-256 of the secret that it had before Tollgate, kept when it is rotated.
     #[n(10)]
     pub imported: Option<SecretDigest>,
+    /// What it has counted, while it is at rest.
+    #[n(11)]
+    pub(super) counted: Option<KeyUsage>,
+    /// Which KEY_SECRET its latest secret was signed under, where that was kept.
+    #[n(12)]
+    pub(super) signed_under: Option<SecretId>,
 }
 
 /// A secret that was replaced and stays good for a while.
@@ -85,6 +91,8 @@ impl Key {
             previous: None,
             rotated_at: None,
             imported: None,
+            counted: None,
+            signed_under: None,
         }
     }
 
@@ -142,7 +150,8 @@ impl Key {
     }
 
     /// Whether this is, or was until lately, its secret.
-    pub(super) fn knows(&self, digest: &SecretDigest) -> bool {
+    #[must_use]
+    pub fn knows(&self, digest: &SecretDigest) -> bool {
         let previous = self
             .previous
             .is_some_and(|previous| previous.digest == *digest);
@@ -267,7 +276,7 @@ pub struct RotateKey {
 }
 
 impl Account {
-    /// The key `number`, standing or not.
+    /// The key `number`, standing or not, unless it is at rest.
     #[must_use]
     pub fn key(&self, number: KeyNumber) -> Option<&Key> {
         self.keys.get(&number)
@@ -317,6 +326,8 @@ impl Account {
         self.keys.insert(number, key);
         changes.profile = true;
         changes.keys.insert(number);
+        // Without calls there are no other snapshots to put those to rest that have expired.
+        changes.snapshot |= self.idle_dead_keys().next().is_some();
         Ok((number, changes))
     }
 
@@ -386,7 +397,7 @@ impl Account {
             previous: (overlap > Span::ZERO).then(|| PreviousSecret {
                 digest: before.digest,
                 until: clock.plus(overlap),
-                signed_under: self.profile.signed_under.get(&rotate.key).copied(),
+                signed_under: self.latest_signed_under(rotate.key, before),
             }),
             rotated_at: Some(clock),
             ..before.clone()
@@ -395,6 +406,7 @@ impl Account {
         self.book_due(clock, &mut changes);
         self.keys.insert(rotate.key, key);
         changes.keys.insert(rotate.key);
+        changes.snapshot = true;
         Ok(changes)
     }
 
@@ -408,6 +420,8 @@ impl Account {
         if key.revoked_at.is_none() {
             key.revoked_at = Some(clock);
             changes.keys.insert(number);
+            // It is put to rest.
+            changes.snapshot = true;
             if let Some(digest) = key.imported {
                 self.withdraw(number, digest, clock, &mut changes);
             }
@@ -449,7 +463,7 @@ impl Account {
 
     fn check_room_for_a_key(&self, clock: Timestamp) -> Result<(), Rejected> {
         let standing = self.keys.values().filter(|key| key.stands(clock)).count();
-        let standing = standing.saturating_add(self.keys_to_come());
+        let standing = standing.saturating_add(self.keys_wanted().count());
         let most = self.profile.plan.max_keys.unwrap_or(KEYS_MAX).min(KEYS_MAX);
         if standing >= usize::try_from(most).unwrap_or(usize::MAX) {
             return Err(Rejected::TooManyKeys(most));

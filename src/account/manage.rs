@@ -261,6 +261,7 @@ impl Account {
             refused: Hours::default(),
             told: Hours::default(),
             calls_since_snapshot: 0,
+            clock,
             gathering: None,
             notices: Notices::default(),
             balances: Vec::new(),

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use crate::wire::{Decode, Encode};
 use sha2::{Digest, Sha256};
 
-use super::{Account, Changes};
+use super::{Account, Changes, Key};
 use crate::{directory::Report, id::KeyNumber, key::SecretId, time::Timestamp};
 
 /// How far the directory is behind. It is stored in the snapshot, with each change.
@@ -112,8 +112,10 @@ impl Account {
 
     /// Keeps which KEY_SECRET a key was signed under.
     pub fn signed(&mut self, key: KeyNumber, secret: SecretId, changes: &mut Changes) {
-        self.profile.signed_under.insert(key, secret);
-        changes.profile = true;
+        if let Some(signed) = self.keys.get_mut(&key) {
+            signed.signed_under = Some(secret);
+            changes.keys.insert(key);
+        }
     }
 
     /// The version that the directory is told next, of whatever there will be to know.
@@ -130,13 +132,19 @@ impl Account {
         keys.filter_map(|key| key.next_end(self.state.latest)).min()
     }
 
+    /// What the latest secret of a key was signed under, if that was kept.
+    pub(super) fn latest_signed_under(&self, number: KeyNumber, key: &Key) -> Option<SecretId> {
+        let of_before = || self.profile.signed_under.get(&number).copied();
+        key.signed_under.or_else(of_before)
+    }
+
     /// What the good secrets of the standing keys were signed under.
     fn secrets(&self) -> BTreeSet<SecretId> {
         self.keys
             .iter()
             .filter(|_| !self.is_closed())
             .flat_map(|(number, key)| {
-                let latest = self.profile.signed_under.get(number).copied();
+                let latest = self.latest_signed_under(*number, key);
                 key.signed_under(latest, self.state.latest)
             })
             .map(|secret| secret.unwrap_or(SecretId::UNKNOWN))

@@ -4,7 +4,7 @@
 //! lost where the account falls asleep before one: figures to look at, which decide about no call.
 
 use super::{Account, Admit, Changes};
-use crate::time::Timestamp;
+use crate::{id::KeyNumber, time::Timestamp};
 
 impl Account {
     /// Counts `times` refusals of the key, if whoever was refused had a secret of it.
@@ -14,9 +14,14 @@ impl Account {
             key.is_some_and(|key| key.knows(&admit.digest))
         };
         if times > 0 && is_its_secret() {
-            let day = self.policy.gateway.calendar.day_of(clock);
-            self.refusals.entry(admit.key).or_default().add(day, times);
+            self.count_tries(admit.key, times, clock);
         }
+    }
+
+    /// Counts `times` refusals of a key.
+    pub fn count_tries(&mut self, key: KeyNumber, times: u32, clock: Timestamp) {
+        let day = self.policy.gateway.calendar.day_of(clock);
+        self.refusals.entry(key).or_default().add(day, times);
     }
 
     /// Has the counts stored, for an operator who is going to look at them.

@@ -4,7 +4,7 @@
 //! day, committed with its admission. No memory grows with them: one look finds the first, and its
 //! call's row tells how it stands. Old days' tables are dropped, which writes no row.
 
-use super::{Account, Admit, CallEnd, Changes, Fingerprint};
+use super::{Account, Admit, Changes, Fingerprint};
 use crate::{
     call::{Call, CallRow, CallState, Outcome},
     id::CallNumber,
@@ -123,28 +123,22 @@ impl Account {
             at: call.admitted_at,
         };
         self.open_first_day(first.day(), changes);
-        changes
-            .ended
-            .extend(earlier.and_then(|earlier| self.final_end(&earlier.row)));
+        if let Some(earlier) = earlier {
+            self.make_final(&earlier.row, changes);
+        }
         changes.first = Some(first);
     }
 
     /// A call that was given back as unknown stays so for good once another has taken its place: a
     /// settle that comes late must not charge for the same work again.
-    fn final_end(&self, row: &CallRow) -> Option<CallEnd> {
-        let outcome = row.outcome.clone()?;
-        if outcome.state != CallState::UnknownReleased || !self.is_open_to_change(row.call.number) {
-            return None;
+    fn make_final(&mut self, row: &CallRow, changes: &mut Changes) {
+        if row.state() != CallState::UnknownReleased || !self.is_open_to_change(row.call.number) {
+            return;
         }
-        Some(CallEnd {
-            call: row.call.number,
-            month: self.month_of(row.call.number)?,
-            outcome: Outcome {
-                state: CallState::Released,
-                ..outcome
-            },
-            hold: None,
-        })
+        if let Some(outcome) = row.outcome.clone() {
+            let state = CallState::Released;
+            self.rewrite(row, Outcome { state, ..outcome }, None, changes);
+        }
     }
 
     fn open_first_day(&mut self, day: Day, changes: &mut Changes) {

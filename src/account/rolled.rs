@@ -152,8 +152,8 @@ impl Account {
         })
     }
 
-    /// When the oldest month can be rolled up; `None` if there is none, or if it waits for a call
-    /// to end.
+    /// When the oldest month can be rolled up, not before a call whose end came late can no longer be
+    /// refunded; `None` if there is none, or if it waits for a call to end.
     #[must_use]
     pub fn next_roll_up(&self) -> Option<Timestamp> {
         let oldest = self.state.log.first()?;
@@ -162,7 +162,8 @@ impl Account {
         let waits = first_open.is_some_and(|open| next.is_none_or(|next| *open < next.first));
         let gateway = &self.policy.gateway;
         let ends_at = gateway.calendar.start_of_month(oldest.month.next());
-        (!waits).then(|| ends_at.plus(Span::from_days(gateway.usage_days.into())))
+        let kept_until = ends_at.plus(Span::from_days(gateway.usage_days.into()));
+        (!waits).then(|| kept_until.max(oldest.refundable_until.unwrap_or(kept_until)))
     }
 
     /// The month that is to be rolled up now, and the number after which its next slice starts:

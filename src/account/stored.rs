@@ -6,10 +6,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Account, CALLS_PER_SNAPSHOT, Changes, Key, LogMonth, Notices, Profile, State};
+use super::{
+    Account, CALLS_PER_SNAPSHOT, Changes, Key, LogMonth, Notices, Profile, State, at_rest,
+};
 use crate::{
     call::{CallRow, CallState},
     id::{CallNumber, KeyNumber},
+    ledger::Unsound,
     policy::Policy,
     status::Hours,
     time::Timestamp,
@@ -21,6 +24,32 @@ use crate::{
 pub struct Broken {
     /// What is wrong, for the log.
     pub detail: String,
+}
+
+impl Broken {
+    /// Storage and memory do not agree on whether this call is open.
+    pub(super) fn open_call(call: CallNumber) -> Self {
+        Self {
+            detail: format!("call {call} is open on its row or in memory, not in both"),
+        }
+    }
+
+    /// There is no row of this call to be written.
+    pub(super) fn no_row(call: CallNumber) -> Self {
+        Self {
+            detail: format!("call {call} is in no month that is kept"),
+        }
+    }
+}
+
+impl From<Unsound> for Broken {
+    fn from(unsound: Unsound) -> Self {
+        let detail = match unsound {
+            Unsound::Lot(lot) => format!("lot {} has not what a call takes of it", lot.get()),
+            Unsound::AboveHold => "a call is charged more than it holds".to_owned(),
+        };
+        Self { detail }
+    }
 }
 
 impl From<minicbor::decode::Error> for Broken {
@@ -38,6 +67,8 @@ struct SnapshotRef<'a> {
     state: &'a State,
     #[n(1)]
     open: Vec<CallNumber>,
+    #[n(2)]
+    at_rest: Vec<(u32, u32)>,
 }
 
 #[derive(Debug, Decode)]
@@ -47,42 +78,39 @@ struct Snapshot {
     state: State,
     #[n(1)]
     open: Vec<CallNumber>,
+    /// Runs of keys whose rows are not needed: the first and the last of each.
+    #[cbor(n(2), default)]
+    at_rest: Vec<(u32, u32)>,
 }
 
 /// A stored account on its way to wake up.
 #[derive(Debug)]
 pub struct Stored {
     profile: Profile,
-    keys: BTreeMap<KeyNumber, Key>,
     snapshot: Snapshot,
     notices: Notices,
 }
 
 impl Stored {
-    /// Reads the profile, the keys, the snapshot, and which events are still to be sent, if there
-    /// ever were any.
+    /// Reads the profile, the snapshot, and which events are still to be sent, if there ever were any.
     ///
     /// # Errors
     /// Bytes that no version of this crate wrote.
-    pub fn read<'a>(
-        profile: &[u8],
-        keys: impl Iterator<Item = (KeyNumber, &'a [u8])>,
-        snapshot: &[u8],
-        notices: Option<&[u8]>,
-    ) -> Result<Self, Broken> {
-        let mut read = BTreeMap::new();
-        for (number, bytes) in keys {
-            read.insert(number, minicbor::decode(bytes)?);
-        }
+    pub fn read(profile: &[u8], snapshot: &[u8], notices: Option<&[u8]>) -> Result<Self, Broken> {
         Ok(Self {
             profile: minicbor::decode(profile)?,
-            keys: read,
             snapshot: minicbor::decode(snapshot)?,
             notices: notices
                 .map(minicbor::decode)
                 .transpose()?
                 .unwrap_or_default(),
         })
+    }
+
+    /// The keys that are not at rest: their rows are needed, as far as there are any.
+    #[must_use]
+    pub fn keys(&self) -> Vec<KeyNumber> {
+        at_rest::awake(&self.snapshot.at_rest, self.profile.keys_issued)
     }
 
     /// The calls that were open at the snapshot: their rows are needed.
@@ -104,7 +132,7 @@ impl Stored {
         &self.snapshot.state.log
     }
 
-    /// Wakes the account: `rows` are those of [`Stored::open`] and those after
+    /// Wakes the account: `keys` are the rows of [`Stored::keys`]; `rows` are those of [`Stored::open`] and those after
     /// [`Stored::last_call`], each once and in their order.
     ///
     /// The changes are what a policy that was edited meanwhile brings.
@@ -114,6 +142,7 @@ impl Stored {
     pub fn wake(
         self,
         policy: Arc<Policy>,
+        keys: &[(KeyNumber, Vec<u8>)],
         rows: Vec<CallRow>,
         clock: Timestamp,
     ) -> Result<(Account, Changes), Broken> {
@@ -132,11 +161,18 @@ impl Stored {
                 });
             }
         }
+        let mut awake = BTreeMap::new();
+        for (number, row) in keys {
+            let mut key: Key = minicbor::decode(row)?;
+            // It has counted more since it was at rest, if it was: the state tells.
+            key.counted = None;
+            awake.insert(*number, key);
+        }
         let last = self.snapshot.state.calls_admitted;
         let mut account = Account {
             policy,
             profile: self.profile,
-            keys: self.keys,
+            keys: awake,
             state: self.snapshot.state,
             open: BTreeMap::new(),
             operations: BTreeMap::new(),
@@ -146,6 +182,7 @@ impl Stored {
             refused: Hours::default(),
             told: Hours::default(),
             calls_since_snapshot: 0,
+            clock,
             gathering: None,
             notices: self.notices,
             balances: Vec::new(),
@@ -154,7 +191,7 @@ impl Stored {
             if row.call.number.get() > last {
                 account.state.calls_admitted = row.call.number.get();
                 account.calls_since_snapshot = account.calls_since_snapshot.saturating_add(1);
-                account.count_admitted(&row.call);
+                account.count_admitted(&row.call)?;
             }
             account.replay_end(row)?;
         }
@@ -173,17 +210,20 @@ impl Account {
             return Ok(());
         };
         match outcome.state {
+            CallState::Job if outcome.status.is_none() => Err(Broken {
+                detail: format!("call {} is a job and has no answer", row.call.number),
+            }),
             CallState::Settled | CallState::Released | CallState::Job => {
-                let at = outcome.at;
+                let booked = self.state.latest.max(outcome.at);
                 let mut changes = Changes::default();
-                self.count_ended(row.call, &outcome, at, &mut changes);
-                if changes.is_empty() {
-                    Ok(())
-                } else {
-                    Err(Broken {
+                self.count_ended(row.call, &outcome, booked, &mut changes);
+                match changes.broken {
+                    Some(broken) => Err(broken),
+                    None if changes.is_empty() => Ok(()),
+                    None => Err(Broken {
                         detail: "an end that came back to an expired lot has no snapshot"
                             .to_owned(),
-                    })
+                    }),
                 }
             }
             CallState::Open => {
@@ -237,10 +277,13 @@ impl Account {
         let latest = self.state.latest;
         self.state.ledger.let_go(latest);
         self.move_refusals();
+        self.forget_old_refusals();
+        self.forget_idle_minutes();
         self.calls_since_snapshot = 0;
         encoded(&SnapshotRef {
             state: &self.state,
             open: self.open.keys().copied().collect(),
+            at_rest: self.at_rest(),
         })
     }
 

@@ -120,6 +120,10 @@ pub struct UsageLine {
     pub method: String,
     /// The key that made it.
     pub key: KeyId,
+    /// What the operator should look at; left out where there is nothing, and where it is not the
+    /// operator who reads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mark: Option<&'static str>,
 }
 
 /// `GET /calls/{call}`.
@@ -165,6 +169,17 @@ pub struct UsageView {
     pub limit: u32,
     /// What to ask for with `next=` to see what comes after; `null` at the end.
     pub next: Option<String>,
+}
+
+impl UsageView {
+    /// As the customer reads it.
+    #[must_use]
+    pub fn without_marks(mut self) -> Self {
+        for line in &mut self.usage {
+            line.mark = None;
+        }
+        self
+    }
 }
 
 impl Account {

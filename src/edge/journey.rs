@@ -24,7 +24,7 @@ use crate::{
     id::CallId,
     key::{Carriers, PresentedKey},
     policy::{Mode, Origin, Route, WhenUnavailable},
-    price::{Quantity, Reported},
+    price::{Mark, Reported},
     problem::Code,
     protocol::{Reply, Request},
     repeat::{Asked, Caller},
@@ -271,12 +271,7 @@ impl Journey {
     fn reported(&self, from_origin: &web_sys::Response) -> Option<Reported> {
         let header = self.ride.as_ref()?.fare.reported_in.as_ref()?;
         let value = from_origin.headers().get(header).ok().flatten();
-        Some(
-            value
-                .as_deref()
-                .and_then(Quantity::parse)
-                .map_or(Reported::Unreadable, Reported::Value),
-        )
+        Some(Reported::read(value.as_deref()))
     }
 
     /// The call, if it may end only with its answer's body.
@@ -405,7 +400,12 @@ impl Journey {
             .ask_again(&ride.fare.key.account, &settle)
             .await
         {
-            Ok(answer) => self.line.rows = self.line.rows.saturating_add(answer.rows_written),
+            Ok(answer) => {
+                self.line.rows = self.line.rows.saturating_add(answer.rows_written);
+                if let Reply::Settled(Some(settled)) = answer.reply {
+                    self.line.mark = settled.mark.map(Mark::as_str);
+                }
+            }
             Err(failed) => self.line.detail = Some(format!("not settled: {}", failed.detail)),
         }
     }

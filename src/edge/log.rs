@@ -33,6 +33,9 @@ pub struct Line {
     /// The problem that would have been answered, where the gateway only observes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub would_refuse: Option<&'static str>,
+    /// What of the call deserves the operator's attention.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mark: Option<&'static str>,
     /// The status that the client saw.
     pub status: u16,
     /// From the request to the answer's headers.

@@ -18,7 +18,7 @@ use crate::{
     event::{self, EventRecord},
     id::{CallNumber, EventNumber, KeyNumber},
     ledger::{Entry, EntryKind, LotNumber},
-    object::{Intent, Loaded, Remembered, Store, Write},
+    object::{Intent, Loaded, Remembered, Store, Write, pieces},
     price::Mark,
     protocol::UsageFilter,
     time::{Calendar, Day, MonthNumber, Timestamp},
@@ -50,6 +50,10 @@ const VERSION_ROW: u32 = 1;
 const PROFILE_ROW: u32 = 2;
 const SNAPSHOT_ROW: u32 = 3;
 const NOTICES_ROW: u32 = 4;
+/// Where the second piece of a snapshot lies that has several; the others follow.
+const PIECES_ROW: u32 = 1001;
+/// No piece lies beyond this row.
+const LAST_PIECE_ROW: u32 = 1999;
 /// The columns of a call, in the order in which [`read_call`] reads them.
 const CALL_COLUMNS: &str = "number, at, key, method, endpoint, hold, state, status, charged, response_time_ms, \
     ended_at, mark, nth_end, first_charged";
@@ -433,7 +437,7 @@ impl SqlStore {
             self.put(PROFILE_ROW, profile)?;
         }
         if let Some(snapshot) = &write.snapshot {
-            self.put(SNAPSHOT_ROW, snapshot)?;
+            self.put_snapshot(snapshot)?;
         }
         if let Some(notices) = &write.notices {
             self.put(NOTICES_ROW, notices)?;
@@ -458,6 +462,21 @@ impl SqlStore {
         self.run(
             "INSERT OR REPLACE INTO opening (id, body) VALUES (1, ?)",
             &[blob(opening)],
+        )
+    }
+
+    fn put_snapshot(&mut self, snapshot: &[u8]) -> Result<(), StorageError> {
+        let mut row = SNAPSHOT_ROW;
+        let mut next = PIECES_ROW;
+        for piece in pieces::split(snapshot) {
+            self.put(row, &piece)?;
+            row = next;
+            next = next.saturating_add(1);
+        }
+        // Pieces of a longer one. Where there are none this writes nothing.
+        self.run(
+            "DELETE FROM account WHERE id BETWEEN ? AND ?",
+            &[row.max(PIECES_ROW).into(), LAST_PIECE_ROW.into()],
         )
     }
 
@@ -633,26 +652,46 @@ impl Store for SqlStore {
             return Ok(None);
         }
         let mut loaded = Loaded::default();
-        for row in self.rows("SELECT id, body FROM account", &[])?.iter() {
+        let mut snapshot = Vec::new();
+        let rows = self.rows("SELECT id, body FROM account ORDER BY id", &[])?;
+        for row in rows.iter() {
             let row: Array = row.unchecked_into();
             let body = bytes(&row.get(1));
             match integer(&row.get(0)).and_then(|id| u32::try_from(id).ok()) {
                 Some(PROFILE_ROW) => loaded.profile = body,
-                Some(SNAPSHOT_ROW) => loaded.snapshot = body,
+                Some(SNAPSHOT_ROW | PIECES_ROW..=LAST_PIECE_ROW) => snapshot.push(body),
                 Some(NOTICES_ROW) => loaded.notices = Some(body),
                 // Written for the releases to come.
                 _ => {}
             }
         }
-        for row in self.rows("SELECT number, body FROM keys", &[])?.iter() {
-            let row: Array = row.unchecked_into();
-            let number = integer(&row.get(0)).and_then(|number| u32::try_from(number).ok());
-            let number = number.ok_or_else(|| StorageError::unreadable("key"))?;
-            loaded
-                .keys
-                .push((KeyNumber::new(number), bytes(&row.get(1))));
-        }
+        loaded.snapshot =
+            pieces::join(snapshot).ok_or_else(|| StorageError::unreadable("snapshot"))?;
         Ok(Some(loaded))
+    }
+
+    fn keys(&self, numbers: &[KeyNumber]) -> Result<Vec<(KeyNumber, Vec<u8>)>, StorageError> {
+        let query =
+            "SELECT number, body FROM keys WHERE number IN (SELECT value FROM json_each(?))";
+        let list = json_list(numbers.iter().map(|number| u64::from(number.get())));
+        read_keys(&self.rows(query, &[list.into()])?)
+    }
+
+    fn keys_after(
+        &self,
+        last: KeyNumber,
+        limit: u64,
+    ) -> Result<Vec<(KeyNumber, Vec<u8>)>, StorageError> {
+        let query = "SELECT number, body FROM keys WHERE number > ? ORDER BY number LIMIT ?";
+        read_keys(&self.rows(query, &[last.get().into(), to_number(limit).into()])?)
+    }
+
+    fn keys_with(&self, digest: &[u8; 32]) -> Result<Vec<KeyNumber>, StorageError> {
+        let query = "SELECT number FROM keys WHERE instr(body, ?) > 0";
+        let rows = self.rows(query, &[blob(digest)])?;
+        rows.iter()
+            .map(|row| read_key_number(&row.unchecked_into()))
+            .collect()
     }
 
     fn call(&self, month: MonthNumber, call: CallNumber) -> Result<Option<CallRow>, StorageError> {
@@ -718,7 +757,8 @@ impl Store for SqlStore {
             "SELECT group_concat(number, ' ' ORDER BY number DESC) FROM {} \
              WHERE number >= ? AND number < ? AND state <> {} \
              AND at >= coalesce(?, at) AND at < coalesce(?, at + 1) \
-             AND endpoint = coalesce(?, endpoint) AND ifnull(status, 0) = coalesce(?, status, 0)",
+             AND endpoint = coalesce(?, endpoint) AND ifnull(status, 0) = coalesce(?, status, 0) \
+             AND coalesce(mark, ?) IS NOT NULL",
             table_of(month),
             CallState::Cancelled.number()
         );
@@ -734,6 +774,11 @@ impl Store for SqlStore {
                 .as_deref()
                 .map_or(JsValue::NULL, JsValue::from),
             filter.status.map_or(JsValue::NULL, JsValue::from),
+            if filter.marked {
+                JsValue::NULL
+            } else {
+                0.into()
+            },
         ];
         let rows = self.rows(&query, &bindings)?;
         let found: Array = rows.get(0).unchecked_into();
@@ -755,14 +800,7 @@ impl Store for SqlStore {
              ORDER BY number DESC",
             table_of(month)
         );
-        let mut list = String::from("[");
-        for number in numbers {
-            if list.len() > 1 {
-                list.push(',');
-            }
-            list.push_str(&number.to_string());
-        }
-        list.push(']');
+        let list = json_list(numbers.iter().map(|number| number.get()));
         self.calls(&query, &[list.into()])
     }
 
@@ -920,6 +958,34 @@ fn named_by(what: &str, month: MonthNumber) -> String {
     format!("{what}_{year:04}_{month:02}")
 }
 
+fn json_list(numbers: impl Iterator<Item = u64>) -> String {
+    let mut list = String::from("[");
+    for number in numbers {
+        if list.len() > 1 {
+            list.push(',');
+        }
+        list.push_str(&number.to_string());
+    }
+    list.push(']');
+    list
+}
+
+fn read_keys(rows: &Array) -> Result<Vec<(KeyNumber, Vec<u8>)>, StorageError> {
+    rows.iter()
+        .map(|row| {
+            let row: Array = row.unchecked_into();
+            Ok((read_key_number(&row)?, bytes(&row.get(1))))
+        })
+        .collect()
+}
+
+fn read_key_number(row: &Array) -> Result<KeyNumber, StorageError> {
+    integer(&row.get(0))
+        .and_then(|number| u32::try_from(number).ok())
+        .map(KeyNumber::new)
+        .ok_or_else(|| StorageError::unreadable("key"))
+}
+
 fn read_rolled(row: &Array) -> Result<Rolled, StorageError> {
     minicbor::decode(&bytes(&row.get(0))).map_err(|_| StorageError::unreadable("month"))
 }
@@ -951,7 +1017,7 @@ fn read_call(row: &Array) -> Result<CallRow, StorageError> {
         endpoint: row.get(4).as_string().unwrap_or_default(),
         admitted_at: Timestamp::from_millis(number_at(1).ok_or_else(unreadable)?),
         hold,
-        is_job: false,
+        answer: None,
     };
     let outcome = (state != CallState::Open).then(|| Outcome {
         state,

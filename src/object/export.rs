@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Failure, Object, ROWS_MAX, Store, storage, to_json};
+use super::{Failure, Object, ROWS_MAX, Store, at_rest::keys_after, storage, to_json};
 use crate::{
     account::{Account, PlanView, Rolled},
     export::{ExportPlace, ExportSlice},
@@ -105,7 +105,7 @@ impl<S: Store> Object<S> {
         if is_first {
             slice.introduce();
         }
-        let is_all = slice.keys() && slice.months()? && slice.entries()? && slice.calls()?;
+        let is_all = slice.keys()? && slice.months()? && slice.entries()? && slice.calls()?;
         if is_all {
             let lines = slice.place.lines;
             slice.write("end", &EndLine { lines });
@@ -143,18 +143,21 @@ impl<S: Store> Slice<'_, S> {
         self.write("balance", &account.balance_view());
     }
 
-    fn keys(&mut self) -> bool {
+    fn keys(&mut self) -> Result<bool, Failure> {
         let account = self.account;
-        for number in account.keys_after(self.place.keys_written) {
-            if self.is_full() {
-                return false;
+        while !self.is_full() {
+            let limit = ROWS_AT_A_TIME.min(self.rows_left);
+            let keys = keys_after(self.store, account, self.place.keys_written, limit)?;
+            let Some((last, _)) = keys.last() else {
+                return Ok(true);
+            };
+            self.place.keys_written = *last;
+            self.spend(keys.len());
+            for (number, key) in &keys {
+                self.write("key", &account.view_of_key(*number, key, self.clock));
             }
-            if let Some(key) = account.key_view(number, self.clock) {
-                self.write("key", &key);
-            }
-            self.place.keys_written = number;
         }
-        true
+        Ok(false)
     }
 
     /// Months that were rolled up: also one that is rolled up while the export goes on, unless all

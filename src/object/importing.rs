@@ -89,6 +89,7 @@ impl<S: Store> Object<S> {
         if let Some(answer) = self.answer_again(idempotency, clock)? {
             return Ok(Imported::Answered(answer));
         }
+        self.wake_imported(&import.digest)?;
         let account = self.awake()?;
         let (number, changes) = match account.import_key(&import.new, import.digest, clock) {
             Ok(imported) => imported,

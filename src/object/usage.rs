@@ -5,6 +5,7 @@ use crate::{
     account::{Account, LogMonth, UsageLine, UsageView},
     call::{CallRow, CallState},
     id::CallNumber,
+    price::Mark,
     protocol::{UsageFilter, UsageQuery},
 };
 
@@ -164,6 +165,7 @@ impl UsageFilter {
                 .as_ref()
                 .is_none_or(|endpoint| *endpoint == row.call.endpoint)
             && self.status.is_none_or(|asked| status == Some(asked))
+            && (!self.marked || outcome.is_some_and(|outcome| outcome.mark.is_some()))
     }
 }
 
@@ -198,6 +200,10 @@ fn usage_line(account: &Account, row: CallRow) -> UsageLine {
         response_time_ms: answered
             .as_ref()
             .and_then(|outcome| outcome.status.map(|_| outcome.response_time_ms)),
+        mark: answered
+            .as_ref()
+            .and_then(|outcome| outcome.mark)
+            .map(Mark::as_str),
         request_id: account.call_id(row.call.number),
         method: row.call.method,
         key: account.key_id(row.call.key),

@@ -4,7 +4,8 @@
 use serde_json::{Value, json};
 use tollgate::{
     account::Word,
-    call::CallState,
+    call::{CallRow, CallState},
+    ledger::LotNumber,
     policy::Source,
     protocol::{AuditStep, Command, Reply},
     time::Span,
@@ -93,6 +94,44 @@ fn an_audit_that_is_interrupted_begins_anew() {
 
 /// A refund reads its call's row. While an audit runs that has booked the call, also before and
 /// after the change; an audit that was left alone costs nothing.
+#[test]
+fn books_that_cannot_be_are_not_served_on_a_guess() {
+    let mut branch = Branch::with_account("standard", "prepaid", moment("2026-11-02"));
+    branch.grant("credits", 20, Source::Extra, None);
+    for _ in 1..=3 {
+        branch.call(cost(5));
+    }
+    branch.settle(1, 200);
+    // The snapshot that comes with this has the holds.
+    branch.grant("credits", 1, Source::Extra, None);
+    let of_another_lot = |row: &mut CallRow| {
+        for part in &mut row.call.hold.parts {
+            part.lot = LotNumber::new(99);
+        }
+    };
+    for call in [1, 2] {
+        branch
+            .object
+            .store_mut()
+            .tamper_with_row(call, of_another_lot);
+    }
+    branch.evict();
+    let rows = branch.store().rows_written;
+    let is_broken =
+        |reply: &Reply| matches!(reply, Reply::Unavailable { detail } if detail.contains("lot 99"));
+    assert!(is_broken(&branch.settle(2, 200)));
+    let release = Word::Release { reason: None };
+    assert!(is_broken(&branch.end_call(1, release, None)));
+    assert_eq!(branch.store().rows_written, rows, "and nothing is written");
+    // What has to do with sound lots alone goes on.
+    assert!(matches!(branch.settle(3, 200), Reply::Settled(Some(_))));
+    assert!(matches!(branch.call(cost(5)), Reply::Admitted(_)));
+    // The alarm cannot end it either, and says so.
+    branch.set_clock(moment("2026-11-02T00:10:00"));
+    let told = branch.tick().expect_err("books that are broken");
+    assert!(told.contains("lot 99"), "{told}");
+}
+
 #[test]
 fn calls_pay_for_no_audit_that_nobody_asks_about() {
     let mut branch = with_a_long_history();

@@ -1,13 +1,13 @@
 //! The independent auditor: works out from the call log and the entries alone what every lot
 //! must be, and compares. It shares no arithmetic with the core.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use tollgate::{
-    account::{Account, Fingerprint, Rolled},
+    account::{Account, Fingerprint, Key, Rolled},
     call::{CallRow, CallState},
-    id::KeyNumber,
+    id::{CallNumber, KeyNumber},
     ledger::{EntryKind, LotNumber, Part},
     ledger_page::LedgerLine,
     object::Store,
@@ -103,15 +103,26 @@ pub fn audit_costs(
     calendar: Calendar,
     clock: Timestamp,
 ) -> Result<(), String> {
-    for number in 1..account.next_key().get() {
-        let key = KeyNumber::new(number);
-        let shown = serde_json::to_value(account.key_view(key, clock)).expect("a key is JSON");
-        let cost = cost_of_month(store, key, calendar, clock);
+    for (number, key) in keys_of(store, account) {
+        let shown = account.view_of_key(number, &key, clock);
+        let shown = serde_json::to_value(shown).expect("a key is JSON");
+        let cost = cost_of_month(store, number, calendar, clock);
         if shown["budget_used"] != cost {
             return Err(format!("key {number} cost {cost}: {shown}"));
         }
     }
     Ok(())
+}
+
+/// Every key of the account, those at rest from their rows.
+pub fn keys_of(store: &MemoryStore, account: &Account) -> Vec<(KeyNumber, Key)> {
+    let rows = store.keys_after(KeyNumber::new(0), u64::from(u32::MAX));
+    let rows = rows.expect("a store that works").into_iter();
+    rows.map(|(number, row)| match account.key(number) {
+        Some(key) => (number, key.clone()),
+        None => (number, account.read_at_rest(number, &row).expect("a key")),
+    })
+    .collect()
 }
 
 /// What the calls of `key` hold and were charged, of those in the month of `clock`.
@@ -133,8 +144,12 @@ pub fn cost_of_month(
         .sum()
 }
 
-/// What every call was charged by what the origin answered it: no error stays charged.
-pub fn audit_calls(store: &MemoryStore) -> Result<(), String> {
+/// What every call was charged by what the origin answered it: no error stays charged, unless it was
+/// `told_to_settle`.
+pub fn audit_calls(
+    store: &MemoryStore,
+    told_to_settle: &BTreeSet<CallNumber>,
+) -> Result<(), String> {
     for row in store.calls() {
         let Some(outcome) = &row.outcome else {
             continue;
@@ -149,8 +164,10 @@ pub fn audit_calls(store: &MemoryStore) -> Result<(), String> {
         let is_free = match outcome.state {
             CallState::Open | CallState::Released | CallState::Cancelled | CallState::Job => true,
             CallState::UnknownReleased | CallState::Refunded => true,
-            // Without a status the origin's word came, and not the gateway's.
-            CallState::Settled => outcome.status.is_some_and(|status| status >= 400),
+            CallState::Settled => {
+                let is_error = outcome.status.is_none_or(|status| status >= 400);
+                is_error && !told_to_settle.contains(&number)
+            }
             CallState::UnknownCharged => false,
         };
         if is_free && charged > 0 {
@@ -369,6 +386,7 @@ fn tally(row: &CallRow) -> Option<[i64; 3]> {
     match (outcome.state, outcome.status) {
         (CallState::Cancelled, _) => None,
         (CallState::Open | CallState::Job, _) => Some([1, 0, 0]),
+        (CallState::UnknownReleased | CallState::UnknownCharged, _) => Some([1, 1, charged]),
         (CallState::Settled | CallState::Refunded, None) => Some([1, 0, charged]),
         (_, status) => {
             let failed = status.is_none_or(|status| status >= 400);

@@ -1,6 +1,9 @@
 //! A branch of the bank: one account's object, a clock, and commands in few words.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde_json::Value;
 use tollgate::{
@@ -13,19 +16,18 @@ use tollgate::{
     id::{AccountId, CallNumber, KeyNumber},
     key::SecretDigest,
     ledger_page::{LedgerCursor, LedgerLine, LedgerPage, LedgerQuery},
-    object::{Object, Opened},
+    object::{Object, Opened, Store},
     policy::{Policy, Source},
     price::{Quantity, Reported, Terms},
     protocol::{
-        AuditStep, Command, KeysQuery, Manage, Page, Read, Reply, Request, SummaryQuery, decode,
-        encode,
+        AuditStep, Command, Manage, Page, Read, Reply, Request, SummaryQuery, decode, encode,
     },
     time::{Span, Timestamp},
     totals::summary::By,
 };
 
 use crate::{
-    auditor::{audit, audit_calls, audit_costs, audit_ledger, audit_rolled, audit_totals},
+    auditor::{audit, audit_calls, audit_costs, audit_ledger, audit_rolled, audit_totals, keys_of},
     memory_store::MemoryStore,
     sold,
 };
@@ -44,6 +46,8 @@ pub struct Branch {
     pub rotations: BTreeMap<u32, u32>,
     /// Each message with its clock and its answer, in bytes, where somebody wants to know.
     pub transcript: Option<Vec<Exchange>>,
+    /// Calls of which somebody has told that they succeeded, whatever they were answered.
+    pub told_to_settle: BTreeSet<CallNumber>,
     operations: u64,
 }
 
@@ -98,6 +102,7 @@ impl Branch {
             strayed: false,
             rotations: BTreeMap::new(),
             transcript: None,
+            told_to_settle: BTreeSet::new(),
             operations: 1_000_000,
         }
     }
@@ -114,6 +119,17 @@ impl Branch {
     pub fn send(&mut self, request: Request) -> Reply {
         let message = encode(&request);
         let request = decode(&message).expect("a readable request");
+        if let Request::Manage(Manage {
+            command:
+                Command::EndCall {
+                    call,
+                    word: Word::Settle(_),
+                },
+            ..
+        }) = request
+        {
+            self.told_to_settle.insert(call);
+        }
         let rows_before = self.store().rows_written;
         let reply = encode(&self.object.handle(request, self.clock));
         let answer = decode(&reply).expect("a readable reply");
@@ -412,6 +428,12 @@ impl Branch {
         self.store().row(call).expect("the call's row")
     }
 
+    /// The row of a key.
+    pub fn key_row(&self, key: u32) -> Vec<u8> {
+        let rows = self.store().keys(&[KeyNumber::new(key)]);
+        rows.expect("a store that works").pop().expect("its row").1
+    }
+
     /// The object is thrown out of memory; what is stored stays.
     pub fn evict(&mut self) {
         self.object = Object::new(self.store().clone(), Arc::clone(&self.policy));
@@ -457,7 +479,7 @@ impl Branch {
             return Ok(());
         };
         audit(self.store(), account)?;
-        audit_calls(self.store())?;
+        audit_calls(self.store(), &self.told_to_settle)?;
         audit_rolled(self.store(), account)?;
         audit_totals(self.store(), account)?;
         audit_costs(
@@ -479,32 +501,36 @@ impl Branch {
         woken.store_mut().rows_read.set(0);
         woken.tick(self.clock)?;
         let rows_read = woken.store().rows_read.get();
-        let (before, after) = (
-            self.object.account().expect("an account"),
-            woken.account().expect("an account"),
-        );
+        let before = self.object.account().expect("an account");
         let open = before.open_calls() as u64;
         let keys = u64::from(before.next_key().get());
         if rows_read > 3 + keys + open + 256 {
             return Err(format!("waking read {rows_read} rows"));
         }
-        let seen = |account: &tollgate::account::Account| {
+        let seen = |object: &Object<MemoryStore>| {
+            let account = object.account().expect("an account");
+            let keys = keys_of(object.store(), account);
+            // Nobody is told how a dead key stands, which may be at rest in one of them.
+            let stands = |key: &u32| {
+                let key = account.key(KeyNumber::new(*key));
+                key.is_some_and(|key| key.stands(self.clock))
+            };
+            let me = stands(&1).then(|| account.me_view(KeyNumber::new(1), self.clock));
             let standings: Vec<_> = (1..=3)
+                .filter(stands)
                 .map(|key| account.standing(KeyNumber::new(key), Some("credits"), self.clock))
                 .collect();
             format!(
                 "{}\n{}\n{}\n{}\n{standings:?}\n{:?}\n{:?}",
                 serde_json::to_string(&account.view()).expect("JSON"),
                 serde_json::to_string(&account.balance_view()).expect("JSON"),
-                serde_json::to_string(&account.me_view(KeyNumber::new(1), self.clock))
-                    .expect("JSON"),
-                serde_json::to_string(&account.keys_view(&KeysQuery::default(), self.clock))
-                    .expect("JSON"),
+                serde_json::to_string(&me).expect("JSON"),
+                serde_json::to_string(&account.keys_view(&keys, 1_000, self.clock)).expect("JSON"),
                 account.next_wakeup(),
                 account.notices_bytes(),
             )
         };
-        let (before, after) = (seen(before), seen(after));
+        let (before, after) = (seen(&self.object), seen(&woken));
         before
             .lines()
             .zip(after.lines())

@@ -13,7 +13,7 @@ use tollgate::{
     id::{AccountId, KeyId, KeyNumber},
     imported::{self, Lookup, Registered},
     key::SecretDigest,
-    object::{Imported, Object, Opened},
+    object::{Imported, Object, Opened, Store},
     policy::Policy,
     problem::Code,
     protocol::{Command, Complaint, ImportKey, Manage, Reply, Request, decode, encode},
@@ -373,7 +373,9 @@ impl World {
         for (number, object) in self.objects.iter().enumerate() {
             let account = object.account().expect("awake");
             for key in (1..=account.profile().keys_issued).map(KeyNumber::new) {
-                if let Some(known) = account.key(key)
+                let row = object.store().keys(&[key]).expect("a store that works");
+                if let Some((_, row)) = row.first()
+                    && let Ok(known) = account.read_at_rest(key, row)
                     && known.imported == Some(secret)
                 {
                     let is_dead = known.revoked_at.is_some() || account.is_closed();

@@ -3,14 +3,16 @@
 use serde_json::{Value, json};
 use tollgate::{
     account::{Told, Word},
+    call::CallState,
     id::CallNumber,
     price::{Job, OnUnknown, Terms},
-    protocol::{Command, Reply},
+    protocol::{Command, Page, Reply, UsageFilter, UsageQuery},
     time::Span,
+    totals::summary::By,
 };
 
 use crate::{
-    branch::{Branch, cost},
+    branch::{Branch, cost, fingerprint},
     statement::{moment, statement},
 };
 
@@ -203,6 +205,146 @@ fn the_origin_may_be_faster_than_the_gateway() {
     );
 }
 
+/// Status and time of a call's answer, as the operator is shown them.
+fn answer_of(branch: &mut Branch, call: u64) -> [Value; 2] {
+    let number = CallNumber::new(call).expect("a number");
+    let Reply::Document(shown) = branch.manage(Command::ShowCall(number), None) else {
+        panic!("no call {call}");
+    };
+    let shown: Value = serde_json::from_str(&shown.json).expect("a call is JSON");
+    ["status_code", "response_time_ms"].map(|field| shown[field].clone())
+}
+
+fn listed_with(branch: &mut Branch, status: u16) -> u64 {
+    let query = UsageQuery {
+        limit: 50,
+        filter: UsageFilter {
+            status: Some(status),
+            ..UsageFilter::default()
+        },
+        ..UsageQuery::default()
+    };
+    let Reply::Document(document) = branch.read(1, Page::Usage(query)) else {
+        panic!("no usage");
+    };
+    let usage: Value = serde_json::from_str(&document.json).expect("JSON");
+    usage["total_count"].as_u64().expect("a count")
+}
+
+/// How many calls failed, as totals have it.
+fn failed(branch: &mut Branch) -> Value {
+    branch.summary(By::Day)["summary"][0]["failed"].clone()
+}
+
+#[test]
+fn what_a_job_was_answered_is_known_for_good() {
+    let job = |on_unknown| Terms {
+        job: Some(Job {
+            settle_within: Span::from_days(1),
+            on_unknown,
+        }),
+        ..cost(5)
+    };
+    let accepted = [json!(202), json!(7)];
+    let mut branch = Branch::with_account("standard", "free", moment("2026-11-02"));
+    for on_unknown in [OnUnknown::Release, OnUnknown::Charge] {
+        branch.call(job(on_unknown));
+    }
+    branch.settle(1, 202);
+    branch.settle(2, 202);
+    branch.evict();
+    branch.set_clock(moment("2026-11-03"));
+    branch.check().expect("sound books");
+    for call in [1, 2] {
+        assert!(branch.row(call).state().is_unknown());
+        assert_eq!(answer_of(&mut branch, call), accepted);
+    }
+    assert_eq!(listed_with(&mut branch, 202), 2);
+    // The client was answered, and nobody has told how the jobs ended.
+    assert_eq!(failed(&mut branch), 2);
+
+    branch.end_call(1, Word::Settle(Told::Hold), None);
+    assert_eq!(failed(&mut branch), 1);
+    for call in [1, 2] {
+        branch.end_call(call, Word::Release { reason: None }, None);
+        assert_eq!(answer_of(&mut branch, call), accepted);
+    }
+    assert_eq!(failed(&mut branch), 0);
+    branch.check().expect("sound books");
+}
+
+#[test]
+fn an_answer_that_is_told_after_the_end_of_its_call_is_written_down_once() {
+    let unknown = [json!(null), json!(null)];
+    let mut branch = Branch::with_account("standard", "starter", moment("2026-11-02"));
+    for _ in 1..=5 {
+        branch.call(Terms {
+            job: Some(Job {
+                settle_within: Span::from_days(1),
+                on_unknown: OnUnknown::Release,
+            }),
+            ..cost(5)
+        });
+    }
+    branch.end_call(1, Word::Settle(Told::Hold), None);
+    branch.end_call(2, Word::Release { reason: None }, None);
+    branch.end_call(3, Word::Settle(Told::Hold), None);
+    branch.end_call(3, Word::Release { reason: None }, None);
+    let operation = branch.row(4).call.hold.operation;
+    branch.cancel(operation);
+    // The fifth outlives its hold.
+    branch.set_clock(moment("2026-11-02T00:10:00"));
+    branch.check().expect("sound books");
+    assert_eq!(failed(&mut branch), 2);
+    for call in [1, 2, 3, 5] {
+        let ended = branch.row(call).clone();
+        assert_eq!(answer_of(&mut branch, call), unknown);
+        branch.settle(call, 202);
+        assert_eq!(answer_of(&mut branch, call), [json!(202), json!(7)]);
+        let end = ended.outcome.expect("an end");
+        let now = branch.row(call).outcome.clone().expect("an end");
+        assert_eq!((now.state, now.charged), (end.state, end.charged));
+        branch.check().expect("sound books");
+        // A copy of that, and one that says something else, find it written.
+        let rows = branch.store().rows_written;
+        branch.settle(call, 202);
+        branch.settle(call, 500);
+        assert_eq!(branch.store().rows_written, rows);
+        assert_eq!(answer_of(&mut branch, call)[0], 202);
+    }
+    // The second was answered well and released by a word: only of the fifth nobody knows the end.
+    assert_eq!(failed(&mut branch), 1);
+    assert_eq!(listed_with(&mut branch, 202), 4);
+
+    branch.settle(4, 202);
+    assert_eq!(answer_of(&mut branch, 4), unknown, "no client has seen it");
+    branch.check().expect("sound books");
+}
+
+#[test]
+fn a_first_whose_end_nobody_told_is_replaced_with_its_answer_and_totals_know() {
+    let mut branch = Branch::with_account("standard", "free", moment("2026-11-02"));
+    let job = Terms {
+        job: Some(Job {
+            settle_within: Span::from_seconds(3_600),
+            on_unknown: OnUnknown::Release,
+        }),
+        ..cost(5)
+    };
+    let ask = |branch: &mut Branch| {
+        let operation = branch.operation();
+        branch.ask(operation, 1, job.clone(), Some(fingerprint(1, 0)))
+    };
+    ask(&mut branch);
+    branch.settle(1, 202);
+    branch.set_clock(moment("2026-11-02T02:00:00"));
+    ask(&mut branch);
+    assert_eq!(branch.row(1).state(), CallState::Released);
+    assert_eq!(answer_of(&mut branch, 1)[0], 202);
+    assert_eq!(failed(&mut branch), 0);
+    branch.check().expect("sound books");
+}
+
 #[test]
 fn open_jobs_have_a_limit_of_their_own() {
     statement(
@@ -375,9 +517,11 @@ fn a_correction_charges_as_far_as_credits_are_there() {
                     | call 13                 | call 2 holds 13
                     | settle 2 200            | settled 13
                     | settle 1                | settled 7
+                    | row 1                   | settled 7, Uncovered
                     | settle 1 202            | settled 7
                     | balance credits         | 0 available, 0 held, 20 spent
                     | release 1               | refunded 0
+                    | row 1                   | refunded 0
                     | balance credits         | 7 available, 0 held, 13 spent",
     );
 }

@@ -34,6 +34,7 @@ mod retried;
 mod roll_ups;
 mod rows;
 mod simulation;
+mod snapshots;
 mod sold;
 mod statement;
 mod stored;

@@ -8,7 +8,7 @@ use tollgate::{
     event::EventRecord,
     id::{CallNumber, EventNumber, KeyNumber},
     ledger::{Entry, EntryKind, LotNumber, split},
-    object::{Intent, Loaded, Remembered, Store, Write},
+    object::{Intent, Loaded, Remembered, Store, Write, pieces},
     protocol::UsageFilter,
     time::{Day, MonthNumber},
     totals::Totals,
@@ -19,7 +19,8 @@ use tollgate::{
 pub struct MemoryStore {
     profile: Option<Vec<u8>>,
     keys: BTreeMap<KeyNumber, Vec<u8>>,
-    snapshot: Vec<u8>,
+    /// In its pieces, each a row.
+    snapshot: Vec<Vec<u8>>,
     months: BTreeMap<MonthNumber, BTreeMap<u64, CallRow>>,
     /// Months whose tables were dropped, and what is left of them.
     dropped: BTreeMap<MonthNumber, BTreeMap<u64, CallRow>>,
@@ -154,17 +155,42 @@ impl Store for MemoryStore {
     type Error = DiskFull;
 
     fn load(&self) -> Result<Option<Loaded>, DiskFull> {
-        self.read(2 + self.keys.len() + self.notices.iter().len());
+        self.read(1 + self.snapshot.len() + self.notices.iter().len());
         Ok(self.profile.clone().map(|profile| Loaded {
             profile,
-            keys: self
-                .keys
-                .iter()
-                .map(|(number, bytes)| (*number, bytes.clone()))
-                .collect(),
-            snapshot: self.snapshot.clone(),
+            snapshot: pieces::join(self.snapshot.clone()).expect("all pieces"),
             notices: self.notices.clone(),
         }))
+    }
+
+    fn keys(&self, numbers: &[KeyNumber]) -> Result<Vec<(KeyNumber, Vec<u8>)>, DiskFull> {
+        let row = |number: &KeyNumber| Some((*number, self.keys.get(number)?.clone()));
+        let rows: Vec<_> = numbers.iter().filter_map(row).collect();
+        self.read(rows.len());
+        Ok(rows)
+    }
+
+    fn keys_after(
+        &self,
+        last: KeyNumber,
+        limit: u64,
+    ) -> Result<Vec<(KeyNumber, Vec<u8>)>, DiskFull> {
+        let rows = self.keys.iter().filter(|(number, _)| **number > last);
+        let rows: Vec<_> = rows
+            .take(limit as usize)
+            .map(|(number, bytes)| (*number, bytes.clone()))
+            .collect();
+        self.read(rows.len());
+        Ok(rows)
+    }
+
+    fn keys_with(&self, digest: &[u8; 32]) -> Result<Vec<KeyNumber>, DiskFull> {
+        self.read(self.keys.len());
+        let keys = self.keys.iter();
+        Ok(keys
+            .filter(|(_, bytes)| bytes.windows(32).any(|window| window == digest))
+            .map(|(number, _)| *number)
+            .collect())
     }
 
     fn call(&self, month: MonthNumber, call: CallNumber) -> Result<Option<CallRow>, DiskFull> {
@@ -438,7 +464,7 @@ impl Store for MemoryStore {
             self.wrote(1);
         }
         if let Some(rolled) = &write.changes.rolled {
-            let bytes = minicbor::to_vec(rolled).expect("encodes");
+            let bytes = stored(&minicbor::to_vec(rolled).expect("encodes"));
             assert!(self.rolled.insert(rolled.row(), bytes).is_none());
             self.wrote(1);
         }
@@ -446,7 +472,7 @@ impl Store for MemoryStore {
             assert!(write.snapshot.is_some(), "totals without a snapshot");
             assert!(self.months.contains_key(month), "totals of no month");
             let rows = self.totals.entry(*month).or_default();
-            rows.push(minicbor::to_vec(totals).expect("encodes"));
+            rows.push(stored(&minicbor::to_vec(totals).expect("encodes")));
             self.totals_written += 1;
             self.wrote(1);
         }
@@ -456,17 +482,18 @@ impl Store for MemoryStore {
             self.dropped.insert(month, calls);
         }
         if let Some(profile) = &write.profile {
-            self.profile = Some(profile.clone());
+            self.profile = Some(stored(profile));
             self.wrote(1);
         }
         for (number, bytes) in &write.keys {
-            self.keys.insert(*number, bytes.clone());
+            self.keys.insert(*number, stored(bytes));
             self.wrote(1);
         }
         if let Some(snapshot) = &write.snapshot {
-            self.snapshot.clone_from(snapshot);
+            let pieces = pieces::split(snapshot);
+            self.snapshot = pieces.iter().map(|piece| stored(piece)).collect();
             self.snapshots_written += 1;
-            self.wrote(1);
+            self.wrote(self.snapshot.len());
         }
         if let Some(opening) = &write.opening {
             self.opening = match opening {
@@ -509,5 +536,11 @@ fn check_balances(write: &Write) {
 }
 
 fn through_bytes(hold: &Hold) -> Hold {
-    minicbor::decode(&minicbor::to_vec(hold).expect("encodes")).expect("decodes")
+    minicbor::decode(&stored(&minicbor::to_vec(hold).expect("encodes"))).expect("decodes")
+}
+
+/// As one value, which a Durable Object takes up to 2 MB.
+fn stored(bytes: &[u8]) -> Vec<u8> {
+    assert!(bytes.len() <= 2_000_000, "a value of {} bytes", bytes.len());
+    bytes.to_vec()
 }

@@ -35,6 +35,33 @@ fn a_year_without_a_29th_of_february_renews_on_the_28th() {
 }
 
 #[test]
+fn a_plan_grants_no_more_than_the_pool_can_hold() {
+    statement(
+        "2026-11-10 | open starter billing 10 | 201
+                    | key                     | 201
+                    | grant credits 9007199254740691 extra | 201
+                    | grant credits 1 extra   | BadRequest
+                    | entries                 | 2026-11-10 renewed credits +300 = 300; 2026-11-10 renewed lyrics +100 = 100; 2026-11-10 granted credits +9007199254740691 = 9007199254740991
+                    | plan pro                | 200
+                    | balance credits         | 9007199254740991 available, 0 held, 0 spent, renews 2026-12-10
+                    | entries                 | 2026-11-10 adjusted lyrics -100 = 0
+         # What is spent may come back, and has its room; what has expired may not.
+                    | call 1000               | call 1 holds 1000
+                    | settle 1 200            | settled 1000
+         2026-12-10 | balance credits         | 9007199254739991 available, 0 held, 1000 spent, renews 2027-01-10
+                    | entries                 | 2026-12-10 expired credits -300 = 9007199254739691; 2026-12-10 renewed credits +300 = 9007199254739991
+                    | release 1               | refunded 0
+                    | balance credits         | 9007199254740991 available, 0 held, 0 spent, renews 2027-01-10
+                    | plan starter            | 200
+                    | plan pro                | 200
+                    | adjust credits -700     | 201
+                    | plan starter            | 200
+                    | plan pro                | 200
+                    | balance credits         | 9007199254740991 available, 0 held, 0 spent, renews 2027-01-10",
+    );
+}
+
+#[test]
 fn days_and_months_start_at_local_midnight() {
     statement(
         "2026-11-30T21:59:59 | policy local_days   | ok

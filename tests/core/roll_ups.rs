@@ -104,6 +104,39 @@ fn a_month_is_rolled_up_when_usage_days_have_passed_since_its_end() {
 }
 
 #[test]
+fn a_call_whose_end_came_late_is_kept_as_long_as_it_can_be_refunded() {
+    let mut branch = Branch::with_account("usage_90", "prepaid", moment("2026-11-30T12:00:00"));
+    branch.grant("credits", 100, tollgate::policy::Source::Extra, None);
+    let mut job = job(5);
+    job.job = job.job.map(|job| Job {
+        settle_within: Span::from_days(59),
+        ..job
+    });
+    branch.call(job);
+    branch.settle(1, 202);
+    branch.set_clock(moment("2027-01-28T12:00:00"));
+    branch.rest().expect("a store that works");
+    assert!(branch.row(1).state().is_unknown());
+    // The last moment for its real end, and from then on the last one for a refund.
+    branch.set_clock(moment("2027-02-27T12:00:00"));
+    branch.end_call(1, Word::Settle(Told::Hold), None);
+    branch.evict();
+    branch.set_clock(moment("2027-03-01"));
+    branch.check().expect("sound books");
+    assert_eq!((listed(&mut branch), parts(&branch).len()), (1, 0));
+    branch.close();
+    let refundable_until = moment("2027-03-29T12:00:00");
+    assert_eq!(branch.object.next_alarm(), Some(refundable_until));
+    branch.set_clock(refundable_until.minus(Span::from_millis(1)));
+    branch.rest().expect("a store that works");
+    assert_eq!(release(&mut branch, 1), None, "a refund of what is kept");
+    assert_eq!(branch.balance("credits")["available"], 100);
+    branch.set_clock(refundable_until);
+    branch.check().expect("sound books");
+    assert_eq!(parts(&branch).len(), 1);
+}
+
+#[test]
 fn a_rolled_call_is_no_longer_kept_and_cannot_be_changed() {
     let mut branch = november();
     branch.set_clock(moment("2026-12-08"));

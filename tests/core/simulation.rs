@@ -364,6 +364,8 @@ struct World {
     watch: &'static str,
     /// Calls that were open, or had ended without a word, while the gateway only observed.
     observed: BTreeSet<CallNumber>,
+    /// Calls that were given back as unknown until a repeat took their place for good.
+    replaced: BTreeSet<CallNumber>,
     is_closed: bool,
     history: String,
     steps: u64,
@@ -407,6 +409,7 @@ impl World {
             mode,
             watch,
             observed: BTreeSet::new(),
+            replaced: BTreeSet::new(),
             history: format!("plan {plan} {usage} {mode} {watch}\n"),
             steps: 0,
         };
@@ -870,6 +873,11 @@ impl World {
         match request {
             Request::Admit(admit) => {
                 let index = journey(admit.operation);
+                let replaced = firsts.iter().map(|(row, _)| row).filter(|row| {
+                    let now = self.branch.row(row.call.number.get());
+                    state(row) == CallState::UnknownReleased && state(now) == CallState::Released
+                });
+                self.replaced.extend(replaced.map(|row| row.call.number));
                 if self.branch.store().calls().count() > calls_before {
                     self.inspect_admission(index)?;
                     self.inspect_turn(&firsts, &reply)?;
@@ -889,14 +897,20 @@ impl World {
                 }
             }
             Request::Settle(settle) if taken => {
-                if let Some((row, _)) = before
-                    && !matches!(
-                        state(&row),
-                        CallState::Open | CallState::UnknownReleased | CallState::UnknownCharged
-                    )
-                    && row != *self.branch.row(settle.call.get())
+                if let Some((mut row, _)) = before
+                    && state(&row) != CallState::Open
+                    && !state(&row).is_unknown()
                 {
-                    return Err(format!("a late settle changed {row:?}"));
+                    let now = self.branch.row(settle.call.get());
+                    // What the client was answered is all that it can tell.
+                    let answer = now.outcome.as_ref().and_then(Outcome::answer);
+                    row.outcome = row.outcome.map(|end| match (end.status, answer) {
+                        (None, Some(answer)) => end.answered(answer),
+                        _ => end,
+                    });
+                    if row != *now {
+                        return Err(format!("a late settle made {now:?} of {row:?}"));
+                    }
                 }
                 if reply != Reply::Settled(None) {
                     self.journeys[journey(settle.operation)]
@@ -1283,7 +1297,7 @@ impl World {
         self.set_alarm();
         let account = self.branch.object.account().ok_or("no account")?;
         audit(self.branch.store(), account)?;
-        audit_calls(self.branch.store())?;
+        audit_calls(self.branch.store(), &self.branch.told_to_settle)?;
         audit_retried(self.branch.store(), |operation| self.retried(operation))?;
         audit_costs(self.branch.store(), account, Calendar::default(), clock)?;
         audit_rolled(self.branch.store(), account)?;
@@ -1457,21 +1471,6 @@ impl World {
         Ok(())
     }
 
-    /// Whether the call was given back as unknown and a repeat has taken its place for good.
-    fn is_replaced(&self, row: &CallRow) -> bool {
-        let retried = self.retried(row.call.hold.operation);
-        let takes_place = |later: &CallRow| {
-            later.call.number > row.call.number
-                && later.call.key == row.call.key
-                && later.call.hold.repeats.is_none()
-                && self.retried(later.call.hold.operation) == retried
-        };
-        let is_released = |end: &Outcome| end.state == CallState::Released && end.status.is_none();
-        retried.is_some()
-            && row.outcome.as_ref().is_some_and(is_released)
-            && self.branch.store().calls().any(takes_place)
-    }
-
     /// Each call ended as the origin answered it, and as far as that was told.
     fn inspect_ends(&self) -> Result<(), String> {
         let mut forgiven: BTreeMap<_, usize> = BTreeMap::new();
@@ -1497,12 +1496,19 @@ impl World {
             if !seen.insert(operation) {
                 return Err(format!("operation {operation} became two calls"));
             }
+            let status = row.outcome.as_ref().and_then(|end| end.status);
+            let told = journey.answer.filter(|_| journey.told_at.is_some());
+            if status != told.map(|(_, status, _)| status) {
+                return Err(format!(
+                    "{row:?} does not say what was answered: {journey:?}"
+                ));
+            }
             if self.observed.contains(&row.call.number) || row.call.hold.observed {
                 inspect_observed(row)?;
                 continue;
             }
             let was_outrun = self.outrun.contains(&row.call.number);
-            if self.is_replaced(row) {
+            if self.replaced.contains(&row.call.number) {
                 continue;
             }
             inspect_end(row, journey, was_outrun)?;

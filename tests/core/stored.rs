@@ -8,7 +8,7 @@ use tollgate::{
     id::{AccountId, ExternalId, KeyNumber},
     object::{self, Intent, Object, Opened, Store},
     policy::Source,
-    protocol::{KeysQuery, Reply},
+    protocol::Reply,
     time::{Span, Timestamp},
 };
 
@@ -66,15 +66,21 @@ fn unhex(text: &str) -> Vec<u8> {
 /// How the account of these bytes looks when it wakes.
 fn woken(profile: &[u8], key: &[u8], snapshot: &[u8]) -> Account {
     let branch = account();
-    let keys = [(KeyNumber::new(1), key)].into_iter();
-    let stored = Stored::read(profile, keys, snapshot, None).unwrap();
+    let stored = Stored::read(profile, snapshot, None).unwrap();
+    assert_eq!(stored.keys(), [KeyNumber::new(1)]);
+    let keys = [(KeyNumber::new(1), key.to_vec())];
     let rows = stored
         .open()
         .iter()
         .map(|call| branch.row(call.get()).clone())
         .collect();
     stored
-        .wake(Arc::clone(&sold::edited("standard")), rows, branch.clock)
+        .wake(
+            Arc::clone(&sold::edited("standard")),
+            &keys,
+            rows,
+            branch.clock,
+        )
         .unwrap()
         .0
 }
@@ -84,15 +90,15 @@ fn an_account_stored_by_the_first_release_wakes() {
     let branch = account();
     let account = woken(&unhex(PROFILE), &unhex(KEY), &unhex(SNAPSHOT));
     let now = branch.store().load().unwrap().unwrap();
-    let expected = woken(&now.profile, &now.keys[0].1, &now.snapshot);
+    let expected = woken(&now.profile, &branch.key_row(1), &now.snapshot);
     // It did not count what each key's calls cost.
-    let keys = |account: &Account| {
-        let keys = account.keys_view(&KeysQuery::default(), branch.clock);
-        let mut keys = serde_json::to_value(keys).unwrap();
-        keys["data"][0]["budget_used"] = 0.into();
-        keys
+    let key = |account: &Account| {
+        let key = account.key_view(KeyNumber::new(1), branch.clock);
+        let mut key = serde_json::to_value(key).unwrap();
+        key["budget_used"] = 0.into();
+        key
     };
-    assert_eq!(keys(&account), keys(&expected));
+    assert_eq!(key(&account), key(&expected));
     for (told, expected) in [
         (
             serde_json::to_value(account.view()),
@@ -249,8 +255,8 @@ fn flagged() -> Branch {
 fn a_habit_and_flags_are_read() {
     let branch = flagged();
     let now = branch.store().load().unwrap().unwrap();
-    let account = woken(&now.profile, &now.keys[0].1, &unhex(FLAGGED));
-    let expected = woken(&now.profile, &now.keys[0].1, &now.snapshot);
+    let account = woken(&now.profile, &branch.key_row(1), &unhex(FLAGGED));
+    let expected = woken(&now.profile, &branch.key_row(1), &now.snapshot);
     assert_eq!(account.view().flags.len(), 2);
     assert_eq!(account.view(), expected.view());
 }
@@ -263,8 +269,8 @@ fn a_closed_account_and_what_is_left_of_an_erased_one_are_read() {
     let mut branch = account();
     branch.close();
     let now = branch.store().load().unwrap().unwrap();
-    let closed = woken(&unhex(CLOSED), &now.keys[0].1, &now.snapshot);
-    let expected = woken(&now.profile, &now.keys[0].1, &now.snapshot);
+    let closed = woken(&unhex(CLOSED), &branch.key_row(1), &now.snapshot);
+    let expected = woken(&now.profile, &branch.key_row(1), &now.snapshot);
     assert!(closed.is_closed());
     assert_eq!(closed.view(), expected.view());
 

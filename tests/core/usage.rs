@@ -2,14 +2,17 @@
 
 use serde_json::Value;
 use tollgate::{
+    call::Settle,
     id::CallNumber,
     policy::Source,
-    protocol::{Page, Reply, UsageFilter, UsageQuery},
+    price::{Mark, Meter, Quantity, Reported, Terms},
+    protocol::{Command, Page, Reply, Request, UsageFilter, UsageQuery},
     time::Span,
 };
 
 use crate::{
-    branch::{Branch, cost},
+    branch::{Branch, answered, cost},
+    sold,
     statement::moment,
 };
 
@@ -62,6 +65,82 @@ fn having(filter: UsageFilter, limit: u32) -> UsageQuery {
         limit,
         ..UsageQuery::default()
     }
+}
+
+#[test]
+fn the_operator_finds_every_call_that_is_marked_and_the_customer_sees_no_mark() {
+    let mut branch = Branch::with_account("standard", "prepaid", moment("2026-11-02"));
+    branch.grant("credits", 30, Source::Extra, None);
+    let by_the_minute = Terms {
+        reads_answer: true,
+        meter: Some(Meter {
+            rate: sold::credits(10),
+            unit: Quantity::parse("60").expect("a quantity"),
+            minimum: sold::credits(10),
+            maximum: sold::credits(20),
+        }),
+        ..cost(20)
+    };
+    let settle = |branch: &mut Branch, call: u64, reported: Option<&str>| {
+        let operation = branch.row(call).call.hold.operation;
+        let settle = Settle {
+            reported: Some(Reported::read(reported)),
+            ..answered(operation, call, 200)
+        };
+        match branch.send(Request::Settle(settle)) {
+            Reply::Settled(Some(settled)) => settled.mark,
+            other => panic!("{other:?}"),
+        }
+    };
+    branch.call(by_the_minute.clone());
+    assert_eq!(settle(&mut branch, 1, None), Some(Mark::BadValue));
+    branch.call(by_the_minute.clone());
+    let too_large = Some("36000000000000000000000");
+    assert_eq!(settle(&mut branch, 2, too_large), Some(Mark::AboveHold));
+    branch.grant("credits", 20, Source::Extra, None);
+    branch.call(by_the_minute);
+    // It ends when nobody knows how, others spend what came back, and then it cost something.
+    branch.set_clock(branch.clock.plus(Span::from_seconds(300)));
+    branch.call(cost(15));
+    branch.settle(4, 200);
+    assert_eq!(settle(&mut branch, 3, Some("60")), Some(Mark::Uncovered));
+    assert_eq!(
+        settle(&mut branch, 3, Some("60")),
+        Some(Mark::Uncovered),
+        "the same answer"
+    );
+
+    let marked = having(
+        UsageFilter {
+            marked: true,
+            ..UsageFilter::default()
+        },
+        50,
+    );
+    let Reply::Document(found) = branch.manage(Command::Usage(marked), None) else {
+        panic!("no usage");
+    };
+    let found: Value = serde_json::from_str(&found.json).expect("JSON");
+    let told: Vec<_> = found["usage"].as_array().expect("calls").iter().collect();
+    let told: Vec<_> = told
+        .iter()
+        .map(|call| (call["mark"].as_str(), call["credits_consumed"].as_u64()))
+        .collect();
+    let expected = [
+        (Some("uncovered"), Some(5)),
+        (Some("above_hold"), Some(20)),
+        (Some("bad_value"), Some(10)),
+    ];
+    assert_eq!(
+        (told.as_slice(), &found["total_count"]),
+        (&expected[..], &3.into())
+    );
+
+    let seen = page(&mut branch, &having(UsageFilter::default(), 50));
+    let seen = seen["usage"].as_array().expect("calls");
+    assert_eq!(seen.len(), 4);
+    assert!(seen.iter().all(|call| call.get("mark").is_none()));
+    branch.check().expect("sound books");
 }
 
 #[test]

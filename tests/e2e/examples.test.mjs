@@ -149,8 +149,20 @@ test("voice-dubbing: the origin tells the minutes, and what is held is not what 
   };
   const unreadable = await dub("about a minute");
   assert.deepEqual([...bill(unreadable), await marked(unreadable)], [200, "10", "350", "bad_value"]);
-  const above = await dub("36000");
+  const above = await dub("36000000000000000000000");
   assert.deepEqual([...bill(above), await marked(above)], [200, "350", "0", "above_hold"]);
+  const line = gateway.logs().find(({ request_id }) => request_id === above.headers["x-request-id"]);
+  assert.equal(line.mark, "above_hold");
+  const found = await customer.usage("?marked=true");
+  assert.deepEqual(
+    found.usage.map(({ mark, request_id }) => [mark, request_id]),
+    [
+      ["above_hold", above.headers["x-request-id"]],
+      ["bad_value", unreadable.headers["x-request-id"]],
+    ],
+  );
+  const { usage } = await customer.page("/v1/usage");
+  assert.deepEqual([usage.length, usage.filter((call) => "mark" in call)], [5, []], "the customer sees no mark");
   assert.equal((await dub("30")).status, 402, "less than the minimum is left");
 
   const quote = await customer.page("/v1/quote?method=POST&path=/dub&value=180");
