@@ -21,10 +21,18 @@ export function cargoTool(name) {
 
 export const npmProgram = (name) => inProject("node_modules", ".bin", name);
 
-export const movedClock = {
-  source: inProject("tests", "e2e", "harness", "moved_clock.c"),
-  library: inProject(".tools", "moved_clock.so"),
-};
+// What the tests preload into workerd.
+const preloaded = (name) => ({
+  source: inProject("tests", "e2e", "harness", `${name}.c`),
+  library: inProject(".tools", `${name}.so`),
+});
+
+export const movedClock = preloaded("moved_clock");
+
+export const failingDisk = preloaded("failing_disk");
+
+// What tests/core/differential.rs writes and tests/faults/differential.test.mjs reads.
+export const histories = inProject("target", "histories.jsonl");
 
 const schemathesisFolder = inProject(".tools", "schemathesis");
 

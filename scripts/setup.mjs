@@ -3,11 +3,12 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { copyFileSync, existsSync, readFileSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import {
   cargoTool,
   cargoTools,
+  failingDisk,
   inProject,
   movedClock,
   npmProgram,
@@ -25,7 +26,7 @@ const NODE_MAJOR = 22;
 export async function setUp({ forTests = false } = {}) {
   await rustTools();
   await npmPackages();
-  if (forTests) await clockLibrary();
+  if (forTests) await preloadedLibraries();
 }
 
 // What tests the gateway against its description: in a virtual environment, where the machine has Python.
@@ -121,20 +122,21 @@ function packagesMatchLockfile() {
   );
 }
 
-async function clockLibrary() {
+async function preloadedLibraries() {
   if (process.platform !== "linux") {
     throw new Failure(
       "The end-to-end tests move workerd's clock with LD_PRELOAD, which needs Linux; `npm run dev` and `cargo test` do not.",
     );
   }
-  const { source, library } = movedClock;
-  if (existsSync(library) && statSync(library).mtimeMs > statSync(source).mtimeMs) return;
-  await step(
-    "The tests' movable clock (a second)",
-    "cc",
-    ["-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", library, source, "-ldl"],
-    { otherwise: "The C compiler refused tests/e2e/harness/moved_clock.c." },
-  );
+  for (const { source, library } of [movedClock, failingDisk]) {
+    if (existsSync(library) && statSync(library).mtimeMs > statSync(source).mtimeMs) continue;
+    await step(
+      `What the tests preload: ${basename(library)} (a second)`,
+      "cc",
+      ["-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", library, source, "-ldl"],
+      { otherwise: `The C compiler refused tests/e2e/harness/${basename(source)}.` },
+    );
+  }
 }
 
 // After set-up: goes on in this process where its Node.js is new enough, else in the project's own, and

@@ -1,14 +1,23 @@
 // `npm test`: everything that must hold before a change is merged.
 // `npm run test:fast`: the core and a handful of end-to-end tests, for the minutes in between.
 // `npm run test:e2e -- limits streaming`: only the end-to-end files with these names; all without a name.
+// `npm run faults`, `npm run attacks`: those files in full, of which `npm test` runs a short form;
+// `-- --seed N` for what is random, and names as above. `npm run soak -- --minutes N`: load for so long.
 import { readdirSync } from "node:fs";
-import { join } from "node:path";
+import { basename } from "node:path";
+import { parseArgs } from "node:util";
 import { build } from "./build.mjs";
-import { inProject, npmProgram, WASM_TARGET } from "./project.mjs";
+import { histories, inProject, npmProgram, WASM_TARGET } from "./project.mjs";
 import { schemathesisTool, setUp, underProjectNode } from "./setup.mjs";
-import { main, say, step } from "./step.mjs";
+import { checkSupply } from "./supply.mjs";
+import { Failure, main, say, step } from "./step.mjs";
 
-const [mode = "--all", ...names] = process.argv.slice(2);
+const [mode = "--all", ...rest] = process.argv.slice(2);
+const { values: options, positionals: names } = parseArgs({
+  args: rest,
+  options: { seed: { type: "string" }, minutes: { type: "string", default: "30" } },
+  allowPositionals: true,
+});
 
 // The promises most worth a minute; the others run with `npm test`.
 const FAST = ["call", "limits", "credits"];
@@ -44,24 +53,47 @@ async function docs() {
   });
 }
 
-async function endToEnd(chosen) {
-  const folder = inProject("tests", "e2e");
-  const all = readdirSync(folder).filter((file) => file.endsWith(".test.mjs"));
-  const files = chosen.length > 0 ? chosen.map((name) => `${name}.test.mjs`) : all;
-  if (files.includes("schemathesis.test.mjs")) await schemathesisTool();
+// What a folder of tests/ has, by the names that were given.
+function filesIn(folder) {
+  const files = readdirSync(inProject("tests", folder)).filter((file) => file.endsWith(".test.mjs"));
+  return files.map((file) => inProject("tests", folder, file));
+}
+
+const named = (files) =>
+  names.length === 0 ? files : files.filter((file) => names.includes(basename(file, ".test.mjs")));
+
+// Two files at a time: each runs a workerd of its own. A test that hangs must not hang the run.
+async function nodeTests(title, files, { minutes = 8, atOnce = 2, timeout = 60_000, env = {} } = {}) {
+  if (files.length === 0) throw new Failure(`There is no such file of tests: ${names.join(", ")}`);
+  const has = (name) => files.some((file) => basename(file) === `${name}.test.mjs`);
+  if (has("schemathesis")) await schemathesisTool();
+  if (has("differential")) await writeHistories(env);
   await step(
-    `End-to-end tests, ${files.length} files`,
+    `${title}, ${files.length} files`,
     npmProgram("node"),
-    // Two files at a time: each runs a workerd of its own. A test that hangs must not hang the run.
-    [
-      "--test",
-      "--test-reporter=spec",
-      "--test-concurrency=2",
-      "--test-timeout=60000",
-      ...files.map((file) => join(folder, file)),
-    ],
-    { live: true, timeout: 6 * 60_000, otherwise: "The failing tests are listed above." },
+    ["--test", "--test-reporter=spec", `--test-concurrency=${atOnce}`, `--test-timeout=${timeout}`, ...files],
+    { live: true, timeout: minutes * 60_000, env, otherwise: "The failing tests are listed above." },
   );
+}
+
+// Any seed gives other histories: the same ones in `npm test`.
+async function writeHistories({ TOLLGATE_FULL, TOLLGATE_SEED = TOLLGATE_FULL ? Math.floor(Math.random() * 1_000_000) : 7 }) {
+  const env = { TOLLGATE_HISTORIES: histories, TOLLGATE_COUNT: TOLLGATE_FULL ? 100 : 3, TOLLGATE_SEED };
+  await cargo("Histories as the core carries them out", ["test", "--quiet", "--test", "core", "differential"], { env });
+}
+
+const endToEnd = (files) => nodeTests("End-to-end tests", files);
+
+// One file at a time: what is measured is not measured beside others.
+async function inFull(folder, { minutes = 60, env = {} } = {}) {
+  const seed = options.seed === undefined ? {} : { TOLLGATE_SEED: options.seed };
+  await build();
+  await nodeTests(folder, named(filesIn(folder)), {
+    minutes,
+    atOnce: 1,
+    timeout: minutes * 60_000,
+    env: { TOLLGATE_FULL: "1", ...seed, ...env },
+  });
 }
 
 const runs = {
@@ -70,17 +102,26 @@ const runs = {
     await rustTests();
     await docs();
     await types();
+    say("▸ Licences and sources");
+    await checkSupply();
     await build();
-    await endToEnd([]);
+    await endToEnd(["e2e", "faults", "attacks"].flatMap(filesIn));
   },
   async "--fast"() {
     await rustTests();
     await build();
-    await endToEnd(FAST);
+    await endToEnd(FAST.map((name) => inProject("tests", "e2e", `${name}.test.mjs`)));
   },
   async "--e2e"() {
     await build();
-    await endToEnd(names);
+    await endToEnd(named(["e2e", "faults", "attacks"].flatMap(filesIn)));
+  },
+  "--faults": () => inFull("faults"),
+  "--attacks": () => inFull("attacks"),
+  async "--soak"() {
+    const { minutes } = options;
+    if (!/^[1-9]\d{0,3}$/.test(minutes)) throw new Failure(`--minutes: expected a whole number, found ${minutes}`);
+    await inFull("soak", { minutes: Number(minutes) + 5, env: { TOLLGATE_MINUTES: minutes } });
   },
 };
 

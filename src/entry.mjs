@@ -37,11 +37,20 @@ globalThis.tollgate = {
     promise.then((value) => wake(key, true, value), (error) => wake(key, false, error));
   },
   after: (millis, key) => setTimeout(() => wake(key, true, undefined), millis),
+  // Not at once: no wasm may be running when an object is ended, and its answer should be out.
+  storageFailed: (storage) => setTimeout(() => stateOf.get(storage)?.abort("its storage failed"), 0),
 };
+
+const stateOf = new WeakMap();
 
 const lent = (build) =>
   class extends DurableObject {
     #core = null;
+
+    constructor(state, env) {
+      super(state, env);
+      stateOf.set(state.storage, state);
+    }
 
     tell(message) {
       return this.#run((core) => core.tell(message));

@@ -11,7 +11,7 @@ mod protocol;
 
 pub use self::{
     lookup::{Lookup, Registered, Store},
-    memory::{Address, ImportedMemory, MISSES_PER_MINUTE, Recalled},
+    memory::{ImportedMemory, MISSES_PER_MINUTE, Recalled},
     protocol::{Answer, Reply, Request},
 };
 use crate::key::SecretDigest;

@@ -19,8 +19,10 @@
 )]
 
 pub mod account;
+pub mod address;
 pub mod admin;
 pub mod audit;
+pub mod bounded;
 pub mod call;
 pub mod caseless;
 pub mod credits;
@@ -31,6 +33,7 @@ pub mod directory;
 pub mod edge;
 pub mod event;
 pub mod export;
+pub mod guesses;
 pub mod headers;
 pub mod id;
 pub mod imported;

@@ -267,6 +267,10 @@ impl fmt::Display for Violation {
                 "unknown key from one address in a minute is looked up",
                 "unknown keys from one address in a minute are looked up",
             ),
+            ViolatedPolicy::UnknownTokens => (
+                "wrong token from one address in a minute is looked at",
+                "wrong tokens from one address in a minute are looked at",
+            ),
         };
         let allowed = if self.limit == 1 { one } else { many };
         write!(formatter, "{} {allowed}", self.limit)
@@ -295,6 +299,9 @@ pub enum ViolatedPolicy {
     /// Keys that could have been issued before Tollgate, from one client address, and were not.
     #[n(5)]
     UnknownKeys,
+    /// Tokens for the admin API, from one client address, that were none of this deployment's.
+    #[n(6)]
+    UnknownTokens,
 }
 
 /// Every reason that Tollgate gives, for programs: a closed list.
@@ -556,12 +563,15 @@ mod tests {
             ViolatedPolicy::Account,
             ViolatedPolicy::Jobs,
             ViolatedPolicy::UnknownKeys,
+            ViolatedPolicy::UnknownTokens,
         ]
         .map(|policy| Violation { policy, limit: 1 });
         let problem = Problem::rate_limited(&violations, Span::from_seconds(1));
         let json = json(&problem);
         assert!(
-            json.contains(r#""violated-policies":["minute","daily","in_flight","account","jobs","unknown_keys"]"#),
+            json.contains(
+                r#""violated-policies":["minute","daily","in_flight","account","jobs","unknown_keys","unknown_tokens"]"#
+            ),
             "{json}"
         );
         assert!(

@@ -952,6 +952,77 @@ fn plans_above_what_one_object_can_do_are_warned_about() {
     );
 }
 
+/// Nothing here may exhaust the stack, or take longer than its length allows.
+#[test]
+fn no_depth_and_no_length_of_a_policy_is_too_much() {
+    const MANY: usize = 50_000;
+    let nested = |open: &str, close: &str| format!("{}1{}", open.repeat(MANY), close.repeat(MANY));
+    for text in [
+        format!("{GATEWAY}x = {}", nested("[", "]")),
+        format!("{GATEWAY}x = {}", nested("{ a = ", " }")),
+        format!("{GATEWAY}x{} = 1", ".x".repeat(MANY)),
+        format!("{GATEWAY}[x{}]", ".x".repeat(MANY)),
+        format!("{GATEWAY}[[x{}]]", ".x".repeat(MANY)),
+        "[".repeat(MANY),
+        "{".repeat(MANY),
+        "\"".repeat(MANY),
+        with_route(&format!("match = \"GET /{}\"\ncost = 1", "a/".repeat(MANY))),
+        with_route(&format!("match = \"GET {}\"\ncost = 1", "/{a}".repeat(500))),
+        with_route(&format!(
+            "match = \"GET /a\"\ncost = 1\nwhen = {{ \"body.{}\" = 1 }}",
+            "a.".repeat(MANY)
+        )),
+        with("plans", &format!("[plans.{}]\n", "a".repeat(MANY))),
+        with("", &"[[routes]]\n".repeat(MANY / 10)),
+        with("", &"[imported_keys]\n".repeat(2)),
+        with(
+            "",
+            &format!(
+                "[imported_keys]\npattern = \"{}\"\n",
+                "[a-z]{999}".repeat(500)
+            ),
+        ),
+    ] {
+        let _ = Policy::parse(&text);
+    }
+}
+
+/// Any text, and any values in any of the fields.
+fn any_policy() -> impl Strategy<Value = String> {
+    let value = prop_oneof![
+        "-?[0-9]{1,20}",
+        "\"[ -!#-\\[\\]-~]{0,20}\"",
+        "\"(GET|POST|\\*) /[a-z{}*/%.]{0,20}\"",
+        "\"(body|query|header|response.header)\\.[a-zA-Z._-]{0,12}\"",
+        "\"[0-9]{1,12}[smhd]\"",
+        Just("true".to_owned()),
+        Just("[]".to_owned()),
+        Just("{}".to_owned()),
+        Just("[[{}]]".to_owned()),
+        Just("{ rate = 1, unit = 0, from = \"body.x\", maximum = 1 }".to_owned()),
+        Just("nan".to_owned()),
+        Just("1e308".to_owned()),
+        Just("2026-01-01T00:00:00Z".to_owned()),
+    ];
+    let names: Vec<String> = FULL
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, _)| name.trim().to_owned())
+        .chain(["idempotency", "host", "\"\"", "a.b.c", "x"].map(ToOwned::to_owned))
+        .collect();
+    let tables: Vec<String> = FULL
+        .lines()
+        .filter(|line| line.starts_with('['))
+        .map(ToOwned::to_owned)
+        .collect();
+    let line = prop_oneof![
+        6 => (prop::sample::select(names), value).prop_map(|(name, value)| format!("{name} = {value}")),
+        2 => prop::sample::select(tables),
+        1 => "[\\[\\]a-z.\"= ]{0,20}",
+    ];
+    prop::collection::vec(line, 0..40).prop_map(|lines| lines.join("\n"))
+}
+
 proptest! {
     #[test]
     fn no_mutation_of_a_policy_makes_the_reader_panic(
@@ -964,6 +1035,16 @@ proptest! {
             text.splice(start..end, with.chars());
         }
         let _ = Policy::parse(&text.into_iter().collect::<String>());
+    }
+
+    #[test]
+    fn no_text_makes_the_reader_panic(text in any_policy(), any_text in "\\PC{0,200}") {
+        let _ = Policy::parse(&any_text);
+        let _ = Policy::parse(&text);
+        // Where the tables that have to be there are, more of the reader is reached.
+        if let Ok(policy) = Policy::parse(&format!("{}\n{text}", with("", ""))) {
+            drop(policy.warnings());
+        }
     }
 
     #[test]

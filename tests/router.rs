@@ -412,3 +412,40 @@ proptest! {
         }
     }
 }
+
+/// Each segment of a hostile set of templates is a name or a literal, in all 128 ways: a walk that
+/// tries all of them for each segment anew would never end.
+#[test]
+fn hostile_templates_are_searched_in_time_that_the_policy_bounds() {
+    const SEGMENTS: u32 = 7;
+    let templates: Vec<String> = (0..1_u32 << SEGMENTS)
+        .map(|ways| {
+            let path: String = (0..SEGMENTS)
+                .map(|at| match ways >> at & 1 {
+                    0 => "/a".to_owned(),
+                    _ => format!("/{{n{at}}}"),
+                })
+                .collect();
+            format!("GET {path}/end{ways}")
+        })
+        .collect();
+    let routes: Vec<&str> = templates.iter().map(String::as_str).collect();
+    let policy = policy("", &routes);
+    let router = Router::new(&policy);
+    for (path, found) in [
+        (format!("{}/end0", "/a".repeat(7)), true),
+        (format!("{}/end127", "/b".repeat(7)), true),
+        (format!("{}/nothing", "/a".repeat(7)), false),
+        (format!("{}/", "/a".repeat(6)), false),
+        ("/a".repeat(5_000), false),
+    ] {
+        let path = CanonicalPath::parse(&path).unwrap();
+        for _ in 0..200 {
+            let is_found = matches!(
+                router.find("GET", "api.example.com", &path),
+                Found::Candidates(_)
+            );
+            assert_eq!(is_found, found, "{}", path.as_str().len());
+        }
+    }
+}

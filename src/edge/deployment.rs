@@ -8,6 +8,7 @@ use std::{
 
 use super::platform::{Env, compiled_policy};
 use crate::{
+    guesses::Guesses,
     imported::ImportedMemory,
     key::Keyring,
     policy::{Origin, Policy, router::Router},
@@ -33,6 +34,8 @@ pub struct Deployment {
     pub webhooks: Option<WebhookSigner>,
     /// Refusals that may be repeated without asking the object again.
     pub refusals: RefCell<RefusalMemory>,
+    /// Who guesses at tokens.
+    pub guesses: RefCell<Guesses>,
     /// What is known of keys issued before Tollgate.
     pub imported_keys: RefCell<ImportedMemory>,
     /// In development, where all calls go, whatever the policy says.
@@ -100,6 +103,7 @@ impl Deployment {
                 None => None,
             },
             refusals: RefCell::default(),
+            guesses: RefCell::default(),
             imported_keys: RefCell::default(),
             origin_override: env
                 .text("ORIGIN_OVERRIDE")

@@ -7,7 +7,7 @@ use super::{
     crossing::HeaderLines,
     platform::{self, Env, message_of},
     promise::settled_within,
-    visit::Visit,
+    visit::{CLIENT_ADDRESS, Visit},
 };
 use crate::{
     credits::Credits,
@@ -20,8 +20,6 @@ use crate::{
     url::CalledUrl,
 };
 
-/// The client's address, as Cloudflare tells it.
-const CLIENT_ADDRESS: &str = "CF-Connecting-IP";
 /// What a preflight is forwarded with, and nothing else (Fetch standard, CORS-preflight request).
 const PREFLIGHT_HEADERS: [&str; 4] = [
     "Origin",

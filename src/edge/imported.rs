@@ -21,8 +21,9 @@ use super::{
 };
 use crate::{
     account::Refusal,
+    address::Address,
     id::KeyId,
-    imported::{Address, Answer, Lookup, MISSES_PER_MINUTE, Recalled, Reply, Request, lookup_of},
+    imported::{Answer, Lookup, MISSES_PER_MINUTE, Recalled, Reply, Request, lookup_of},
     key::{PresentedKey, SecretDigest},
     problem::{Problem, ViolatedPolicy, Violation},
     protocol,
@@ -97,8 +98,7 @@ impl Gateway {
         line: &mut Line,
     ) -> Result<PresentedKey, Problem> {
         let digest = SecretDigest::of(text.as_bytes());
-        let from = visit.header("CF-Connecting-IP").unwrap_or_default();
-        let address = Address::parse(&from);
+        let address = visit.address();
         let memory = &self.deployment.imported_keys;
         let recalled = memory.borrow().recall(&digest, address, visit.started);
         let key = match recalled {

@@ -13,12 +13,14 @@ use super::{
 use crate::{
     admin::{self, AdminRequest, BODY_MAX, Endpoint, Operator, Sent},
     directory,
+    guesses::GUESSES_PER_MINUTE,
     id::AccountId,
     key::SecretDigest,
     path::CanonicalPath,
-    problem::{Code, Problem},
+    problem::{Code, Problem, ViolatedPolicy, Violation},
     protocol::{AuditStep, Command, Manage, Reply, Request},
     status::status,
+    time::Span,
 };
 
 /// A Worker may ask objects at most 1,000 times for one request.
@@ -38,11 +40,7 @@ impl Gateway {
         if !answers_at(self.deployment, &visit.url().host()) {
             return Err(Problem::new(Code::NoRoute, "there is nothing here").into());
         }
-        let operator = Operator::of(
-            &self.deployment.secrets,
-            visit.header("Authorization").as_deref(),
-        );
-        let endpoint = Endpoint::find(&visit.method, path.as_str(), operator)?;
+        let endpoint = Endpoint::find(&visit.method, path.as_str(), self.operator(visit))?;
         let body = if endpoint.takes_body() {
             visit.body(BODY_MAX, false).await?
         } else {
@@ -165,6 +163,23 @@ impl Gateway {
         }
     }
 
+    /// Whom the token names. An address that has guessed too often is not listened to.
+    fn operator(&self, visit: &Visit) -> Result<Operator, Problem> {
+        let address = visit.address();
+        let mut guesses = self.deployment.guesses.borrow_mut();
+        if let Some(until) = guesses.refused_until(address, visit.started) {
+            return Err(too_many_guesses(until.since(visit.started)));
+        }
+        let authorization = visit.header("Authorization");
+        let operator = Operator::of(&self.deployment.secrets, authorization.as_deref());
+        match &operator {
+            Ok(_) => guesses.right(address, visit.started),
+            Err(_) if authorization.is_some() => guesses.wrong(address, visit.started),
+            Err(_) => {}
+        }
+        operator
+    }
+
     /// Asks the directory for what changes nothing.
     async fn look_up(
         &self,
@@ -265,6 +280,14 @@ impl Gateway {
         };
         Ok(answer::document(visit, status, json, &about)?)
     }
+}
+
+fn too_many_guesses(retry_after: Span) -> Problem {
+    let violation = Violation {
+        policy: ViolatedPolicy::UnknownTokens,
+        limit: GUESSES_PER_MINUTE,
+    };
+    Problem::rate_limited(&[violation], retry_after)
 }
 
 /// Whether the admin API answers at this hostname.

@@ -63,6 +63,11 @@ const ENTRY_COLUMNS: &str =
 
 #[wasm_bindgen]
 extern "C" {
+    /// The object with this storage begins anew after this message: a database that could not be written, or
+    /// was opened while it could only be read, stays so for as long as it is open.
+    #[wasm_bindgen(js_namespace = tollgate, js_name = storageFailed)]
+    fn storage_failed(storage: &Storage);
+
     /// An object's storage.
     pub type Storage;
     #[wasm_bindgen(method, getter)]
@@ -190,7 +195,8 @@ impl Database {
     pub fn run(&mut self, statement: &str, bindings: &[JsValue]) -> Result<(), StorageError> {
         let cursor = self
             .sql
-            .exec(&statement.into(), &bindings.iter().collect())?;
+            .exec(&statement.into(), &bindings.iter().collect())
+            .inspect_err(|_| storage_failed(&self.storage))?;
         self.rows_written += cursor.rows_written();
         Ok(())
     }
@@ -231,7 +237,10 @@ pub fn in_transaction(
     });
     match (failed, committed) {
         (Some(error), _) => Err(error),
-        (None, Err(thrown)) => Err(thrown.into()),
+        (None, Err(thrown)) => {
+            storage_failed(storage);
+            Err(thrown.into())
+        }
         (None, Ok(())) => Ok(()),
     }
 }
@@ -513,6 +522,9 @@ impl SqlStore {
     }
 
     fn end(&mut self, end: &CallEnd) -> Result<(), StorageError> {
+        if let Some(first_charged) = end.outcome.first_charged {
+            return self.correct(end, first_charged);
+        }
         let other_month;
         let statements = match &self.month {
             Some(statements) if statements.month == end.month => statements,
@@ -534,11 +546,10 @@ impl SqlStore {
             to_number(end.call.get()),
         )?;
         self.database.rows_written += cursor.rows_written();
-        outcome
-            .first_charged
-            .map_or(Ok(()), |first_charged| self.correct(end, first_charged))
+        Ok(())
     }
 
+    /// An end that takes the place of another: one row as well.
     fn correct(&mut self, end: &CallEnd, first_charged: Credits) -> Result<(), StorageError> {
         let hold = match &end.hold {
             Some(hold) => {
@@ -547,10 +558,21 @@ impl SqlStore {
             None => JsValue::NULL,
         };
         let statement = format!(
-            "UPDATE {} SET hold = coalesce(?, hold), first_charged = ? WHERE number = ?",
+            "UPDATE {} SET state = ?, status = ?, charged = ?, response_time_ms = ?, ended_at = ?, mark = ?, nth_end = ?, \
+             hold = coalesce(?, hold), first_charged = ? WHERE number = ?",
             table_of(end.month)
         );
+        let outcome = &end.outcome;
         let bindings = [
+            outcome.state.number().into(),
+            outcome.status.map_or(JsValue::NULL, JsValue::from),
+            to_number(outcome.charged.get()).into(),
+            outcome.response_time_ms.into(),
+            millis(outcome.at).into(),
+            outcome
+                .mark
+                .map_or(JsValue::NULL, |mark| mark.number().into()),
+            to_number(outcome.nth_end).into(),
             hold,
             to_number(first_charged.get()).into(),
             to_number(end.call.get()).into(),
@@ -915,7 +937,9 @@ impl Store for SqlStore {
 
     fn commit(&mut self, write: &Write) -> Result<(), StorageError> {
         if write.is_one_row() {
-            return self.write(write);
+            return self
+                .write(write)
+                .inspect_err(|_| storage_failed(&self.database.storage));
         }
         in_transaction(&self.database.handle(), &mut || self.write(write))
     }

@@ -9,11 +9,15 @@ use super::{
     platform::{clock, operation_id},
 };
 use crate::{
+    address::Address,
     headers::{Dropped, alike},
     problem::{Code, Problem},
     time::Timestamp,
     url::CalledUrl,
 };
+
+/// The client's address.
+pub const CLIENT_ADDRESS: &str = "CF-Connecting-IP";
 
 /// The lines of a request before those of its headers.
 const METHOD: usize = 0;
@@ -82,6 +86,11 @@ impl Visit {
             header.push_str(value);
         }
         Some(header)
+    }
+
+    /// Where it comes from, as Cloudflare tells it.
+    pub fn address(&self) -> Address {
+        Address::parse(&self.header(CLIENT_ADDRESS).unwrap_or_default())
     }
 
     /// All headers.

@@ -4,13 +4,9 @@
 //! Nothing here is needed for a decision to be right: what is forgotten is asked again. All of it is
 //! bounded, and nobody who tries keys pushes out those that are known.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    hash::Hash,
-    net::IpAddr,
-};
-
 use crate::{
+    address::Address,
+    bounded::Bounded,
     id::KeyId,
     key::SecretDigest,
     time::{Span, Timestamp},
@@ -25,35 +21,6 @@ const MINUTE: Span = Span::from_seconds(60);
 const FOUND: Span = Span::from_seconds(300);
 /// How long it is known that a key is nobody's: as long as other refusals are repeated.
 const MISSED: Span = Span::from_seconds(5);
-/// At most so many of each kind are remembered.
-const MOST: usize = 4_096;
-
-/// Where a client comes from: its IPv4 address, or the network of its IPv6 address, of which it has
-/// as many as it likes (RFC 6177 §2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Address(u64);
-
-impl Address {
-    /// Reads `CF-Connecting-IP`. All clients that have no address share one.
-    #[must_use]
-    pub fn parse(text: &str) -> Self {
-        Self(match text.parse() {
-            Ok(IpAddr::V4(address)) => u32::from(address).into(),
-            Ok(IpAddr::V6(address)) => match address.to_ipv4_mapped() {
-                Some(address) => u32::from(address).into(),
-                None => u64::try_from(u128::from(address) >> 64).unwrap_or(0),
-            },
-            Err(_) => 0,
-        })
-    }
-}
-
-impl std::fmt::Display for Address {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{:x}", self.0)
-    }
-}
-
 /// What is remembered of a secret that somebody presents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Recalled {
@@ -180,52 +147,14 @@ impl<T> Noted<T> {
     }
 }
 
-/// A map that forgets what came first when it is full.
-#[derive(Debug)]
-struct Bounded<K, V> {
-    values: HashMap<K, V>,
-    /// The keys in `values`, each once, in the order in which they came.
-    order: VecDeque<K>,
-}
-
-impl<K, V> Default for Bounded<K, V> {
-    fn default() -> Self {
-        Self {
-            values: HashMap::new(),
-            order: VecDeque::new(),
-        }
-    }
-}
-
-impl<K: Eq + Hash + Copy, V> Bounded<K, V> {
-    fn get(&self, key: &K) -> Option<&V> {
-        self.values.get(key)
-    }
-
-    fn get_mut(&mut self, key: &K) -> Option<&mut V> {
-        self.values.get_mut(key)
-    }
-
-    fn insert(&mut self, key: K, value: V) {
-        if self.values.insert(key, value).is_some() {
-            return;
-        }
-        self.order.push_back(key);
-        if self.order.len() > MOST
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.values.remove(&oldest);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bounded::MOST;
 
     const NOW: Timestamp = Timestamp::from_seconds(1_000);
-    const HOME: Address = Address(1);
-    const AWAY: Address = Address(2);
+    const HOME: Address = Address::new(1);
+    const AWAY: Address = Address::new(2);
 
     fn after(millis: i64) -> Timestamp {
         Timestamp::from_millis(NOW.as_millis() + millis)
@@ -305,7 +234,7 @@ mod tests {
         let mut memory = ImportedMemory::default();
         memory.found(&secret(0), key(), NOW);
         for number in 1..=3 * MOST {
-            let address = Address(u64::try_from(number).unwrap());
+            let address = Address::new(u64::try_from(number).unwrap());
             memory.missed(&secret(number), address, NOW);
         }
         assert_eq!(memory.recall(&secret(0), HOME, NOW), Recalled::Key(key()));
@@ -315,23 +244,8 @@ mod tests {
         );
         assert_eq!(memory.recall(&secret(1), HOME, NOW), Recalled::Nothing);
         assert_eq!(
-            (memory.missed.values.len(), memory.missed.order.len()),
+            (memory.missed.count(), memory.addresses.count()),
             (MOST, MOST)
         );
-        assert_eq!(
-            (memory.addresses.values.len(), memory.addresses.order.len()),
-            (MOST, MOST)
-        );
-    }
-
-    #[test]
-    fn an_address_is_an_ipv4_address_or_an_ipv6_network() {
-        let one = |text: &str, other: &str| Address::parse(text) == Address::parse(other);
-        assert!(one("192.0.2.1", "::ffff:192.0.2.1"));
-        assert!(!one("192.0.2.1", "192.0.2.2"));
-        assert!(one("2001:db8:0:1::1", "2001:db8:0:1:ffff::7"));
-        assert!(!one("2001:db8:0:1::1", "2001:db8:0:2::1"));
-        assert!(one("", "nonsense"));
-        assert!(!one("", "192.0.2.1"));
     }
 }

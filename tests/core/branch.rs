@@ -44,9 +44,20 @@ pub struct Branch {
     pub strayed: bool,
     /// How often each key was rotated.
     pub rotations: BTreeMap<u32, u32>,
+    /// Each message with its clock and its answer, in bytes, where somebody wants to know.
+    pub transcript: Option<Vec<Exchange>>,
     /// Calls of which somebody has told that they succeeded, whatever they were answered.
     pub told_to_settle: BTreeSet<CallNumber>,
     operations: u64,
+}
+
+/// A message and its answer, as they travel.
+#[derive(Debug)]
+pub struct Exchange {
+    pub clock: Timestamp,
+    pub message: Vec<u8>,
+    pub reply: Vec<u8>,
+    pub rows: u64,
 }
 
 /// The secret part of a key that the tests issue.
@@ -90,6 +101,7 @@ impl Branch {
             endpoint: "/search".into(),
             strayed: false,
             rotations: BTreeMap::new(),
+            transcript: None,
             told_to_settle: BTreeSet::new(),
             operations: 1_000_000,
         }
@@ -105,7 +117,8 @@ impl Branch {
 
     /// Sends a message as it travels: in bytes.
     pub fn send(&mut self, request: Request) -> Reply {
-        let request = decode(&encode(&request)).expect("a readable request");
+        let message = encode(&request);
+        let request = decode(&message).expect("a readable request");
         if let Request::Manage(Manage {
             command:
                 Command::EndCall {
@@ -117,8 +130,19 @@ impl Branch {
         {
             self.told_to_settle.insert(call);
         }
-        let reply = self.object.handle(request, self.clock);
-        decode(&encode(&reply)).expect("a readable reply")
+        let rows_before = self.store().rows_written;
+        let reply = encode(&self.object.handle(request, self.clock));
+        let answer = decode(&reply).expect("a readable reply");
+        let rows = self.store().rows_written - rows_before;
+        if let Some(transcript) = &mut self.transcript {
+            transcript.push(Exchange {
+                clock: self.clock,
+                message,
+                reply,
+                rows,
+            });
+        }
+        answer
     }
 
     pub fn store(&self) -> &MemoryStore {

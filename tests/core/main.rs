@@ -16,6 +16,7 @@ mod auditor;
 mod branch;
 mod calls;
 mod closing;
+mod differential;
 mod directory;
 mod events;
 mod export;

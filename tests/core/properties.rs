@@ -23,7 +23,7 @@ use crate::{
 
 /// One step of a history.
 #[derive(Clone, Debug)]
-enum Step {
+pub enum Step {
     Wait(i64),
     Call {
         key: u32,
@@ -73,7 +73,8 @@ enum Step {
     Evict,
 }
 
-const PLANS: [&str; 8] = [
+/// The plans that accounts are opened on.
+pub const PLANS: [&str; 8] = [
     "free", "starter", "pro", "saver", "calendar", "prepaid", "tight", "strict",
 ];
 const POOLS: [&str; 3] = ["credits", "lyrics", "strict"];
@@ -132,7 +133,8 @@ fn wait() -> impl Strategy<Value = i64> {
     ]
 }
 
-fn step() -> impl Strategy<Value = Step> {
+/// Any step of a history.
+pub fn step() -> impl Strategy<Value = Step> {
     let source = prop_oneof![
         Just(Source::Promo),
         Just(Source::Extra),
@@ -215,7 +217,8 @@ fn told() -> impl Strategy<Value = Option<Told>> {
 }
 
 impl Step {
-    fn play(&self, branch: &mut Branch) -> Option<Reply> {
+    /// Carries it out; `None` where there is nothing to be told.
+    pub fn play(&self, branch: &mut Branch) -> Option<Reply> {
         Some(match self {
             Self::Wait(millis) => {
                 branch.set_clock(branch.clock.plus(Span::from_millis(*millis)));

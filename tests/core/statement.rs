@@ -350,6 +350,7 @@ impl Teller {
                         ViolatedPolicy::Account => "account",
                         ViolatedPolicy::Jobs => "jobs",
                         ViolatedPolicy::UnknownKeys => "unknown_keys",
+                        ViolatedPolicy::UnknownTokens => "unknown_tokens",
                     })
                     .collect();
                 format!("429 {}, wait {}", policies.join(" "), wait(*retry_at))

@@ -1,11 +1,11 @@
 // Bodies pass through, both ways, and are never gathered.
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { readdirSync, readFileSync } from "node:fs";
 import http from "node:http";
 import test from "node:test";
 import { openAccount } from "./harness/account.mjs";
 import { startGateway } from "./harness/gateway.mjs";
+import { residentMegabytes } from "./harness/memory.mjs";
 import { hold, large, startOrigin } from "./harness/origin.mjs";
 
 const MB = 1_000_000;
@@ -137,20 +137,6 @@ for (const path of ["/download", "/whole"])
     staysFlat(before);
     assert.equal(first.length + (await answer.rest()).length, 100 * MB);
   });
-
-// workerd's memory, as the kernel counts it: Tollgate's isolate and all else of the runtime.
-function residentMegabytes(field = "VmRSS") {
-  for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
-    try {
-      const status = readFileSync(`/proc/${pid}/status`, "utf8");
-      const value = (name) => new RegExp(`^${name}:\\s+(\\S+)`, "m").exec(status)[1];
-      if (value("PPid") === String(process.pid) && value("Name") === "workerd") return value(field) / 1_000;
-    } catch {
-      // It ended meanwhile.
-    }
-  }
-  throw new Error("workerd is no child of this process");
-}
 
 function staysFlat(before) {
   const most = residentMegabytes("VmHWM");

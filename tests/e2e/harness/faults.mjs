@@ -4,6 +4,7 @@
 //   const faults = objectFaults(policy);
 //   const gateway = await startGateway(t, { policy, more: faults.more });
 //   faults.plan("lose", "pass");           // what happens to the next messages, in order; then all pass
+//   faults.choose(() => "pass");           // what happens to those that nothing is planned for
 //   faults.directory.plan("break");        // the same for the directory; without it, accounts are meant
 //   faults.lookups.plan("break");          // the same for the objects that know imported keys
 //
@@ -11,6 +12,7 @@
 //   "break"   the object throws before it carries the message out
 //   "lose"    the message is carried out, and its answer lost
 //   "delay"   it is carried out at once, and answered when `faults.release()` is called
+//   "evict"   it is carried out, and the object ended before it answers: what it had in memory is gone
 //
 // A fault may have " retryable" or " overloaded" after it: what the runtime says about its own errors.
 import { EventEmitter, once } from "node:events";
@@ -30,6 +32,7 @@ const faulty = (Deployed, kind) => class extends Deployed {
     const answer = await super.tell(message);
     if (fault === "delay") await this.#ask("wait");
     if (fault === "lose") throw failure;
+    if (fault === "evict") this.ctx.abort("evicted by the test");
     return answer;
   }
 
@@ -62,6 +65,7 @@ export function objectFaults(policy) {
 function faultsOfKind() {
   const told = new EventEmitter().setMaxListeners(0);
   let planned = [];
+  let choose = () => "pass";
   let messages = 0;
   let waiting = 0;
 
@@ -74,7 +78,7 @@ function faultsOfKind() {
     }
     messages += 1;
     told.emit("message");
-    return planned.shift() ?? "pass";
+    return planned.shift() ?? choose();
   }
 
   return {
@@ -86,6 +90,9 @@ function faultsOfKind() {
     plan(...faults) {
       planned = faults;
       waiting = 0;
+    },
+    choose(chooser) {
+      choose = chooser;
     },
     // Resolves when an answer is held back.
     async held() {

@@ -1,7 +1,8 @@
 // Starts the bundle of dist/ in a workerd of its own, on a free port of 127.0.0.1, with the policy,
 // secrets and state that the test wants.
+import assert from "node:assert/strict";
 import { once, EventEmitter } from "node:events";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readFile, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { runBundle } from "../../../scripts/runtime.mjs";
@@ -20,27 +21,30 @@ const FROM_EDGE = { "cf-connecting-ip": "192.0.2.1" };
 
 // `t` is the test's context, or the module "node:test" itself in a file that shares one gateway: the
 // gateway ends with it. `policy` is the policy's text, `vars` are bindings beside the secrets (undefined
-// takes one away), `more` goes to miniflare as it is.
+// takes one away), `more` goes to miniflare as it is, but for `environment`: workerd's own.
 export async function startGateway(t, { policy, vars = {}, more = {} } = {}) {
   const folder = await mkdtemp(join(tmpdir(), "tollgate-test-"));
   const clock = openClock(folder);
   const lines = [];
   const told = new EventEmitter().setMaxListeners(0);
+  // The deployment's secrets, and the keys that were issued over `admin`.
+  const hidden = new Set(Object.values(secrets));
   let running = null;
 
   async function start(changed = {}) {
     ({ policy, vars, more } = { policy, vars, more, ...changed });
+    const { environment = {}, ...others } = more;
     running = await runBundle({
       port: 0,
       policy,
       bindings: withoutUndefined({ ...secrets, ...vars }),
       state: join(folder, "state"),
-      environment: clock.environment,
+      environment: withPreloaded(clock.environment, environment),
       onLog: (line) => {
         lines.push(parsed(line));
         told.emit("line", line);
       },
-      ...more,
+      ...others,
     });
   }
 
@@ -80,12 +84,15 @@ export async function startGateway(t, { policy, vars = {}, more = {} } = {}) {
       gateway.send(method, path, asJson(options, { authorization: `Bearer ${key}` })),
 
     // A request to the operating API; `path` is what follows /_tollgate/v1.
-    admin: (method, path, body, headers = {}) =>
-      gateway.send(
+    async admin(method, path, body, headers = {}) {
+      const answer = await gateway.send(
         method,
         `/_tollgate/v1${path}`,
         asJson({ body, headers }, { authorization: `Bearer ${vars.ADMIN_TOKEN ?? secrets.ADMIN_TOKEN}` }),
-      ),
+      );
+      for (const key of [body?.secret, /"key":"([^"]*)"/.exec(answer.text())?.[1]]) if (key?.length >= 20) hidden.add(key);
+      return answer;
+    },
 
     // Every line that the Worker and its objects logged so far; the structured ones parsed.
     logs: () => [...lines],
@@ -99,14 +106,29 @@ export async function startGateway(t, { policy, vars = {}, more = {} } = {}) {
     },
   };
 
+  // What any test has had logged and stored.
+  async function tellsNoSecret() {
+    const files = await readdir(folder, { recursive: true, withFileTypes: true });
+    const stored = files.filter((file) => file.isFile()).map(async ({ parentPath, name }) => [name, await readFile(join(parentPath, name))]);
+    for (const [place, bytes] of [["the log", Buffer.from(JSON.stringify(lines))], ...(await Promise.all(stored))])
+      for (const secret of hidden) assert.ok(!bytes.includes(secret), `${secret} is in ${place}`);
+  }
+
   t.after(async () => {
     await kill();
     clock.close();
+    await tellsNoSecret();
     await rm(folder, { recursive: true, force: true });
   });
   await start();
   return gateway;
 }
+
+// Each brings a library of its own.
+const withPreloaded = (...environments) => {
+  const libraries = environments.flatMap(({ LD_PRELOAD }) => LD_PRELOAD ?? []);
+  return Object.assign({}, ...environments, { LD_PRELOAD: libraries.join(":") });
+};
 
 const withoutUndefined = (object) =>
   Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined));
