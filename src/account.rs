@@ -20,6 +20,7 @@ mod keys;
 mod listed;
 mod manage;
 mod outbox;
+mod payments;
 mod plan_view;
 mod refusal;
 mod refusals;
@@ -61,6 +62,7 @@ use crate::{
     key::SecretId,
     ledger::{Entry, Ledger, LotNumber, Moment},
     limits::{DayCounts, MinuteWindow},
+    payments::history::Payment,
     policy::{Plan, Policy, Renews},
     time::{Day, MonthNumber, Timestamp},
     totals::Totals,
@@ -249,6 +251,12 @@ struct State {
     /// The days whose tables of firsts are kept, in the order in which they were made.
     #[cbor(n(20), default)]
     first_days: Vec<Day>,
+    /// What it has to do with Stripe.
+    #[cbor(n(24), default)]
+    billing: payments::Billing,
+    /// Its subscription there.
+    #[cbor(n(25), default)]
+    subscribed: Option<payments::Subscribed>,
 }
 
 /// The running cycle of a recurring grant.
@@ -334,6 +342,8 @@ pub struct Changes {
     pub dropped_month: Option<MonthNumber>,
     /// Hourly totals, by the month whose table they go to.
     pub totals: BTreeMap<MonthNumber, Totals>,
+    /// Payments to be written, or written anew.
+    pub payments: Vec<Payment>,
     /// Keys to be written anew.
     pub keys: BTreeSet<KeyNumber>,
     /// The profile is to be written anew.

@@ -8,6 +8,7 @@ use tollgate::{
     id::{CallNumber, KeyNumber},
     ledger::{Entry, EntryKind, LotNumber, split},
     object::{Intent, Loaded, Remembered, Store, Write},
+    payments::history::Payment,
     time::{Day, MonthNumber},
     totals::Totals,
 };
@@ -25,6 +26,7 @@ pub struct MemoryStore {
     totals: BTreeMap<MonthNumber, Vec<Vec<u8>>>,
     entries: Vec<Entry>,
     remembered: BTreeMap<u64, Remembered>,
+    payments: BTreeMap<u64, Payment>,
     firsts: BTreeMap<Day, BTreeMap<[u8; 32], First>>,
     opening: Option<Vec<u8>>,
     tombstone: Option<Vec<u8>>,
@@ -118,6 +120,7 @@ impl MemoryStore {
             && self.totals == other.totals
             && self.entries == other.entries
             && self.remembered == other.remembered
+            && self.payments == other.payments
             && self.firsts == other.firsts
             && self.opening == other.opening
             && self.tombstone == other.tombstone
@@ -284,6 +287,26 @@ impl Store for MemoryStore {
         Ok(rows)
     }
 
+    fn payment(&self, name: &str) -> Result<Option<Payment>, DiskFull> {
+        self.read(2);
+        let mut payments = self.payments.values();
+        let found = payments.find(|payment| payment.name == name).cloned();
+        // As it is stored.
+        Ok(found.map(|payment| {
+            minicbor::decode(&minicbor::to_vec(payment).expect("encodes")).expect("decodes")
+        }))
+    }
+
+    fn payments_before(&self, before: u64, limit: u64) -> Result<Vec<Payment>, DiskFull> {
+        let payments = self.payments.range(..before).rev();
+        let payments: Vec<_> = payments.take(limit as usize).collect();
+        self.read(payments.len());
+        Ok(payments
+            .into_iter()
+            .map(|(_, payment)| payment.clone())
+            .collect())
+    }
+
     fn remembered(&self, id: u64) -> Result<Option<Remembered>, DiskFull> {
         self.read(1);
         Ok(self.remembered.get(&id).cloned())
@@ -378,6 +401,10 @@ impl Store for MemoryStore {
             );
             self.entries.push(entry.clone());
             self.wrote(1);
+        }
+        for payment in &write.changes.payments {
+            self.payments.insert(payment.number, payment.clone());
+            self.wrote(2);
         }
         if let Some(rolled) = &write.changes.rolled {
             let bytes = minicbor::to_vec(rolled).expect("encodes");
