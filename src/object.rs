@@ -15,7 +15,7 @@ mod roll_up;
 mod summary;
 mod usage;
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use self::{audit::RunningAudit, erase::Tombstone, opening::Opening};
 pub use self::{
@@ -37,7 +37,9 @@ use crate::{
     payments::history::Payment,
     policy::{DEFAULT_POOL, Policy},
     problem::{Code, ViolatedPolicy, Violation},
-    protocol::{Command, Complaint, Document, KeysQuery, Manage, Page, Read, Reply, Request},
+    protocol::{
+        Command, Complaint, Document, KeysQuery, Manage, Page, Read, Reply, Request, UsageFilter,
+    },
     time::{Day, MonthNumber, Span, Timestamp},
     totals::Totals,
 };
@@ -79,13 +81,15 @@ pub trait Store {
         limit: u64,
     ) -> Result<Vec<CallRow>, Self::Error>;
 
-    /// Calls of `month`, newest first, undone ones left out: `limit` of them after `offset`.
+    /// Calls of `month` with a number below `before`, newest first, undone ones left out: `limit`
+    /// of them after `offset`.
     ///
     /// # Errors
     /// Storage that cannot be read.
     fn newest_calls(
         &self,
         month: MonthNumber,
+        before: u64,
         offset: u64,
         limit: u64,
     ) -> Result<Vec<CallRow>, Self::Error>;
@@ -99,6 +103,28 @@ pub trait Store {
         month: MonthNumber,
         before: u64,
         limit: u64,
+    ) -> Result<Vec<CallRow>, Self::Error>;
+
+    /// The numbers of the calls of `month` that `filter` lets through
+    /// ([`UsageFilter::lets_through`]), newest first; only `numbers` are looked at.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn matching_calls(
+        &self,
+        month: MonthNumber,
+        filter: &UsageFilter,
+        numbers: Range<u64>,
+    ) -> Result<Vec<CallNumber>, Self::Error>;
+
+    /// The calls of `month` with these numbers, newest first.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn these_calls(
+        &self,
+        month: MonthNumber,
+        numbers: &[CallNumber],
     ) -> Result<Vec<CallRow>, Self::Error>;
 
     /// The intent to open an account here, encoded, where there is one.

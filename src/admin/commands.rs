@@ -134,10 +134,8 @@ pub(super) fn settle(body: &[u8]) -> Result<Word, Problem> {
         return Ok(Word::Settle(Told::Hold));
     }
     let fields = Fields::parse(body, &["credits", "value"])?;
-    let (credits, value) = (
-        fields.get("credits").not_null(),
-        fields.get("value").not_null(),
-    );
+    // A null is a quantity that went wrong (JSON has no NaN), and not the word that all of it is due.
+    let (credits, value) = (fields.get("credits").given(), fields.get("value").given());
     Ok(Word::Settle(match (credits, value) {
         (None, None) => Told::Hold,
         (Some(credits), None) => {

@@ -5,6 +5,8 @@
 //! index. The schema has a version and is only ever added to, so that the release before can run
 //! on it.
 
+use std::ops::Range;
+
 use js_sys::{Array, JsString, Uint8Array};
 use wasm_bindgen::prelude::*;
 
@@ -18,6 +20,7 @@ use crate::{
     object::{Intent, Loaded, Remembered, Store, Write},
     payments::history::Payment,
     price::Mark,
+    protocol::UsageFilter,
     time::{Calendar, Day, MonthNumber, Timestamp},
     totals::Totals,
 };
@@ -672,15 +675,18 @@ impl Store for SqlStore {
     fn newest_calls(
         &self,
         month: MonthNumber,
+        before: u64,
         offset: u64,
         limit: u64,
     ) -> Result<Vec<CallRow>, StorageError> {
         let query = format!(
-            "SELECT {CALL_COLUMNS} FROM {} WHERE state <> {} ORDER BY number DESC LIMIT ? OFFSET ?",
+            "SELECT {CALL_COLUMNS} FROM {} WHERE number < ? AND state <> {} \
+             ORDER BY number DESC LIMIT ? OFFSET ?",
             table_of(month),
             CallState::Cancelled.number()
         );
-        self.calls(&query, &[to_number(limit).into(), to_number(offset).into()])
+        let bindings = [before, limit, offset].map(|number| to_number(number).into());
+        self.calls(&query, &bindings)
     }
 
     fn calls_before(
@@ -694,6 +700,66 @@ impl Store for SqlStore {
             table_of(month)
         );
         self.calls(&query, &[to_number(before).into(), to_number(limit).into()])
+    }
+
+    fn matching_calls(
+        &self,
+        month: MonthNumber,
+        filter: &UsageFilter,
+        numbers: Range<u64>,
+    ) -> Result<Vec<CallNumber>, StorageError> {
+        // What is not asked for is compared with itself. All of it comes as one text: a value at a
+        // time would take longer than the search.
+        let query = format!(
+            "SELECT group_concat(number, ' ' ORDER BY number DESC) FROM {} \
+             WHERE number >= ? AND number < ? AND state <> {} \
+             AND at >= coalesce(?, at) AND at < coalesce(?, at + 1) \
+             AND endpoint = coalesce(?, endpoint) AND ifnull(status, 0) = coalesce(?, status, 0)",
+            table_of(month),
+            CallState::Cancelled.number()
+        );
+        let bindings = [
+            to_number(numbers.start).into(),
+            to_number(numbers.end).into(),
+            filter
+                .from
+                .map_or(JsValue::NULL, |from| millis(from).into()),
+            filter.to.map_or(JsValue::NULL, |to| millis(to).into()),
+            filter
+                .endpoint
+                .as_deref()
+                .map_or(JsValue::NULL, JsValue::from),
+            filter.status.map_or(JsValue::NULL, JsValue::from),
+        ];
+        let rows = self.rows(&query, &bindings)?;
+        let found: Array = rows.get(0).unchecked_into();
+        let found = found.get(0).as_string().unwrap_or_default();
+        found
+            .split_ascii_whitespace()
+            .map(|number| number.parse().ok().and_then(CallNumber::new))
+            .collect::<Option<_>>()
+            .ok_or_else(|| StorageError::unreadable("call"))
+    }
+
+    fn these_calls(
+        &self,
+        month: MonthNumber,
+        numbers: &[CallNumber],
+    ) -> Result<Vec<CallRow>, StorageError> {
+        let query = format!(
+            "SELECT {CALL_COLUMNS} FROM {} WHERE number IN (SELECT value FROM json_each(?)) \
+             ORDER BY number DESC",
+            table_of(month)
+        );
+        let mut list = String::from("[");
+        for number in numbers {
+            if list.len() > 1 {
+                list.push(',');
+            }
+            list.push_str(&number.to_string());
+        }
+        list.push(']');
+        self.calls(&query, &[list.into()])
     }
 
     fn rolled(&self, from: u64, limit: u64) -> Result<Vec<Rolled>, StorageError> {

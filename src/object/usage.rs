@@ -8,12 +8,9 @@ use crate::{
     protocol::{UsageFilter, UsageQuery},
 };
 
-/// How many rows are read at a time where a filter looks for matches.
-const ROWS_AT_A_TIME: u64 = 500;
-
 impl<S: Store> Object<S> {
     pub(super) fn usage(&self, query: &UsageQuery) -> Result<UsageView, Failure> {
-        if query.filter == UsageFilter::default() && query.before.is_none() {
+        if query.filter == UsageFilter::default() {
             self.unfiltered(query)
         } else {
             self.filtered(query)
@@ -27,27 +24,34 @@ impl<S: Store> Object<S> {
         let total_count = months
             .iter()
             .fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
-        let limit = u64::from(query.limit);
+        let before = below(query, account);
+        // One more tells whether there is a page after this one.
+        let wanted = u64::from(query.limit).saturating_add(1);
         let mut to_skip = u64::from(query.offset);
         let mut rows = Vec::new();
         for (month, count) in months.into_iter().rev() {
-            let missing = limit.saturating_sub(len(&rows));
+            let missing = wanted.saturating_sub(len(&rows));
             if missing == 0 {
                 break;
+            }
+            if month.first.get() >= before {
+                continue;
             }
             if to_skip >= count {
                 to_skip = to_skip.saturating_sub(count);
                 continue;
             }
-            let of_month = self.store.newest_calls(month.month, to_skip, missing);
+            let of_month = self
+                .store
+                .newest_calls(month.month, before, to_skip, missing);
             rows.extend(of_month.map_err(storage)?);
             to_skip = 0;
         }
-        let listed = u64::from(query.offset).saturating_add(len(&rows));
-        let next = rows
-            .last()
-            .filter(|_| listed < total_count)
-            .map(|row| row.call.number);
+        let is_more = len(&rows) == wanted;
+        if is_more {
+            rows.pop();
+        }
+        let next = rows.last().filter(|_| is_more).map(|row| row.call.number);
         Ok(page(
             account,
             query,
@@ -60,53 +64,49 @@ impl<S: Store> Object<S> {
         ))
     }
 
-    /// Looks at one row after the other, newest first, until the bound.
+    /// Finds what the filter lets through, newest first, until the bound; reads whole only what is
+    /// listed.
     fn filtered(&self, query: &UsageQuery) -> Result<UsageView, Failure> {
         let account = self.account.as_ref().ok_or(Failure::NoAccount)?;
-        let mut before = query.before.map_or(u64::MAX, CallNumber::get);
-        let (mut read, mut matched) = (0_u64, 0_u64);
+        let (limit, offset) = (u64::from(query.limit), u64::from(query.offset));
+        let mut to_look_at = ROWS_MAX.saturating_sub(limit);
+        let mut before = below(query, account);
+        let mut matched = 0_u64;
         let mut rows: Vec<CallRow> = Vec::new();
-        let mut last_read = None;
         for month in account.log().iter().rev() {
-            if month.first.get() >= before {
+            let first = month.first.get();
+            if first >= before {
                 continue;
             }
-            loop {
-                let at_a_time = ROWS_AT_A_TIME.min(ROWS_MAX.saturating_sub(read));
-                if at_a_time == 0 {
-                    break;
-                }
-                // Numbers are stored as JavaScript has them.
-                let below = before.min(account.calls_admitted().saturating_add(1));
-                let chunk = self
-                    .store
-                    .calls_before(month.month, below, at_a_time)
-                    .map_err(storage)?;
-                read = read.saturating_add(len(&chunk));
-                let is_last = len(&chunk) < at_a_time;
-                for row in chunk {
-                    before = row.call.number.get();
-                    last_read = Some(row.call.number);
-                    if !matches(&query.filter, &row) {
-                        continue;
-                    }
-                    matched = matched.saturating_add(1);
-                    if matched > u64::from(query.offset) && len(&rows) < u64::from(query.limit) {
-                        rows.push(row);
-                    }
-                }
-                if is_last {
-                    break;
-                }
+            let from = first.max(before.saturating_sub(to_look_at));
+            let found = self
+                .store
+                .matching_calls(month.month, &query.filter, from..before)
+                .map_err(storage)?;
+            to_look_at = to_look_at.saturating_sub(before.saturating_sub(from));
+            before = from;
+            let to_skip = offset.saturating_sub(matched);
+            matched = matched.saturating_add(len(&found));
+            let listed: Vec<CallNumber> = found
+                .into_iter()
+                .skip(usize::try_from(to_skip).unwrap_or(usize::MAX))
+                .take(usize::try_from(limit.saturating_sub(len(&rows))).unwrap_or_default())
+                .collect();
+            if !listed.is_empty() {
+                let of_month = self.store.these_calls(month.month, &listed);
+                rows.extend(of_month.map_err(storage)?);
+            }
+            if to_look_at == 0 {
+                break;
             }
         }
         let first_kept = account.log().first().map(|month| month.first.get());
-        let total_exact = read < ROWS_MAX || first_kept.is_none_or(|first| before <= first);
-        let is_more = matched > u64::from(query.offset).saturating_add(len(&rows));
+        let is_all = first_kept.is_none_or(|first| before <= first);
+        let is_more = matched > offset.saturating_add(len(&rows));
         let next = if is_more {
             rows.last().map(|row| row.call.number)
         } else {
-            last_read.filter(|_| !total_exact)
+            CallNumber::new(before).filter(|_| !is_all)
         };
         Ok(page(
             account,
@@ -114,11 +114,18 @@ impl<S: Store> Object<S> {
             rows,
             Found {
                 total_count: matched,
-                total_exact,
+                // What earlier pages listed was not looked at again.
+                total_exact: is_all && query.before.is_none(),
                 next,
             },
         ))
     }
+}
+
+/// The calls below this number are those that a page is about.
+fn below(query: &UsageQuery, account: &Account) -> u64 {
+    let end = account.calls_admitted().saturating_add(1);
+    query.before.map_or(end, |before| before.get().min(end))
 }
 
 struct Found {
@@ -141,18 +148,23 @@ fn page(account: &Account, query: &UsageQuery, rows: Vec<CallRow>, found: Found)
     }
 }
 
-fn matches(filter: &UsageFilter, row: &CallRow) -> bool {
-    let outcome = row.outcome.as_ref();
-    let is_undone = outcome.is_some_and(|outcome| outcome.state == CallState::Cancelled);
-    let status = outcome.and_then(|outcome| outcome.status);
-    !is_undone
-        && filter.from.is_none_or(|from| row.call.admitted_at >= from)
-        && filter.to.is_none_or(|to| row.call.admitted_at < to)
-        && filter
-            .endpoint
-            .as_ref()
-            .is_none_or(|endpoint| *endpoint == row.call.endpoint)
-        && filter.status.is_none_or(|asked| status == Some(asked))
+impl UsageFilter {
+    /// Whether a call is among those that are asked for. One that was undone never is.
+    ///
+    /// A store may say the same in its own words ([`Store::matching_calls`]).
+    #[must_use]
+    pub fn lets_through(&self, row: &CallRow) -> bool {
+        let outcome = row.outcome.as_ref();
+        let status = outcome.and_then(|outcome| outcome.status);
+        row.state() != CallState::Cancelled
+            && self.from.is_none_or(|from| row.call.admitted_at >= from)
+            && self.to.is_none_or(|to| row.call.admitted_at < to)
+            && self
+                .endpoint
+                .as_ref()
+                .is_none_or(|endpoint| *endpoint == row.call.endpoint)
+            && self.status.is_none_or(|asked| status == Some(asked))
+    }
 }
 
 /// The months that are kept, oldest first, with how many calls of each are listed.
@@ -192,6 +204,6 @@ fn usage_line(account: &Account, row: CallRow) -> UsageLine {
     }
 }
 
-fn len(rows: &[CallRow]) -> u64 {
+fn len<T>(rows: &[T]) -> u64 {
     u64::try_from(rows.len()).unwrap_or(u64::MAX)
 }

@@ -36,3 +36,4 @@ mod sold;
 mod statement;
 mod stored;
 mod summaries;
+mod usage;

@@ -1,6 +1,6 @@
 //! The durable storage of one account, in memory: what the SQL would do, and what it would cost.
 
-use std::{cell::Cell, collections::BTreeMap};
+use std::{cell::Cell, collections::BTreeMap, ops::Range};
 
 use tollgate::{
     account::{First, Rolled},
@@ -9,6 +9,7 @@ use tollgate::{
     ledger::{Entry, EntryKind, LotNumber, split},
     object::{Intent, Loaded, Remembered, Store, Write},
     payments::history::Payment,
+    protocol::UsageFilter,
     time::{Day, MonthNumber},
     totals::Totals,
 };
@@ -197,6 +198,33 @@ impl Store for MemoryStore {
         Ok(rows)
     }
 
+    fn matching_calls(
+        &self,
+        month: MonthNumber,
+        filter: &UsageFilter,
+        numbers: Range<u64>,
+    ) -> Result<Vec<CallNumber>, DiskFull> {
+        let looked_at = self.months[&month].range(numbers).rev();
+        self.read(looked_at.clone().count());
+        Ok(looked_at
+            .filter(|(_, row)| filter.lets_through(row))
+            .map(|(_, row)| row.call.number)
+            .collect())
+    }
+
+    fn these_calls(
+        &self,
+        month: MonthNumber,
+        numbers: &[CallNumber],
+    ) -> Result<Vec<CallRow>, DiskFull> {
+        self.read(numbers.len());
+        let calls = &self.months[&month];
+        Ok(numbers
+            .iter()
+            .filter_map(|number| calls.get(&number.get()).cloned())
+            .collect())
+    }
+
     fn entries_before(&self, before: u64, limit: u64) -> Result<Vec<Entry>, DiskFull> {
         let entries: Vec<Entry> = self
             .entries
@@ -225,6 +253,7 @@ impl Store for MemoryStore {
     fn newest_calls(
         &self,
         month: MonthNumber,
+        before: u64,
         offset: u64,
         limit: u64,
     ) -> Result<Vec<CallRow>, DiskFull> {
@@ -234,8 +263,9 @@ impl Store for MemoryStore {
                 .is_none_or(|outcome| outcome.state != CallState::Cancelled)
         };
         let rows: Vec<CallRow> = self.months[&month]
-            .values()
+            .range(..before)
             .rev()
+            .map(|(_, row)| row)
             .filter(is_listed)
             .skip(offset as usize)
             .take(limit as usize)
