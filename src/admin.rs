@@ -5,6 +5,7 @@
 //! no to, the account's object says (no such plan, the id is taken).
 
 mod commands;
+mod events;
 mod json;
 mod keys;
 mod openapi;
@@ -23,7 +24,7 @@ use crate::{
     account::{Fingerprint, NewKey, RotateKey, Word},
     directory::Search,
     export::export_query,
-    id::{AccountId, CallId, KeyId, KeyNumber},
+    id::{AccountId, CallId, EventId, KeyId, KeyNumber},
     key::{SecretDigest, bearer},
     ledger_page::ledger_query,
     payments::ask::{self, What},
@@ -40,8 +41,8 @@ pub const BODY_MAX: usize = 65_536;
 
 const ROOT: &str = "/_tollgate/v1";
 
-/// Every endpoint. `{id}`, `{key}` and `{call}` stand for one segment each; HEAD is answered as GET.
-const ENDPOINTS: [(&str, &str, Access, Action); 30] = [
+/// Every endpoint. `{id}`, `{key}`, `{event}` and `{call}` stand for one segment each; HEAD is answered as GET.
+const ENDPOINTS: [(&str, &str, Access, Action); 32] = [
     ("GET", "/healthz", Access::Anyone, Action::Healthz),
     ("GET", "/openapi.json", Access::Anyone, Action::OpenApi),
     ("GET", "/plans", Access::Read, Action::Plans),
@@ -138,6 +139,13 @@ const ENDPOINTS: [(&str, &str, Access, Action); 30] = [
         "/stripe/webhook",
         Access::Anyone,
         Action::StripeEvent,
+    ),
+    ("GET", "/accounts/{id}/events", Access::Read, Action::Events),
+    (
+        "POST",
+        "/events/{event}/replay",
+        Access::Write,
+        Action::ReplayEvent,
     ),
     ("GET", "/calls/{call}", Access::Read, Action::ShowCall),
     ("POST", "/calls/{call}/settle", Access::End, Action::Settle),
@@ -256,6 +264,8 @@ enum Action {
     BillingHistory,
     BillingPortal,
     StripeEvent,
+    Events,
+    ReplayEvent,
     ShowCall,
     Settle,
     Release,
@@ -356,11 +366,12 @@ pub struct Endpoint<'a> {
     names: Names<'a>,
 }
 
-/// What stands in a path at `{id}`, `{key}` and `{call}`.
+/// What stands in a path at `{id}`, `{key}`, `{event}` and `{call}`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Names<'a> {
     id: &'a str,
     key: &'a str,
+    event: &'a str,
     call: &'a str,
 }
 
@@ -438,6 +449,8 @@ impl<'a> Endpoint<'a> {
             | Action::Export
             | Action::BillingHistory
             | Action::StripeEvent
+            | Action::Events
+            | Action::ReplayEvent
             | Action::ShowCall => false,
         }
     }
@@ -462,6 +475,7 @@ impl<'a> Endpoint<'a> {
                 | Action::UsageSummary
                 | Action::Ledger
                 | Action::Export
+                | Action::Events
                 | Action::ListKeys
                 | Action::List
                 | Action::BillingHistory
@@ -526,6 +540,16 @@ impl<'a> Endpoint<'a> {
             Action::BillingPortal => self.payments(ask::portal(sent.body)?),
             Action::BillingHistory => self.payments(ask::history(sent.query)?),
             Action::StripeEvent => Ok(AdminRequest::StripeEvent),
+            Action::Events => {
+                let query = events::query(sent.query, &self.account()?)?;
+                self.manage(Command::Events(query), None)
+            }
+            Action::ReplayEvent => {
+                let event = self.event()?;
+                let idempotency = self.idempotency(sent)?.map(|(_, fingerprint)| fingerprint);
+                let replay = Command::ReplayEvent(event.number);
+                Ok(about(event.account, replay, idempotency))
+            }
             Action::ShowCall => {
                 let call = self.call()?;
                 Ok(about(call.account, Command::ShowCall(call.number), None))
@@ -589,6 +613,16 @@ impl<'a> Endpoint<'a> {
             Problem::bad_field(
                 "call",
                 "call: expected a call id in the path, like call_acme_1",
+            )
+        })
+    }
+
+    /// The event that the path names; its id names its account.
+    fn event(&self) -> Result<EventId, Problem> {
+        EventId::parse(self.names.event).ok_or_else(|| {
+            Problem::bad_field(
+                "event",
+                "event: expected an event id in the path, like event_acme_1",
             )
         })
     }
@@ -675,6 +709,7 @@ fn match_path<'a>(template: &str, path: &'a str) -> Option<Names<'a>> {
         match part {
             "{id}" if !segment.is_empty() => names.id = segment,
             "{key}" if !segment.is_empty() => names.key = segment,
+            "{event}" if !segment.is_empty() => names.event = segment,
             "{call}" if !segment.is_empty() => names.call = segment,
             part if part == segment => {}
             _ => return None,

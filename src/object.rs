@@ -6,6 +6,7 @@
 
 mod audit;
 mod erase;
+mod events;
 mod export;
 mod importing;
 mod ledger;
@@ -19,6 +20,7 @@ use std::{ops::Range, sync::Arc};
 
 use self::{audit::RunningAudit, erase::Tombstone, opening::Opening};
 pub use self::{
+    events::{Email, Message},
     importing::Imported,
     opening::{Intent, Opened},
 };
@@ -30,7 +32,8 @@ use crate::{
     audit::Audit,
     call::{CallRow, Settle},
     credits::Credits,
-    id::{CallNumber, KeyNumber},
+    event::EventRecord,
+    id::{CallNumber, EventNumber, KeyNumber},
     ledger::Entry,
     ledger_page::LedgerPage,
     limits::MinuteWindow,
@@ -200,6 +203,12 @@ pub trait Store {
     /// Storage that cannot be read.
     fn first(&self, days: &[Day], key: &[u8; 32]) -> Result<Option<First>, Self::Error>;
 
+    /// An event that was emitted, if it is still there: a later one may have taken its row.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn event(&self, number: EventNumber) -> Result<Option<EventRecord>, Self::Error>;
+
     /// Writes everything, or nothing.
     ///
     /// # Errors
@@ -216,6 +225,8 @@ pub struct Loaded {
     pub keys: Vec<(KeyNumber, Vec<u8>)>,
     /// The snapshot.
     pub snapshot: Vec<u8>,
+    /// Which events are still to be sent, where there ever were any.
+    pub notices: Option<Vec<u8>>,
 }
 
 /// One atomic write.
@@ -231,6 +242,8 @@ pub struct Write {
     pub keys: Vec<(KeyNumber, Vec<u8>)>,
     /// The snapshot anew.
     pub snapshot: Option<Vec<u8>>,
+    /// Which events are still to be sent, anew.
+    pub notices: Option<Vec<u8>>,
     /// An answer to be remembered.
     pub remember: Option<Remembered>,
     /// What becomes of the intent to open an account.
@@ -256,6 +269,8 @@ impl Write {
             && changes.first.is_none()
             && changes.entries.is_empty()
             && changes.payments.is_empty()
+            && changes.events.is_empty()
+            && self.notices.is_none()
             && self.keys.is_empty()
             && self.profile.is_none()
             && self.snapshot.is_none()
@@ -327,6 +342,14 @@ impl Failure {
                 Reply::Problem(complaint(Code::NotFound, "there is no such account"))
             }
             Self::Storage(detail) => Reply::Unavailable { detail },
+        }
+    }
+
+    /// For the log.
+    fn detail(self) -> String {
+        match self {
+            Self::NoAccount => "there is no such account".to_owned(),
+            Self::Storage(detail) => detail,
         }
     }
 }
@@ -665,6 +688,8 @@ impl<S: Store> Object<S> {
                 let changes = self.awake()?.subscription_sighted(sighting, clock);
                 Ok(Ok((told(200, to_json(&self.awake()?.view())), changes)))
             }
+            Command::Events(query) => Ok(Ok(shown(self.events(&query)?))),
+            Command::ReplayEvent(number) => self.replay_event(number, clock),
             // Whoever carries these out waits for another object's word: see `edge/question.rs`.
             Command::Open(_) | Command::ImportKey(_) => Err(Failure::Storage(
                 "this takes another object's word, which was not asked for".to_owned(),
@@ -784,7 +809,8 @@ impl<S: Store> Object<S> {
             .keys
             .iter()
             .map(|(number, bytes)| (*number, bytes.as_slice()));
-        let stored = Stored::read(&loaded.profile, keys, &loaded.snapshot)?;
+        let notices = loaded.notices.as_deref();
+        let stored = Stored::read(&loaded.profile, keys, &loaded.snapshot, notices)?;
         let mut rows = Vec::new();
         for call in stored.open() {
             if let Some(month) = month_of(stored.log(), *call) {
@@ -813,6 +839,7 @@ impl<S: Store> Object<S> {
             return Ok(());
         }
         let account = self.account.as_mut().ok_or(Failure::NoAccount)?;
+        account.note_balances(&mut changes);
         if changes.profile || !changes.keys.is_empty() {
             changes.snapshot |= account.note_listing();
         }
@@ -828,6 +855,7 @@ impl<S: Store> Object<S> {
                 .filter_map(|number| Some((*number, account.key_bytes(*number)?)))
                 .collect(),
             snapshot: changes.snapshot.then(|| account.take_snapshot()),
+            notices: changes.notices.then(|| account.notices_bytes()),
             remember,
             // An account that is there is wanted no more.
             opening: self.opening.take().map(|_| Intent::Forget),
@@ -926,6 +954,18 @@ impl Rejected {
             Self::UnknownPlan(plan) => {
                 of_field("plan", format!("plan: the policy has no plan {plan:?}"))
             }
+            Self::UnknownPoolToWatch(pool) => of_field(
+                "balance_low",
+                format!("balance_low: the policy has no pool {pool:?}"),
+            ),
+            Self::UnknownEvent => complaint(
+                Code::NotFound,
+                "there is no such event, or it is no longer kept",
+            ),
+            Self::NobodyToTell => complaint(
+                Code::Conflict,
+                "the policy has no [notifications], so nobody is told",
+            ),
             Self::UnknownPool(pool) => {
                 of_field("pool", format!("pool: the policy has no pool {pool:?}"))
             }

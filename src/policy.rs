@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use crate::{
     credits::Credits,
+    event::{BalanceLow, EventType},
     payments::money::Money,
     price::{ChargeOn, Job, Meter, OnUnknown, Quantity},
     time::{Calendar, Span},
@@ -60,6 +61,9 @@ pub struct Policy {
     /// `[payments]`: how it is paid.
     #[n(8)]
     pub payments: Payments,
+    /// `[notifications]`: who is told what happens to accounts, where somebody is.
+    #[n(10)]
+    pub notifications: Option<Notifications>,
 }
 
 impl Policy {
@@ -557,6 +561,36 @@ impl fmt::Display for Expected {
             Self::Flag(flag) => flag.fmt(formatter),
         }
     }
+}
+
+/// `[notifications]`.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Notifications {
+    /// `url`: where the operator's webhook is; `https`, or `http` on this machine.
+    #[n(0)]
+    pub url: String,
+    /// `balance_low`: by pool, the thresholds of accounts that have none of their own.
+    #[n(1)]
+    pub balance_low: BalanceLow,
+    /// `[notifications.email]`: what customers are told themselves.
+    #[n(2)]
+    pub email: Option<EmailNotices>,
+}
+
+/// `[notifications.email]`.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct EmailNotices {
+    /// `from`: an address of a domain that the deployment may send from.
+    #[n(0)]
+    pub from: String,
+    /// `name`: the sender's name for people.
+    #[n(1)]
+    pub name: Option<String>,
+    /// `events`: which ones the customer is told.
+    #[n(2)]
+    pub events: Vec<EventType>,
 }
 
 /// `[self_service]`: the template of each page under `base_path`, or `None` where switched off.

@@ -14,7 +14,7 @@ use crate::{
     call::Settle,
     export::{ExportPlace, ExportSlice},
     headers::Standing,
-    id::{CallNumber, KeyNumber},
+    id::{CallNumber, EventNumber, KeyNumber},
     json,
     key::{SecretDigest, SecretId},
     ledger_page::{LedgerPage, LedgerQuery},
@@ -305,6 +305,12 @@ pub enum Command {
     /// Stripe's word on the subscription.
     #[n(79)]
     SeeSubscription(#[n(0)] SubscriptionSighting),
+    /// `GET /accounts/{id}/events`.
+    #[n(73)]
+    Events(#[n(0)] EventsQuery),
+    /// `POST /events/{event}/replay`.
+    #[n(74)]
+    ReplayEvent(#[n(0)] EventNumber),
 }
 
 impl Command {
@@ -331,6 +337,8 @@ impl Command {
             | Self::UsageSummary(_)
             | Self::ShowCall(_)
             | Self::EndCall { .. }
+            | Self::Events(_)
+            | Self::ReplayEvent(_)
             | Self::Ledger(_)
             | Self::Audit
             | Self::Export(_)
@@ -339,6 +347,55 @@ impl Command {
             | Self::SeePayment(_)
             | Self::SeeSubscription(_)
             | Self::Close => false,
+        }
+    }
+}
+
+/// Which events are listed: the newest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct EventsQuery {
+    /// How many, 1 to 500.
+    #[n(0)]
+    pub limit: u32,
+    /// Only events with a lower number: where an earlier page ended.
+    #[n(1)]
+    pub before: Option<EventNumber>,
+    /// Only those whose webhook stands so.
+    #[n(2)]
+    pub state: Option<EventState>,
+}
+
+/// How an event's webhook stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum EventState {
+    /// Still to be sent.
+    #[n(0)]
+    Waiting,
+    /// Taken.
+    #[n(1)]
+    Delivered,
+    /// Given up.
+    #[n(2)]
+    Parked,
+}
+
+impl EventState {
+    /// Every state, by its name.
+    pub const NAMES: [(&str, Self); 3] = [
+        (Self::Waiting.name(), Self::Waiting),
+        (Self::Delivered.name(), Self::Delivered),
+        (Self::Parked.name(), Self::Parked),
+    ];
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Delivered => "delivered",
+            Self::Parked => "parked",
         }
     }
 }

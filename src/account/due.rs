@@ -4,6 +4,7 @@ use super::{Account, CallEnd, Changes, Cycle, SubscriptionStatus};
 use crate::{
     call::{Call, CallState, Outcome},
     credits::Credits,
+    event::Event,
     id::{CallNumber, KeyNumber},
     ledger::{EntryKind, Lot, LotNumber, NewLot, Part, Spending},
     policy::{Grant, Mode, Renews, Source},
@@ -36,6 +37,8 @@ impl Account {
         let had_cancelled = self.state.cancelled.len();
         self.state.cancelled.retain(|(_, until)| *until > clock);
         changes.snapshot |= self.state.cancelled.len() != had_cancelled;
+        // Of several renewals of a pool, the last is news; the ledger has the others.
+        let mut renewed: Vec<(Grant, Timestamp)> = Vec::new();
         while let Some((at, due)) = self.next_due(clock) {
             match due {
                 Due::Hold(call) => {
@@ -43,7 +46,12 @@ impl Account {
                     let booked = booked.max(at.minus(Span::from_millis(1)));
                     self.end_unknown(call, at, booked, changes);
                 }
-                Due::Cycle(index) => self.end_cycle(index, changes),
+                Due::Cycle(index) => {
+                    if let Some(grant) = self.end_cycle(index, changes) {
+                        renewed.retain(|(other, _)| other.pool != grant.pool);
+                        renewed.push((grant, at));
+                    }
+                }
                 Due::Lot(pool, lot) => {
                     let moment = self.moment(at);
                     if let Some(entry) = self.state.ledger.expire(&pool, lot, moment) {
@@ -51,6 +59,14 @@ impl Account {
                     }
                 }
             }
+        }
+        for (grant, at) in renewed {
+            let event = Event::CreditsRenewed {
+                renews_at: self.renews_at(&grant.pool),
+                pool: grant.pool,
+                credits: grant.amount,
+            };
+            self.emit(&event, at, changes);
         }
     }
 
@@ -116,26 +132,24 @@ impl Account {
     }
 
     /// A recurring grant's cycle is over: what is left expires, apart from what is carried over,
-    /// and the next cycle's grant is issued, if the plan still has one and is paid.
-    fn end_cycle(&mut self, index: usize, changes: &mut Changes) {
+    /// and the next cycle's grant is issued, if the plan still has one and is paid. Gives that one.
+    fn end_cycle(&mut self, index: usize, changes: &mut Changes) -> Option<Grant> {
         if index >= self.state.cycles.len() {
-            return;
+            return None;
         }
         let cycle = self.state.cycles.swap_remove(index);
         let at = cycle.ends_at;
         let rest = self.expire_cycle(&cycle, at, changes);
         changes.snapshot = true;
-        let Some(grant) = self
+        let grant = self
             .recurring_grant(&cycle.pool)
-            .filter(|_| self.is_granting_by_the_clock(at))
-        else {
-            return;
-        };
+            .filter(|_| self.is_granting_by_the_clock(at))?;
         let reference = self.grant_reference(&grant, at);
         let ends_at = self.cycle_end(grant.renews, at);
         // First, so that of two lots with the same end it is the older one, and spent first.
         self.roll_over(&grant, rest, &reference, (at, ends_at), changes);
         self.start_cycle(&grant, reference, (at, ends_at), changes);
+        Some(grant)
     }
 
     /// Expires what is left of a cycle's lot: how much that was.

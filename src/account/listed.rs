@@ -5,6 +5,7 @@ use serde::{Serialize, Serializer};
 
 use super::{Account, Status, Subscription, SubscriptionStatus};
 use crate::{
+    event::BalanceLow,
     id::{AccountId, ExternalId},
     time::Timestamp,
 };
@@ -37,6 +38,9 @@ pub struct Listed {
     /// When it was opened.
     #[n(7)]
     pub created_at: Timestamp,
+    /// By pool, the thresholds that it has in place of the policy's.
+    #[n(22)]
+    pub balance_low: Option<BalanceLow>,
 }
 
 impl Account {
@@ -53,6 +57,7 @@ impl Account {
             status: profile.status.clone(),
             subscription: profile.subscription,
             created_at: profile.created_at,
+            balance_low: profile.balance_low.clone(),
         }
     }
 }
@@ -101,6 +106,8 @@ struct View<'a> {
     created_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     closed_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    balance_low: Option<&'a BalanceLow>,
 }
 
 #[derive(Serialize)]
@@ -133,6 +140,7 @@ impl Serialize for Listed {
             },
             created_at: self.created_at,
             closed_at: self.status.closed_at(),
+            balance_low: self.balance_low.as_ref(),
         }
         .serialize(serializer)
     }

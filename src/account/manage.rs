@@ -7,10 +7,12 @@ use std::{
 };
 
 use super::{
-    Account, Changes, Fingerprint, Profile, State, Status, Subscription, SubscriptionStatus,
+    Account, Changes, Fingerprint, Notices, Profile, State, Status, Subscription,
+    SubscriptionStatus,
 };
 use crate::{
     credits::Credits,
+    event::{BalanceLow, Event},
     id::{AccountId, ExternalId, KeyId},
     ledger::{Book, EntryKind, LotNumber, NewLot, Spending},
     policy::{Plan, Policy, Renews, Source},
@@ -70,6 +72,9 @@ pub struct PatchAccount {
     /// `subscription.status`.
     #[n(5)]
     pub subscription: Option<StatusChange>,
+    /// By pool, the thresholds that it has in place of the policy's.
+    #[n(22)]
+    pub balance_low: Option<Edit<BalanceLow>>,
 }
 
 /// What becomes of something that an account or a key can do without. Not an `Option` in an `Option`: on the
@@ -153,6 +158,12 @@ pub enum Rejected {
     UnknownPlan(String),
     /// The policy has no such pool.
     UnknownPool(String),
+    /// The policy has no pool of this name, for whose balance there could be thresholds.
+    UnknownPoolToWatch(String),
+    /// No event of that number is kept.
+    UnknownEvent,
+    /// The policy tells nobody of events.
+    NobodyToTell,
     /// The account was closed, for good, at this moment.
     Closed(Timestamp),
     /// The account is suspended.
@@ -241,6 +252,7 @@ impl Account {
                 keys_issued: 0,
                 signed_under: BTreeMap::new(),
                 errands: BTreeMap::new(),
+                balance_low: None,
             },
             keys: BTreeMap::new(),
             state: State {
@@ -254,6 +266,8 @@ impl Account {
             refusals: BTreeMap::new(),
             calls_since_snapshot: 0,
             gathering: None,
+            notices: Notices::default(),
+            balances: Vec::new(),
         };
         let mut changes = Changes {
             profile: true,
@@ -269,15 +283,22 @@ impl Account {
         }
         account.start_missing_grants(clock, &mut changes);
         account.was_told(version);
+        account.look_at_balances();
         (account, changes)
     }
 
     /// Changes the account.
     ///
     /// # Errors
-    /// No such plan.
+    /// No such plan, or no such pool.
     pub fn patch(&mut self, patch: PatchAccount, clock: Timestamp) -> Result<Changes, Rejected> {
         let plan = patch.plan.map(|name| self.plan_named(&name)).transpose()?;
+        if let Some(Edit::Set(thresholds)) = &patch.balance_low {
+            let mut pools = thresholds.pools();
+            if let Some(unknown) = pools.find(|pool| !self.policy.pools.contains_key(*pool)) {
+                return Err(Rejected::UnknownPoolToWatch(unknown.to_owned()));
+            }
+        }
         let mut changes = Changes::default();
         self.book_due(clock, &mut changes);
         let before = self.profile.clone();
@@ -287,8 +308,11 @@ impl Account {
         if let Some(email) = patch.email {
             self.profile.email = email.into_value();
         }
+        if let Some(thresholds) = patch.balance_low {
+            self.profile.balance_low = thresholds.into_value();
+        }
         if let Some(status) = patch.status {
-            self.profile.status = status;
+            self.change_status(status, &mut changes);
         }
         if let Some(billing_day) = patch.billing_day {
             self.profile.subscription.billing_day = billing_day;
@@ -488,6 +512,18 @@ impl Account {
             if let Some(entry) = entry {
                 changes.enter(entry);
             }
+        }
+    }
+
+    fn change_status(&mut self, status: Status, changes: &mut Changes) {
+        let was_suspended = matches!(self.profile.status, Status::Suspended { .. });
+        self.profile.status = status;
+        if let Status::Suspended { reason } = &self.profile.status
+            && !was_suspended
+        {
+            let reason = reason.clone();
+            let at = self.state.latest;
+            self.emit(&Event::AccountSuspended { reason }, at, changes);
         }
     }
 

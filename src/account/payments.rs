@@ -10,10 +10,12 @@ use std::collections::BTreeSet;
 use super::{Account, Changes, Cycle, Rejected, Status, SubscriptionStatus};
 use crate::{
     credits::Credits,
+    event::Event,
     ledger::{EntryKind, Lot, NewLot},
     payments::{
         ask::{Ask, Order, Ordered, What},
         history::{Brought, InVain, Payment},
+        money::Money,
         sighting::{Period, Progress, Purpose, Reversal, Sighting, Stage, SubscriptionSighting},
     },
     policy::{Package, Renews, Source},
@@ -164,6 +166,7 @@ impl Account {
             Payment::new(self.state.billing.payments, self.state.latest, &sighting)
         });
         let reversal = sighting.reversal;
+        let gone_before = payment.gone();
         if sighting.progress > payment.progress {
             payment.progress = sighting.progress;
             // Until it is paid, what is to be paid may change.
@@ -176,9 +179,9 @@ impl Account {
         if let Some(reversal) = reversal
             && is_news(reversal.as_of, payment.reversal.as_of, clock)
         {
-            self.reverse(&mut payment, reversal);
+            self.reverse(&mut payment, reversal, &mut changes);
         }
-        self.settle_up(&mut payment, &mut changes);
+        self.settle_up(&mut payment, gone_before, &mut changes);
         if before.as_ref() != Some(&payment) {
             changes.snapshot = true;
             changes.payments.push(payment.clone());
@@ -202,7 +205,10 @@ impl Account {
         };
         match brought {
             Ok(brought) => payment.brought = brought,
-            Err(in_vain) => payment.in_vain = Some(in_vain),
+            Err(in_vain) => {
+                payment.in_vain = Some(in_vain);
+                self.flag(format!("{}: {}", payment.name, in_vain.reason()), changes);
+            }
         }
     }
 
@@ -249,19 +255,32 @@ impl Account {
     }
 
     /// What has gone back of a payment, as of now.
-    fn reverse(&mut self, payment: &mut Payment, reversal: Reversal) {
+    fn reverse(&mut self, payment: &mut Payment, reversal: Reversal, changes: &mut Changes) {
         payment.reversal = reversal;
         let disputed = &mut self.state.billing.disputed;
-        if reversal.is_open {
-            disputed.insert(payment.number);
-        } else {
+        if !reversal.is_open {
             disputed.remove(&payment.number);
+        } else if disputed.insert(payment.number) {
+            self.flag(
+                format!("{}: the payment is disputed", payment.name),
+                changes,
+            );
         }
     }
 
+    /// Tells the operator to look at the account.
+    fn flag(&mut self, reason: String, changes: &mut Changes) {
+        let event = Event::AccountFlagged { reason };
+        self.emit(&event, self.state.latest, changes);
+    }
+
     /// Makes the credits that a payment brought what its money comes to.
-    fn settle_up(&mut self, payment: &mut Payment, changes: &mut Changes) {
+    fn settle_up(&mut self, payment: &mut Payment, gone_before: u64, changes: &mut Changes) {
         let now = self.state.latest;
+        let went_back = Money {
+            amount: payment.gone().saturating_sub(gone_before),
+            currency: payment.currency,
+        };
         // A period's credits end with it: then there is nothing to take or to give back.
         let is_for_good = payment.purpose.is_for_good();
         let gone: Vec<Credits> = payment
@@ -303,6 +322,16 @@ impl Account {
             change(self, EntryKind::GivenBack, to_give, false);
             brought.taken = gone;
             brought.short = brought.short.saturating_add(short).saturating_sub(to_give);
+            if !to_take.is_zero() {
+                let event = Event::PaymentRefunded {
+                    pool: brought.pool.clone(),
+                    credits: to_take.saturating_sub(short),
+                    shortfall: short,
+                    price: went_back.to_string(),
+                    payment: payment.name.clone(),
+                };
+                self.emit(&event, now, changes);
+            }
         }
     }
 
@@ -411,6 +440,12 @@ impl Account {
                 // Its invoice comes late: the cycle that runs is another's.
                 self.state.cycles.pop();
             }
+            let event = Event::CreditsRenewed {
+                pool: grant.pool.clone(),
+                credits: grant.amount,
+                renews_at: self.renews_at(&grant.pool),
+            };
+            self.emit(&event, now, changes);
             brought.push(Brought {
                 pool: grant.pool,
                 lot,

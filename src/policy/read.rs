@@ -6,6 +6,7 @@ use super::{Policy, SelfService, template::Template};
 use crate::time::Span;
 
 mod gateway;
+mod notifications;
 mod pattern;
 mod payments;
 mod plans;
@@ -66,6 +67,7 @@ fn read(mut document: Table<'_>) -> Policy {
     let imported_keys = document.take("imported_keys");
     let packages = document.take("packages");
     let payments = document.take("payments");
+    let notifications = document.take("notifications");
     let routes = document.require("routes", "[[routes]] tables");
 
     let pools = pools
@@ -90,6 +92,9 @@ fn read(mut document: Table<'_>) -> Policy {
             imported_keys.and_then(|table| table.table()),
             &gateway.key_prefixes,
         ),
+        notifications: notifications
+            .and_then(|table| table.table())
+            .map(|table| notifications::read(table, &pools)),
         gateway,
         pools,
     };

@@ -5,7 +5,8 @@ use std::{cell::Cell, collections::BTreeMap, ops::Range};
 use tollgate::{
     account::{First, Rolled},
     call::{CallRow, CallState, Hold},
-    id::{CallNumber, KeyNumber},
+    event::EventRecord,
+    id::{CallNumber, EventNumber, KeyNumber},
     ledger::{Entry, EntryKind, LotNumber, split},
     object::{Intent, Loaded, Remembered, Store, Write},
     payments::history::Payment,
@@ -29,6 +30,8 @@ pub struct MemoryStore {
     remembered: BTreeMap<u64, Remembered>,
     payments: BTreeMap<u64, Payment>,
     firsts: BTreeMap<Day, BTreeMap<[u8; 32], First>>,
+    events: BTreeMap<u64, Vec<u8>>,
+    notices: Option<Vec<u8>>,
     opening: Option<Vec<u8>>,
     tombstone: Option<Vec<u8>>,
     /// What calls took from lots when they first ended: entries tell every change since.
@@ -123,8 +126,16 @@ impl MemoryStore {
             && self.remembered == other.remembered
             && self.payments == other.payments
             && self.firsts == other.firsts
+            && self.events == other.events
+            && self.notices == other.notices
             && self.opening == other.opening
             && self.tombstone == other.tombstone
+    }
+
+    /// The events that are kept, the one with the lowest row first.
+    pub fn all_events(&self) -> impl Iterator<Item = EventRecord> {
+        let rows = self.events.values();
+        rows.map(|bytes| minicbor::decode(bytes).expect("decodes"))
     }
 
     /// How many tables of firsts there are, and how many rows in them.
@@ -146,7 +157,7 @@ impl Store for MemoryStore {
     type Error = DiskFull;
 
     fn load(&self) -> Result<Option<Loaded>, DiskFull> {
-        self.read(2 + self.keys.len());
+        self.read(2 + self.keys.len() + self.notices.iter().len());
         Ok(self.profile.clone().map(|profile| Loaded {
             profile,
             keys: self
@@ -155,6 +166,7 @@ impl Store for MemoryStore {
                 .map(|(number, bytes)| (*number, bytes.clone()))
                 .collect(),
             snapshot: self.snapshot.clone(),
+            notices: self.notices.clone(),
         }))
     }
 
@@ -351,6 +363,12 @@ impl Store for MemoryStore {
         Ok(found.into_iter().max_by_key(|first| first.call).copied())
     }
 
+    fn event(&self, number: EventNumber) -> Result<Option<EventRecord>, DiskFull> {
+        self.read(1);
+        let mut events = self.all_events();
+        Ok(events.find(|event| event.number == number))
+    }
+
     fn commit(&mut self, write: &Write) -> Result<(), DiskFull> {
         if self.commits_to_fail > 0 {
             self.commits_to_fail -= 1;
@@ -435,6 +453,16 @@ impl Store for MemoryStore {
         for payment in &write.changes.payments {
             self.payments.insert(payment.number, payment.clone());
             self.wrote(2);
+        }
+        for event in &write.changes.events {
+            assert!(write.notices.is_some(), "an event that nobody sends");
+            let bytes = minicbor::to_vec(event).expect("encodes");
+            self.events.insert(event.row(), bytes);
+            self.wrote(1);
+        }
+        if let Some(notices) = &write.notices {
+            self.notices = Some(notices.clone());
+            self.wrote(1);
         }
         if let Some(rolled) = &write.changes.rolled {
             let bytes = minicbor::to_vec(rolled).expect("encodes");

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use tollgate::{
     credits::Credits,
+    event::{BalanceLow, EventType, Thresholds},
     payments::money::Money,
-    policy::{Mode, Package, Plan, Policy, Source},
+    policy::{EmailNotices, Mode, Notifications, Package, Plan, Policy, Source},
     time::Calendar,
 };
 
@@ -120,6 +121,7 @@ pub fn edited(edits: &str) -> Arc<Policy> {
             "local_days" => {
                 policy.gateway.calendar = Calendar::parse("00:00+02:00").unwrap();
             }
+            "told" => policy.notifications = Some(told()),
             usage if usage.starts_with("usage_") => {
                 policy.gateway.usage_days = usage["usage_".len()..].parse().unwrap();
             }
@@ -146,6 +148,27 @@ fn sell(policy: &mut Policy) {
         credits: credits(5_000),
         price: Money::parse("50.00 USD").expect("a price"),
     });
+}
+
+/// The thresholds of one pool.
+pub fn low(pool: &str, below: &[u64]) -> BalanceLow {
+    BalanceLow::new(vec![Thresholds {
+        pool: pool.to_owned(),
+        below: below.iter().copied().map(credits).collect(),
+    }])
+}
+
+/// Who is told what happens.
+pub fn told() -> Notifications {
+    Notifications {
+        url: "https://hooks.example.com/tollgate".into(),
+        balance_low: low("credits", &[100, 20]),
+        email: Some(EmailNotices {
+            from: "billing@example.com".into(),
+            name: None,
+            events: vec![EventType::BalanceExhausted, EventType::AccountSuspended],
+        }),
+    }
 }
 
 fn edit_plan(policy: &mut Policy, name: &str, edit: impl FnOnce(&mut Plan)) {
