@@ -21,10 +21,12 @@ pub mod quote;
 mod read;
 pub mod router;
 pub mod template;
+mod unusual;
 
 pub use self::{
     pattern::KeyPattern,
     read::{Mistake, Mistakes},
+    unusual::{FarAbove, MostlyRefused, Unusual},
 };
 
 /// The pool that is meant where none is named.
@@ -64,6 +66,9 @@ pub struct Policy {
     /// `[notifications]`: who is told what happens to accounts, where somebody is.
     #[n(10)]
     pub notifications: Option<Notifications>,
+    /// `[unusual]`: which consumption is flagged; `None`: none is.
+    #[n(21)]
+    pub unusual: Option<Unusual>,
 }
 
 impl Policy {

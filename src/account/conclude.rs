@@ -143,6 +143,7 @@ impl Account {
             });
         }
         self.count_ended(call, &outcome, clock, &mut changes);
+        self.watch_spending(clock, &mut changes);
         changes
     }
 

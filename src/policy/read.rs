@@ -12,6 +12,7 @@ mod payments;
 mod plans;
 mod routes;
 mod strict;
+mod unusual;
 
 pub use self::strict::{Mistake, Mistakes};
 use self::strict::{Notes, Table, Value};
@@ -68,6 +69,7 @@ fn read(mut document: Table<'_>) -> Policy {
     let packages = document.take("packages");
     let payments = document.take("payments");
     let notifications = document.take("notifications");
+    let unusual = document.take("unusual");
     let routes = document.require("routes", "[[routes]] tables");
 
     let pools = pools
@@ -95,6 +97,7 @@ fn read(mut document: Table<'_>) -> Policy {
         notifications: notifications
             .and_then(|table| table.table())
             .map(|table| notifications::read(table, &pools)),
+        unusual: unusual::read(unusual.and_then(|table| table.table())),
         gateway,
         pools,
     };

@@ -37,4 +37,5 @@ mod sold;
 mod statement;
 mod stored;
 mod summaries;
+mod unusual;
 mod usage;
