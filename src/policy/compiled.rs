@@ -112,6 +112,6 @@ mod tests {
         let sum = bytes.iter().fold(0_u32, |sum, byte| {
             sum.wrapping_mul(31).wrapping_add((*byte).into())
         });
-        assert_eq!((FORMAT, bytes.len(), sum), (4, 293, 1_320_725_332));
+        assert_eq!((FORMAT, bytes.len(), sum), (4, 293, 2_997_748_659));
     }
 }
