@@ -25,6 +25,7 @@ mod listed;
 mod manage;
 mod notices;
 mod outbox;
+mod payments;
 mod plan_view;
 mod refusal;
 mod refusals;
@@ -72,6 +73,7 @@ use crate::{
     key::SecretId,
     ledger::{Entry, Ledger, LotNumber, Moment},
     limits::{DayCounts, MinuteWindow},
+    payments::history::Payment,
     policy::{Plan, Policy, Renews},
     status::Hours,
     time::{Day, MonthNumber, Timestamp},
@@ -282,6 +284,12 @@ struct State {
     /// What is usually spent, in the order of the pools' names.
     #[cbor(n(21), default)]
     habits: Vec<habit::Habit>,
+    /// What it has to do with Stripe.
+    #[cbor(n(24), default)]
+    billing: payments::Billing,
+    /// Its subscription there.
+    #[cbor(n(25), default)]
+    subscribed: Option<payments::Subscribed>,
 }
 
 /// The running cycle of a recurring grant.
@@ -394,6 +402,8 @@ pub struct Changes {
     pub dropped_month: Option<MonthNumber>,
     /// Hourly totals, by the month whose table they go to.
     pub totals: BTreeMap<MonthNumber, Totals>,
+    /// Payments to be written, or written anew.
+    pub payments: Vec<Payment>,
     /// Events to be written, or to be written anew.
     pub events: Vec<EventRecord>,
     /// Which events are still to be sent is to be written anew.

@@ -121,7 +121,11 @@ impl Audit {
             EntryKind::Granted
             | EntryKind::Renewed
             | EntryKind::RolledOver
-            | EntryKind::Adjusted => {
+            | EntryKind::Adjusted
+            | EntryKind::Bought
+            | EntryKind::TakenBack
+            | EntryKind::Shortfall
+            | EntryKind::GivenBack => {
                 lot.pool.clone_from(&entry.pool);
                 add(&mut lot.amount, entry.credits);
             }

@@ -6,6 +6,7 @@
 mod accounts;
 mod analytics;
 mod answer;
+mod billing;
 mod carriage;
 mod crossing;
 mod deployment;
@@ -25,6 +26,7 @@ mod promise;
 mod question;
 mod retried;
 mod sql;
+mod stripe;
 mod visit;
 
 use std::task::{self, Waker};

@@ -17,6 +17,9 @@ use crate::{
 /// credits back to it for 30 days.
 const EMPTY_LOTS_KEPT: Span = Span::from_days(31);
 
+/// The same for a lot whose money went back: that may come again when a dispute is won.
+const REVERSED_LOTS_KEPT: Span = Span::from_days(400);
+
 /// A lot's number inside its account.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, serde::Serialize,
@@ -69,6 +72,9 @@ pub struct Lot {
     /// When credits last moved in or out.
     #[n(8)]
     pub touched_at: Timestamp,
+    /// How long it is kept when it is empty, where that is longer than usual.
+    #[n(9)]
+    pub kept_for: Option<Span>,
 }
 
 impl Lot {
@@ -110,7 +116,10 @@ impl Lot {
     fn is_done(&self, now: Timestamp) -> bool {
         self.held.is_zero()
             && self.available().is_zero()
-            && self.touched_at.plus(EMPTY_LOTS_KEPT) <= now
+            && self
+                .touched_at
+                .plus(self.kept_for.unwrap_or(EMPTY_LOTS_KEPT))
+                <= now
     }
 }
 
@@ -181,11 +190,23 @@ pub enum EntryKind {
     /// A settled call's credits came back.
     #[n(6)]
     Refunded,
+    /// A lot: a customer paid for it.
+    #[n(7)]
+    Bought,
+    /// The money went back, and with it what was left of the lot that it had bought.
+    #[n(8)]
+    TakenBack,
+    /// The same: what of that lot had been spent already.
+    #[n(9)]
+    Shortfall,
+    /// The money came again, and with it what had been taken back.
+    #[n(10)]
+    GivenBack,
 }
 
 impl EntryKind {
     /// Every kind, by its stored number.
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 11] = [
         Self::Granted,
         Self::Renewed,
         Self::RolledOver,
@@ -193,6 +214,10 @@ impl EntryKind {
         Self::Adjusted,
         Self::Corrected,
         Self::Refunded,
+        Self::Bought,
+        Self::TakenBack,
+        Self::Shortfall,
+        Self::GivenBack,
     ];
 
     /// The kind stored as `number`.
@@ -218,6 +243,10 @@ impl EntryKind {
             Self::Adjusted => "adjusted",
             Self::Corrected => "corrected",
             Self::Refunded => "refunded",
+            Self::Bought => "bought",
+            Self::TakenBack => "taken_back",
+            Self::Shortfall => "shortfall",
+            Self::GivenBack => "given_back",
         }
     }
 }
@@ -603,6 +632,7 @@ impl Ledger {
                 expires_at: lot.expires_at,
                 granted_at: moment.at,
                 touched_at: moment.at,
+                kept_for: None,
             });
         let entry = self.entry(
             Line {
@@ -662,6 +692,46 @@ impl Ledger {
             },
             moment,
         ))
+    }
+
+    /// Takes credits from a lot's amount, or adds them, also where it is overdrawn by that or was let go of:
+    /// the money that bought it went back, or came again.
+    pub fn change_amount(
+        &mut self,
+        (pool, lot): (&str, LotNumber),
+        (credits, is_taken): (Credits, bool),
+        kind: EntryKind,
+        reference: &str,
+        moment: Moment,
+    ) -> Entry {
+        let book = self.books.entry(pool.to_owned()).or_default();
+        let change = signed(credits);
+        let change = if is_taken {
+            change.saturating_neg()
+        } else {
+            change
+        };
+        match book.lots.iter_mut().find(|kept| kept.number == lot) {
+            Some(found) => {
+                found.amount = if is_taken {
+                    found.amount.saturating_sub(credits)
+                } else {
+                    found.amount.saturating_add(credits)
+                };
+                found.touched_at = moment.at;
+                found.kept_for = Some(REVERSED_LOTS_KEPT);
+            }
+            None => book.done.amount = book.done.amount.saturating_add_signed(change),
+        }
+        let line = Line {
+            kind,
+            pool,
+            lot,
+            credits: change,
+            call: None,
+            reference: Some(reference.to_owned()),
+        };
+        self.entry(line, moment)
     }
 
     /// Expires what is left of a lot. No entry where nothing is left.
@@ -847,6 +917,7 @@ mod tests {
             expires_at: Some(at(expires_at)),
             granted_at: at(0),
             touched_at: at(0),
+            kept_for: None,
         }
     }
 

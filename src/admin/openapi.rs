@@ -39,6 +39,10 @@ fn place(path: &str, policy: &Policy) -> Option<String> {
         "/ledger" => &pages.ledger,
         "/get-credits" => &pages.get_credits,
         "/quote" => &pages.quote,
+        "/credits/purchase" => &pages.purchase,
+        "/subscription" => &pages.subscription,
+        "/billing/history" => &pages.billing_history,
+        "/billing/portal" => &pages.billing_portal,
         _ => return None,
     };
     Some(format!("{}{}", policy.gateway.base_path, page.as_ref()?))

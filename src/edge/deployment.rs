@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use super::platform::{Env, compiled_policy};
+use super::{
+    platform::{Env, compiled_policy},
+    stripe::Stripe,
+};
 use crate::{
     guesses::Guesses,
     imported::ImportedMemory,
@@ -38,6 +41,8 @@ pub struct Deployment {
     pub guesses: RefCell<Guesses>,
     /// What is known of keys issued before Tollgate.
     pub imported_keys: RefCell<ImportedMemory>,
+    /// Stripe, if payments are set up.
+    pub stripe: Option<Stripe>,
     /// In development, where all calls go, whatever the policy says.
     pub origin_override: Option<Origin>,
     /// Whether a dataset is bound.
@@ -97,6 +102,10 @@ impl Deployment {
             router: Router::new(policy),
             keyring: Keyring::new(&secrets.key_secret),
             signer: Signer::new(&secrets.origin_secret),
+            stripe: secrets
+                .stripe
+                .as_ref()
+                .map(|secrets| Stripe::new(env, secrets)),
             secrets,
             webhooks: match &policy.notifications {
                 Some(_) => Some(WebhookSigner::read(|name| env.text(name), development)?),

@@ -428,14 +428,17 @@ fn from_history(store: &MemoryStore) -> Result<BTreeMap<u64, Audited>, String> {
     for entry in store.entries() {
         let lot = lots.entry(number(entry.lot)).or_default();
         match entry.kind {
-            EntryKind::Granted | EntryKind::Renewed | EntryKind::RolledOver => {
+            EntryKind::Granted | EntryKind::Renewed | EntryKind::RolledOver | EntryKind::Bought => {
                 if lot.amount != 0 {
                     return Err(format!("granted twice: {entry:?}"));
                 }
                 lot.pool.clone_from(&entry.pool);
                 lot.amount = entry.credits;
             }
-            EntryKind::Adjusted => {
+            EntryKind::Adjusted
+            | EntryKind::TakenBack
+            | EntryKind::Shortfall
+            | EntryKind::GivenBack => {
                 lot.pool.clone_from(&entry.pool);
                 lot.amount += entry.credits;
                 lot.was_adjusted = true;

@@ -149,8 +149,9 @@ fn line(clock: Timestamp, message: &[u8], reply: &[u8], rows: Option<u64>) -> St
 
 fn stored(branch: &Branch) -> String {
     let loaded = branch.store().load().expect("a store").expect("an account");
-    let keys: Vec<_> = loaded
-        .keys
+    let keys = branch.store().keys_after(KeyNumber::new(0), u64::MAX);
+    let keys: Vec<_> = keys
+        .expect("a store")
         .iter()
         .map(|(number, body)| json!([number.get(), hex(body)]))
         .collect();

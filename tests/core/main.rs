@@ -28,6 +28,7 @@ mod ledger;
 mod memory_directory;
 mod memory_store;
 mod openings;
+mod payments;
 mod properties;
 mod renewals;
 mod retried;

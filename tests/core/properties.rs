@@ -311,8 +311,14 @@ fn given(branch: &Branch) -> usize {
             EntryKind::Granted
             | EntryKind::Renewed
             | EntryKind::RolledOver
-            | EntryKind::Adjusted => true,
-            EntryKind::Expired | EntryKind::Corrected | EntryKind::Refunded => false,
+            | EntryKind::Adjusted
+            | EntryKind::Bought
+            | EntryKind::GivenBack => true,
+            EntryKind::Expired
+            | EntryKind::Corrected
+            | EntryKind::Refunded
+            | EntryKind::TakenBack
+            | EntryKind::Shortfall => false,
         })
         .count()
 }

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use tollgate::{
     credits::Credits,
     event::{BalanceLow, EventType, Thresholds},
+    payments::money::Money,
     policy::{
-        EmailNotices, FarAbove, Mode, MostlyRefused, Notifications, Plan, Policy, Source, Unusual,
+        EmailNotices, FarAbove, Mode, MostlyRefused, Notifications, Package, Plan, Policy, Source,
+        Unusual,
     },
     price::Quantity,
     time::{Calendar, Span},
@@ -108,6 +110,7 @@ pub fn edited(edits: &str) -> Arc<Policy> {
                 });
             }
             "extra_needs_subscription" => policy.gateway.extra_needs_subscription = true,
+            "sold" => sell(&mut policy),
             "without_starter" => drop(policy.plans.remove("starter")),
             "without_search" => policy.routes.retain(|route| route.template != "/search"),
             "without_credits" => drop(policy.pools.remove("credits")),
@@ -140,6 +143,22 @@ pub fn edited(edits: &str) -> Arc<Policy> {
         }
     }
     Arc::new(policy)
+}
+
+/// Plans and packages that customers pay for.
+fn sell(policy: &mut Policy) {
+    for plan in ["starter", "pro"] {
+        edit_plan(policy, plan, |sold| {
+            sold.stripe_price = Some(format!("price_{plan}"));
+            sold.grants[0].rollover = credits(50);
+        });
+    }
+    policy.packages.push(Package {
+        id: "small".into(),
+        pool: "credits".into(),
+        credits: credits(5_000),
+        price: Money::parse("50.00 USD").expect("a price"),
+    });
 }
 
 /// The thresholds of one pool.

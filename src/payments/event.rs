@@ -1,0 +1,669 @@
+//! What an event of Stripe's says (docs.stripe.com/api/events), and what is looked up because of it.
+//!
+//! An event is a report of how something stood when it was written, and events come in any order. What is
+//! paid stays paid, so that is taken from the event. What can change to and fro is looked up instead: what
+//! was given back, and how a subscription stands.
+
+use std::borrow::Cow;
+
+use super::{
+    checkout::{account_of, offered},
+    money::Currency,
+    sighting::{
+        Papers, Period, Progress, Purpose, Reversal, Sighting, Stage, SubscriptionSighting,
+    },
+    stripe::{Call, encode_into},
+};
+use crate::{
+    id::AccountId,
+    json::{self, Value},
+    policy::Policy,
+    time::Timestamp,
+};
+
+/// What an event is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A payment on a Checkout page.
+    Purchase(AccountId, Box<Sighting>),
+    /// An invoice of a subscription that was paid.
+    Invoice(Payer, Box<Sighting>),
+    /// Something has gone back of the payment with this payment intent, or may have, or came again.
+    Reversal(String),
+    /// The subscription with this id is not what it was.
+    Subscription(String),
+    /// Nothing that concerns Tollgate.
+    Other,
+}
+
+/// Whose payment or subscription it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Payer {
+    /// This account's.
+    Account(AccountId),
+    /// This customer's at Stripe, on whom it is noted whose account that is.
+    Customer(String),
+}
+
+/// That a body is no event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoEvent;
+
+impl Event {
+    /// Reads an event.
+    ///
+    /// # Errors
+    ///
+    /// It is none.
+    pub fn read(body: &[u8], policy: &Policy) -> Result<Self, NoEvent> {
+        let text = std::str::from_utf8(body).map_err(|_| NoEvent)?;
+        let event = json::parse(text).map_err(|_| NoEvent)?;
+        let kind = event
+            .member("type")
+            .and_then(Value::string)
+            .ok_or(NoEvent)?;
+        let data = event.member("data");
+        // Events of other kinds come without.
+        let Some(object) = data.and_then(|data| data.member("object")) else {
+            return Ok(Self::Other);
+        };
+        let read = match &*kind {
+            "checkout.session.completed"
+            | "checkout.session.async_payment_succeeded"
+            | "checkout.session.async_payment_failed" => purchase(object, &kind),
+            "charge.refunded"
+            | "charge.refund.updated"
+            | "refund.created"
+            | "refund.updated"
+            | "refund.failed" => payment_intent_of(object).map(Self::Reversal),
+            kind if kind.starts_with("charge.dispute.") => {
+                payment_intent_of(object).map(Self::Reversal)
+            }
+            kind if kind.starts_with("customer.subscription.") => {
+                id_in(object, "id").map(Self::Subscription)
+            }
+            "invoice.payment_failed" => subscription_of(object).map(Self::Subscription),
+            "invoice.paid" => subscription_of(object)
+                .and_then(|_| invoice(object, policy))
+                .map(|(payer, sighting)| Self::Invoice(payer, Box::new(sighting))),
+            _ => None,
+        };
+        Ok(read.unwrap_or(Self::Other))
+    }
+}
+
+/// A Checkout session of ours that somebody has completed.
+fn purchase(session: Value<'_>, kind: &str) -> Option<Event> {
+    let metadata = session.member("metadata")?;
+    let account = account_of(metadata)?;
+    // Without money that moved there is no payment intent; every package costs some.
+    let intent = id_in(session, "payment_intent")?;
+    let is_paid = text(session, "payment_status")? == "paid";
+    let sighting = Sighting {
+        purpose: Purpose::Package(offered(metadata)?),
+        progress: if is_paid {
+            Progress::Paid
+        } else if kind.ends_with("failed") {
+            Progress::Failed
+        } else {
+            Progress::Processing
+        },
+        total: whole(session, "amount_total")?,
+        subtotal: whole(session, "amount_subtotal"),
+        currency: currency_of(session)?,
+        papers: Papers {
+            checkout_session: id_in(session, "id"),
+            payment_intent: Some(intent.clone()),
+            invoice: id_in(session, "invoice"),
+            receipt_url: None,
+        },
+        name: intent,
+        reversal: None,
+    };
+    Some(Event::Purchase(account, Box::new(sighting)))
+}
+
+/// An invoice of a subscription, paid or not.
+fn invoice(invoice: Value<'_>, policy: &Policy) -> Option<(Payer, Sighting)> {
+    let subscription = subscription_of(invoice)?;
+    let name = id_in(invoice, "id")?;
+    let is_paid = text(invoice, "status")? == "paid";
+    let noted = [
+        subscription_details(invoice).and_then(|details| details.member("metadata")),
+        invoice.member("metadata"),
+    ];
+    let account = noted.into_iter().flatten().find_map(account_of);
+    let payer = match account {
+        Some(account) => Payer::Account(account),
+        None => Payer::Customer(id_in(invoice, "customer")?),
+    };
+    let period = period_of(invoice, &subscription, policy);
+    let sighting = Sighting {
+        purpose: period.map_or(Purpose::Subscription, Purpose::Period),
+        progress: if is_paid {
+            Progress::Paid
+        } else {
+            Progress::Processing
+        },
+        total: whole(invoice, "amount_paid")?,
+        subtotal: None,
+        currency: currency_of(invoice)?,
+        papers: Papers {
+            checkout_session: None,
+            payment_intent: id_in(invoice, "payment_intent"),
+            invoice: Some(name.clone()),
+            receipt_url: text(invoice, "hosted_invoice_url").map(Cow::into_owned),
+        },
+        name,
+        reversal: None,
+    };
+    Some((payer, sighting))
+}
+
+/// The period of a plan that an invoice is for: of the policy's, if it is for several things. The differences
+/// that a change of plan makes are no period.
+fn period_of(invoice: Value<'_>, subscription: &str, policy: &Policy) -> Option<Period> {
+    let lines = invoice.member("lines")?.member("data")?.items()?;
+    let periods = lines.filter_map(|line| {
+        let parent = line.member("parent");
+        let details = parent.and_then(|parent| parent.member("subscription_item_details"));
+        // Releases before 2025-03-31 told this on the line itself.
+        let place = details.unwrap_or(line);
+        let is_of_plan = details.is_some() || text(line, "type")? == "subscription";
+        let is_difference = place
+            .member("proration")
+            .is_some_and(|told| told.text() == "true");
+        if !is_of_plan || is_difference {
+            return None;
+        }
+        let priced = line.member("pricing").and_then(|pricing| {
+            let details = pricing.member("price_details")?;
+            id_in(details, "price")
+        });
+        let period = line.member("period")?;
+        Some(Period {
+            subscription: subscription.to_owned(),
+            price: priced.or_else(|| id_in(line, "price"))?,
+            starts_at: moment(period, "start")?,
+            ends_at: moment(period, "end")?,
+        })
+    });
+    let mut periods: Vec<Period> = periods.collect();
+    let sold = periods
+        .iter()
+        .position(|period| policy.plan_sold_as(&period.price).is_some());
+    let at = sold.unwrap_or(0);
+    (at < periods.len()).then(|| periods.swap_remove(at))
+}
+
+/// What is asked of Stripe to learn what went back of a payment: first the payment itself …
+#[must_use]
+pub fn look_at_payment(intent: &str) -> Call {
+    Call::get(path(
+        "/v1/payment_intents/",
+        intent,
+        "?expand[]=latest_charge",
+    ))
+}
+
+/// … where that was not made on a Checkout page of ours, the invoice that it paid …
+#[must_use]
+pub fn look_for_invoice(intent: &str) -> Call {
+    let start = "/v1/invoice_payments?payment[type]=payment_intent&payment[payment_intent]=";
+    Call::get(path(start, intent, "&expand[]=data.invoice"))
+}
+
+/// … and what was refunded …
+#[must_use]
+pub fn look_at_refunds(intent: &str) -> Call {
+    Call::get(path("/v1/refunds?payment_intent=", intent, "&limit=100"))
+}
+
+/// … and disputed.
+#[must_use]
+pub fn look_at_disputes(intent: &str) -> Call {
+    Call::get(path("/v1/disputes?payment_intent=", intent, "&limit=100"))
+}
+
+/// What is asked of Stripe to learn how a subscription stands.
+#[must_use]
+pub fn look_at_subscription(id: &str) -> Call {
+    Call::get(path("/v1/subscriptions/", id, ""))
+}
+
+/// What is asked of Stripe to learn whose account a customer's is.
+#[must_use]
+pub fn look_at_customer(id: &str) -> Call {
+    Call::get(path("/v1/customers/", id, ""))
+}
+
+/// What is asked of Stripe to learn where an invoice is shown.
+#[must_use]
+pub fn look_at_invoice(id: &str) -> Call {
+    Call::get(path("/v1/invoices/", id, ""))
+}
+
+/// A payment of a package, from its payment intent; `None` where that is of something else.
+#[must_use]
+pub fn purchase_of(answer: &str) -> Option<(AccountId, Sighting)> {
+    let intent = json::parse(answer).ok()?;
+    let metadata = intent.member("metadata")?;
+    let account = account_of(metadata)?;
+    let name = id_in(intent, "id")?;
+    let charge = intent.member("latest_charge");
+    let sighting = Sighting {
+        purpose: Purpose::Package(offered(metadata)?),
+        progress: match &*text(intent, "status")? {
+            "succeeded" => Progress::Paid,
+            "canceled" => Progress::Failed,
+            _ => Progress::Processing,
+        },
+        total: whole(intent, "amount_received")?,
+        subtotal: None,
+        currency: currency_of(intent)?,
+        papers: Papers {
+            payment_intent: Some(name.clone()),
+            receipt_url: charge.and_then(|charge| text(charge, "receipt_url").map(Cow::into_owned)),
+            ..Papers::default()
+        },
+        name,
+        reversal: None,
+    };
+    Some((account, sighting))
+}
+
+/// A payment of a subscription, from what its payment intent has paid; `None` where that is nothing of a
+/// subscription.
+#[must_use]
+pub fn invoice_of(answer: &str, intent: &str, policy: &Policy) -> Option<(Payer, Sighting)> {
+    let answer = json::parse(answer).ok()?;
+    let payment = answer.member("data")?.items()?.next()?;
+    let (payer, mut sighting) = invoice(payment.member("invoice")?, policy)?;
+    sighting.papers.payment_intent = Some(intent.to_owned());
+    Some((payer, sighting))
+}
+
+/// What has gone back of `payment`, from the lists of refunds and disputes as of `as_of`.
+#[must_use]
+pub fn reversal_of(
+    payment: &str,
+    refunds: &str,
+    disputes: &str,
+    as_of: Timestamp,
+) -> Option<Reversal> {
+    let mut reversal = Reversal {
+        as_of,
+        ..Reversal::default()
+    };
+    let refunds = json::parse(refunds).ok()?;
+    for refund in refunds.member("data")?.items()? {
+        let status = text(refund, "status").unwrap_or_default();
+        if !matches!(&*status, "failed" | "canceled") {
+            let amount = whole(refund, "amount")?;
+            reversal.refunded = reversal.refunded.saturating_add(amount);
+        }
+    }
+    // The list is no longer than a page; the charge has the sum, and counts what fails to arrive later.
+    if refunds.member("has_more")?.text() == "true" {
+        let charge = json::parse(payment).ok()?.member("latest_charge")?;
+        reversal.refunded = whole(charge, "amount_refunded")?;
+    }
+    let disputes = json::parse(disputes).ok()?;
+    for dispute in disputes.member("data")?.items()? {
+        let status = text(dispute, "status")?;
+        let is_decided = matches!(&*status, "won" | "lost" | "warning_closed" | "prevented");
+        reversal.is_open |= !is_decided;
+        // While banks only inquire, the money stays where it is.
+        let is_taken = !status.starts_with("warning_") && !matches!(&*status, "won" | "prevented");
+        if is_taken {
+            let amount = whole(dispute, "amount")?;
+            reversal.disputed = reversal.disputed.saturating_add(amount);
+        }
+    }
+    Some(reversal)
+}
+
+/// How a subscription stands, and whose it is.
+#[must_use]
+pub fn subscription(
+    answer: &str,
+    as_of: Timestamp,
+    policy: &Policy,
+) -> Option<(Payer, SubscriptionSighting)> {
+    let found = json::parse(answer).ok()?;
+    let account = found.member("metadata").and_then(account_of);
+    let payer = match account {
+        Some(account) => Payer::Account(account),
+        None => Payer::Customer(id_in(found, "customer")?),
+    };
+    let items = || found.member("items")?.member("data")?.items();
+    let price = |item: Value<'_>| id_in(item, "price");
+    let sold = items()?.filter_map(price);
+    let price = sold
+        .into_iter()
+        .find(|price| policy.plan_sold_as(price).is_some())
+        .or_else(|| items()?.find_map(price))?;
+    let period_ends_at = || {
+        let of_items = items()?.find_map(|item| moment(item, "current_period_end"));
+        of_items.or_else(|| moment(found, "current_period_end"))
+    };
+    let ends_with_period = found
+        .member("cancel_at_period_end")
+        .is_some_and(|told| told.text() == "true");
+    let ends_at =
+        moment(found, "cancel_at").or_else(|| ends_with_period.then(period_ends_at).flatten());
+    let sighting = SubscriptionSighting {
+        id: id_in(found, "id")?,
+        as_of,
+        created_at: moment(found, "created")?,
+        stage: match &*text(found, "status")? {
+            "active" | "trialing" => ends_at.map_or(Stage::Paid, Stage::Ending),
+            "incomplete" => Stage::Begun,
+            "canceled" | "incomplete_expired" => Stage::Ended,
+            _ => Stage::Unpaid,
+        },
+        price,
+        anchor: moment(found, "billing_cycle_anchor")?,
+    };
+    Some((payer, sighting))
+}
+
+/// The account that is noted on a customer.
+#[must_use]
+pub fn account_of_customer(answer: &str) -> Option<AccountId> {
+    account_of(json::parse(answer).ok()?.member("metadata")?)
+}
+
+/// Where an invoice is shown.
+#[must_use]
+pub fn receipt_of(answer: &str) -> Option<String> {
+    text(json::parse(answer).ok()?, "hosted_invoice_url").map(Cow::into_owned)
+}
+
+fn path(start: &str, id: &str, end: &str) -> String {
+    let mut path = start.to_owned();
+    encode_into(&mut path, id);
+    path.push_str(end);
+    path
+}
+
+/// What the invoice is of, in this release of Stripe's and in those before 2025-03-31.
+fn subscription_details(invoice: Value<'_>) -> Option<Value<'_>> {
+    let parent = invoice.member("parent");
+    let details = parent.and_then(|parent| parent.member("subscription_details"));
+    details.or_else(|| invoice.member("subscription_details"))
+}
+
+fn subscription_of(invoice: Value<'_>) -> Option<String> {
+    let details = subscription_details(invoice);
+    let told = details.and_then(|details| id_in(details, "subscription"));
+    told.or_else(|| id_in(invoice, "subscription"))
+}
+
+fn payment_intent_of(object: Value<'_>) -> Option<String> {
+    id_in(object, "payment_intent")
+}
+
+fn text<'a>(object: Value<'a>, name: &str) -> Option<Cow<'a, str>> {
+    object.member(name)?.string()
+}
+
+fn whole(object: Value<'_>, name: &str) -> Option<u64> {
+    object.member(name)?.whole()
+}
+
+fn moment(object: Value<'_>, name: &str) -> Option<Timestamp> {
+    let seconds = i64::try_from(whole(object, name)?).ok()?;
+    Some(Timestamp::from_seconds(seconds))
+}
+
+fn currency_of(object: Value<'_>) -> Option<Currency> {
+    Currency::parse(&text(object, "currency")?)
+}
+
+/// An id, or that of the object that stands in its place.
+fn id_in(object: Value<'_>, name: &str) -> Option<String> {
+    let told = object.member(name)?;
+    let id = told.string().or_else(|| text(told, "id"))?;
+    (!id.is_empty()).then(|| id.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{credits::Credits, payments::money::Money, policy::Package};
+
+    fn policy() -> Policy {
+        Policy::parse(include_str!("../../tests/policies/full.toml")).unwrap()
+    }
+
+    fn read(kind: &str, object: &str) -> Event {
+        let event = format!(r#"{{"id":"evt_1","type":"{kind}","data":{{"object":{object}}}}}"#);
+        Event::read(event.as_bytes(), &policy()).unwrap()
+    }
+
+    const NOTED: &str = r#"{"tollgate_account":"acme","tollgate_package":"small","tollgate_pool":"credits",
+        "tollgate_credits":"5000","tollgate_price":"50.00 USD"}"#;
+
+    fn session(status: &str) -> String {
+        format!(
+            r#"{{"id":"cs_1","mode":"payment","payment_status":"{status}","amount_subtotal":5000,"amount_total":6000,
+            "currency":"usd","payment_intent":"pi_1","invoice":{{"id":"in_1"}},"metadata":{NOTED},
+            "client_reference_id":"somebody-else"}}"#
+        )
+    }
+
+    #[test]
+    fn a_session_is_a_payment_of_what_was_offered_to_the_account_that_is_noted_on_it() {
+        for (kind, status, progress) in [
+            ("completed", "paid", Progress::Paid),
+            ("completed", "unpaid", Progress::Processing),
+            ("async_payment_succeeded", "paid", Progress::Paid),
+            ("async_payment_failed", "unpaid", Progress::Failed),
+        ] {
+            let Event::Purchase(account, sighting) =
+                read(&format!("checkout.session.{kind}"), &session(status))
+            else {
+                panic!("{kind}");
+            };
+            assert_eq!(account.as_str(), "acme");
+            assert_eq!(sighting.progress, progress);
+            assert_eq!(sighting.name, "pi_1");
+            assert_eq!((sighting.total, sighting.subtotal), (6_000, Some(5_000)));
+            assert_eq!(sighting.papers.invoice.as_deref(), Some("in_1"));
+            let package = Package {
+                id: "small".into(),
+                pool: "credits".into(),
+                credits: Credits::new(5_000).unwrap(),
+                price: Money::parse("50.00 USD").unwrap(),
+            };
+            assert_eq!(sighting.purpose, Purpose::Package(package));
+        }
+    }
+
+    #[test]
+    fn what_is_not_tollgates_is_passed_over() {
+        let of_another_shop = session("paid").replace("tollgate_account", "shop_account");
+        let damaged = session("paid").replace("50.00 USD", "50 dollars");
+        for (kind, object) in [
+            ("checkout.session.completed", of_another_shop.as_str()),
+            ("checkout.session.completed", &damaged),
+            ("checkout.session.expired", &session("unpaid")),
+            (
+                "invoice.paid",
+                r#"{"id":"in_1","status":"paid","customer":"cus_1","currency":"usd","amount_paid":1}"#,
+            ),
+            ("charge.refunded", r#"{"id":"ch_1","payment_intent":null}"#),
+            ("customer.created", "{}"),
+        ] {
+            assert_eq!(read(kind, object), Event::Other, "{kind} {object}");
+        }
+        let bare = br#"{"type":"v1.billing.meter.no_meter_found"}"#;
+        assert_eq!(Event::read(bare, &policy()), Ok(Event::Other));
+        for body in [&b""[..], b"{", b"[]", b"{}", b"\xff"] {
+            assert_eq!(Event::read(body, &policy()), Err(NoEvent), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn what_goes_to_and_fro_is_looked_up() {
+        for (kind, object, expected) in [
+            (
+                "charge.refunded",
+                r#"{"payment_intent":"pi_1"}"#,
+                Event::Reversal("pi_1".into()),
+            ),
+            (
+                "refund.failed",
+                r#"{"payment_intent":{"id":"pi_1"}}"#,
+                Event::Reversal("pi_1".into()),
+            ),
+            (
+                "charge.dispute.closed",
+                r#"{"payment_intent":"pi_1"}"#,
+                Event::Reversal("pi_1".into()),
+            ),
+            (
+                "customer.subscription.deleted",
+                r#"{"id":"sub_1"}"#,
+                Event::Subscription("sub_1".into()),
+            ),
+            (
+                "invoice.payment_failed",
+                r#"{"parent":{"subscription_details":{"subscription":"sub_1"}}}"#,
+                Event::Subscription("sub_1".into()),
+            ),
+            (
+                "invoice.payment_failed",
+                r#"{"subscription":"sub_1"}"#,
+                Event::Subscription("sub_1".into()),
+            ),
+        ] {
+            assert_eq!(read(kind, object), expected, "{kind} {object}");
+        }
+    }
+
+    /// As Stripe writes it now, and as it did before 2025-03-31.
+    #[test]
+    fn an_invoice_tells_the_period_of_the_plan_that_it_is_for() {
+        let now = r#"{"id":"in_1","status":"paid","currency":"usd","amount_paid":1900,"customer":"cus_1",
+            "parent":{"subscription_details":{"subscription":"sub_1","metadata":{"tollgate_account":"acme"}}},
+            "hosted_invoice_url":"https://invoice.stripe.com/i/1",
+            "lines":{"data":[
+                {"parent":{"subscription_item_details":{"proration":true}},"period":{"start":1,"end":2},
+                    "pricing":{"price_details":{"price":"price_1Qx"}}},
+                {"parent":{"subscription_item_details":{"proration":false}},"period":{"start":10,"end":20},
+                    "pricing":{"price_details":{"price":"price_of_seats"}}},
+                {"parent":{"subscription_item_details":{"proration":false}},"period":{"start":100,"end":200},
+                    "pricing":{"price_details":{"price":"price_1Qx"}}}]}}"#;
+        let before = r#"{"id":"in_1","status":"paid","currency":"usd","amount_paid":1900,"customer":"cus_1",
+            "subscription":"sub_1","subscription_details":{"metadata":{"tollgate_account":"acme"}},
+            "hosted_invoice_url":"https://invoice.stripe.com/i/1",
+            "lines":{"data":[
+                {"type":"invoiceitem","proration":true,"period":{"start":1,"end":2},"price":{"id":"price_1Qx"}},
+                {"type":"subscription","proration":false,"period":{"start":100,"end":200},"price":{"id":"price_1Qx"}}]}}"#;
+        let period = Period {
+            subscription: "sub_1".into(),
+            price: "price_1Qx".into(),
+            starts_at: Timestamp::from_seconds(100),
+            ends_at: Timestamp::from_seconds(200),
+        };
+        for invoice in [now, before] {
+            let Event::Invoice(payer, sighting) = read("invoice.paid", invoice) else {
+                panic!("{invoice}");
+            };
+            assert_eq!(payer, Payer::Account(AccountId::parse("acme").unwrap()));
+            assert_eq!(sighting.purpose, Purpose::Period(period.clone()));
+            assert_eq!(
+                (sighting.name.as_str(), sighting.progress),
+                ("in_1", Progress::Paid)
+            );
+            let receipt = sighting.papers.receipt_url.as_deref();
+            assert_eq!(receipt, Some("https://invoice.stripe.com/i/1"));
+        }
+        let difference = now.replace("\"proration\":false", "\"proration\":true");
+        let unnoted = difference.replace("tollgate_account", "note");
+        let Event::Invoice(payer, sighting) = read("invoice.paid", &unnoted) else {
+            panic!("{unnoted}");
+        };
+        assert_eq!(payer, Payer::Customer("cus_1".into()));
+        assert_eq!(sighting.purpose, Purpose::Subscription);
+    }
+
+    #[test]
+    fn a_reversal_is_what_was_refunded_and_has_arrived_and_what_banks_have_taken() {
+        let at = Timestamp::from_seconds(7);
+        let dispute = |status| format!(r#"{{"status":"{status}","amount":50}}"#);
+        let payment = r#"{"latest_charge":{"amount_refunded":900}}"#;
+        for (refunds, has_more, disputes, expected) in [
+            ("", false, vec![], (0, 0, false)),
+            (
+                r#"{"status":"succeeded","amount":10},{"status":"pending","amount":5},{"status":"failed","amount":3}"#,
+                false,
+                vec![],
+                (15, 0, false),
+            ),
+            (
+                r#"{"status":"succeeded","amount":10}"#,
+                true,
+                vec![],
+                (900, 0, false),
+            ),
+            ("", false, vec!["needs_response"], (0, 50, true)),
+            ("", false, vec!["lost"], (0, 50, false)),
+            ("", false, vec!["appeal_under_review"], (0, 50, true)),
+            (
+                "",
+                false,
+                vec!["won", "prevented", "warning_closed"],
+                (0, 0, false),
+            ),
+            ("", false, vec!["warning_needs_response"], (0, 0, true)),
+            (
+                "",
+                false,
+                vec!["won", "lost", "under_review"],
+                (0, 100, true),
+            ),
+        ] {
+            let refunds = format!(r#"{{"data":[{refunds}],"has_more":{has_more}}}"#);
+            let list: Vec<String> = disputes.iter().copied().map(dispute).collect();
+            let told = format!(r#"{{"data":[{}]}}"#, list.join(","));
+            let reversal = reversal_of(payment, &refunds, &told, at).unwrap();
+            let found = (reversal.refunded, reversal.disputed, reversal.is_open);
+            assert_eq!((found, reversal.as_of), (expected, at), "{refunds} {told}");
+        }
+    }
+
+    #[test]
+    fn a_subscription_is_paid_ending_unpaid_or_over() {
+        let at = Timestamp::from_seconds(7);
+        let ending = Stage::Ending(Timestamp::from_seconds(200));
+        for (status, more, stage) in [
+            ("active", "", Stage::Paid),
+            ("trialing", "", Stage::Paid),
+            ("active", r#","cancel_at_period_end":true"#, ending),
+            ("active", r#","cancel_at":200"#, ending),
+            ("past_due", r#","cancel_at":200"#, Stage::Unpaid),
+            ("unpaid", "", Stage::Unpaid),
+            ("paused", "", Stage::Unpaid),
+            ("incomplete", "", Stage::Begun),
+            ("incomplete_expired", "", Stage::Ended),
+            ("canceled", "", Stage::Ended),
+        ] {
+            let told = format!(
+                r#"{{"id":"sub_1","customer":"cus_1","created":5,"billing_cycle_anchor":100,"metadata":{{}},"status":"{status}",
+                "items":{{"data":[{{"price":{{"id":"price_of_seats"}}}},
+                    {{"price":{{"id":"price_1Qx"}},"current_period_end":200}}]}}{more}}}"#
+            );
+            let (payer, sighting) = subscription(&told, at, &policy()).unwrap();
+            assert_eq!(payer, Payer::Customer("cus_1".into()));
+            assert_eq!(
+                (sighting.stage, sighting.price.as_str()),
+                (stage, "price_1Qx"),
+                "{told}"
+            );
+            assert_eq!(sighting.as_of, at);
+        }
+    }
+}
