@@ -322,7 +322,8 @@ fn a_rotated_key_keeps_all_but_its_secret() {
          2026-11-02T10:59:59 | call 1 secret 0   | call 3 holds 1
          +1s                 | call 1 secret 0   | 401
                              | call 1            | call 4 holds 1
-                             | show 1            | active, used 8 of 10, 3 refused, last used 2026-11-02T11:00:00
+         # Who still tries the dead one is not counted against the key.
+                             | show 1            | active, used 8 of 10, 2 refused, last used 2026-11-02T11:00:00
                              | evict             | ok
          # Without an overlap the old one is dead at once.
                              | rotate 1 0s       | 200

@@ -117,6 +117,24 @@ fn a_key_that_draws_mostly_refusals_is_flagged_and_restricted_alone() {
 }
 
 #[test]
+fn a_secret_that_a_rotation_has_ended_restricts_nobody() {
+    statement(
+        "2026-11-02T10:00:00 | policy unusual    | ok
+                             | open tight        | 201
+                             | key               | 201
+                             | rotate 1 1h       | 200
+                             | call 0 secret 0   | call 1 holds 0
+                             | settle 1 200      | settled 0
+         +1h                 | call 0 secret 0 repeated 40 | 401
+                             | call 0 secret 0 repeated 40 | 401
+                             | flags             | none
+                             | call 0            | call 2 holds 0
+                             | settle 2 200      | settled 0
+                             | call 0 repeated 40 | 403 key until 2026-11-02T12:00:00",
+    );
+}
+
+#[test]
 fn a_job_that_ends_later_and_an_end_by_the_alarm_count_when_they_are_charged() {
     statement(
         "2026-11-02T10:00:00 | policy flags_only | ok
