@@ -90,7 +90,7 @@ async function importFile({ file, url, concurrency, token }) {
       await unlessRefused([row], async () => {
         if (row.credits) await gateway.grantCredits(id, external_id, row.credits);
         done.credits += row.credits ?? 0;
-        await gateway.importKey(id, external_id, row.key);
+        await gateway.importKey(id, row.key);
         done.keys += 1;
       });
     }

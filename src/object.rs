@@ -488,7 +488,7 @@ impl<S: Store> Object<S> {
         };
         let (key, tries) = (admit.key, admit.repeated_refusals.saturating_add(1));
         let dead = self.wake_key_or_tell(admit.key, clock)?;
-        let is_dead_ones = dead.is_some_and(|dead| dead.knows(&admit.digest));
+        let is_dead_ones = dead.is_some_and(|dead| dead.has_secret(&admit.digest, clock));
         let (outcome, changes) = self.awake()?.admit(admit, earlier.as_ref(), clock);
         if is_dead_ones && matches!(outcome, Err(Refusal::UnknownKey)) {
             self.awake()?.count_tries(key, tries, clock);

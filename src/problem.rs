@@ -376,6 +376,14 @@ pub enum Code {
 }
 
 impl Code {
+    /// Whether a refusal with this code says something of the key that draws it. A suspension says
+    /// nothing of it, and a restriction would prolong itself; and who has run out of credits is told so,
+    /// and is to go on as soon as there are some.
+    #[must_use]
+    pub const fn is_drawn_by_key(self) -> bool {
+        !matches!(self, Self::AccountSuspended | Self::InsufficientCredits)
+    }
+
     /// All of them, in the order of their status.
     pub const ALL: [Self; 22] = [
         Self::BadPath,

@@ -27,13 +27,16 @@ const SLACK: Span = Span::MINUTE;
 /// Refusals by the name of their code: text, so that a release that does not know a code can read it.
 pub type Refusals = BTreeMap<String, u64>;
 
-/// How many of them say something of the key: what a suspension refuses does not (see
-/// `account/unusual.rs`).
+/// How many of them say something of the key ([`Code::is_drawn_by_key`]).
 #[must_use]
 pub fn drawn_by_key(refusals: &Refusals) -> u32 {
+    let is_drawn = |name: &str| {
+        let named = Code::ALL.into_iter().find(|code| code.as_str() == name);
+        named.is_none_or(Code::is_drawn_by_key)
+    };
     let drawn = refusals
         .iter()
-        .filter(|(code, _)| **code != Code::AccountSuspended.as_str())
+        .filter(|(code, _)| is_drawn(code))
         .map(|(_, times)| *times)
         .fold(0, u64::saturating_add);
     u32::try_from(drawn).unwrap_or(u32::MAX)

@@ -1,5 +1,7 @@
-// The operating API as an import uses it. Every request has an Idempotency-Key that follows from what it
-// is about, so that whatever is sent again, now or in a week, is done once.
+// The operating API as an import uses it. What opens an account or makes credits has an Idempotency-Key that
+// follows from what it is about, so that whatever is sent again, now or in a week, is done once. A key is
+// imported once by its secret: under an Idempotency-Key a refusal would stay for a day, whatever was mended, and
+// so would the word that a key is there which was revoked since.
 import { createHash } from "node:crypto";
 import { setTimeout } from "node:timers/promises";
 
@@ -36,7 +38,8 @@ export function gatewayAt(url, token) {
       method,
       headers: {
         authorization: `Bearer ${token}`,
-        ...(body && { "content-type": "application/json", "idempotency-key": idempotencyKey(about) }),
+        ...(body && { "content-type": "application/json" }),
+        ...(about && { "idempotency-key": idempotencyKey(about) }),
       },
       body: body && JSON.stringify(body),
       // The token and the keys go to this address and to no other.
@@ -73,11 +76,13 @@ export function gatewayAt(url, token) {
       if (granted.status !== 201) throw refusal(granted, { pool: "the policy has no pool named credits" });
     },
 
-    async importKey(id, external_id, secret) {
-      const imported = await ask("POST", `/accounts/${id}/keys`, ["key", external_id, secret], { secret });
+    async importKey(id, secret) {
+      const imported = await ask("POST", `/accounts/${id}/keys`, null, { secret });
       if (imported.status === 201) return;
-      // What the gateway says of a secret is said without it.
-      throw refusal(imported, { secret: imported.told.detail?.replace(/^secret: /, "") });
+      const { code, field, detail } = imported.told;
+      // What the gateway says of a secret is said without it; and where nothing is named, of the account.
+      if (code === "conflict" && !field) throw new Refused(`key: ${detail}`);
+      throw refusal(imported, { secret: detail?.replace(/^secret: /, "") });
     },
   };
 }

@@ -133,8 +133,7 @@ impl Account {
                 (Vec::new(), Some(refusal))
             }
             Err(refusal) => {
-                // What a suspension refuses says nothing of the key, and would only prolong it.
-                if !matches!(refusal, Refusal::Suspended { .. }) {
+                if refusal.code().is_drawn_by_key() {
                     self.count_refusals(&admit, 1, clock);
                     self.watch_refusals(admit.key, clock, &mut changes);
                 }

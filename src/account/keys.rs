@@ -142,19 +142,17 @@ impl Key {
     /// Whether who has the secret of this digest may use the key.
     #[must_use]
     pub fn admits(&self, digest: &SecretDigest, clock: Timestamp) -> bool {
+        self.stands(clock) && self.has_secret(digest, clock)
+    }
+
+    /// Whether this is its secret, be the key revoked or expired. One that a rotation has ended is
+    /// not: whoever still tries it says nothing of who has the key now.
+    #[must_use]
+    pub fn has_secret(&self, digest: &SecretDigest, clock: Timestamp) -> bool {
         let previous = self
             .previous
             .is_some_and(|previous| (previous.digest == *digest) & (previous.until > clock));
         // `|` and not `||`: each comparison takes its time, whichever fits.
-        self.stands(clock) && (previous | (self.digest == *digest))
-    }
-
-    /// Whether this is, or was until lately, its secret.
-    #[must_use]
-    pub fn knows(&self, digest: &SecretDigest) -> bool {
-        let previous = self
-            .previous
-            .is_some_and(|previous| previous.digest == *digest);
         previous | (self.digest == *digest)
     }
 }

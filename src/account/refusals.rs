@@ -7,11 +7,12 @@ use super::{Account, Admit, Changes};
 use crate::{id::KeyNumber, time::Timestamp};
 
 impl Account {
-    /// Counts `times` refusals of the key, if whoever was refused had a secret of it.
+    /// Counts `times` refusals of the key, if whoever was refused has its secret: a dead one in other
+    /// hands must neither flag nor restrict who has the new one.
     pub(super) fn count_refusals(&mut self, admit: &Admit, times: u32, clock: Timestamp) {
         let is_its_secret = || {
             let key = self.keys.get(&admit.key);
-            key.is_some_and(|key| key.knows(&admit.digest))
+            key.is_some_and(|key| key.has_secret(&admit.digest, clock))
         };
         if times > 0 && is_its_secret() {
             self.count_tries(admit.key, times, clock);

@@ -324,6 +324,24 @@ impl Branch {
         retried: Option<Fingerprint>,
     ) -> Reply {
         let admit = Admit {
+            retried,
+            ..self.request(operation, key, terms)
+        };
+        self.send(Request::Admit(admit))
+    }
+
+    /// A request after so many that the isolate refused by itself.
+    pub fn ask_after_repeats(&mut self, repeated_refusals: u32, key: u32, terms: Terms) -> Reply {
+        let operation = self.operation();
+        let admit = Admit {
+            repeated_refusals,
+            ..self.request(operation, key, terms)
+        };
+        self.send(Request::Admit(admit))
+    }
+
+    fn request(&self, operation: u64, key: u32, terms: Terms) -> Admit {
+        Admit {
             operation,
             key: KeyNumber::new(key),
             digest: digest_after(key, self.rotations_of(key)),
@@ -332,9 +350,8 @@ impl Branch {
             terms,
             repeated_refusals: 0,
             repeated_by_code: std::collections::BTreeMap::new(),
-            retried,
-        };
-        self.send(Request::Admit(admit))
+            retried: None,
+        }
     }
 
     /// A lone caller with key 1.

@@ -14,7 +14,7 @@ use proptest::{
 use serde_json::json;
 use tollgate::{
     account::{NewAccount, PatchKey},
-    id::AccountId,
+    id::{AccountId, KeyNumber},
     object::Store,
     protocol::{Command, KeysQuery, Manage, Page, Reply, Request, UsageQuery, encode},
     time::Timestamp,

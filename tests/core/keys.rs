@@ -170,14 +170,14 @@ fn a_budget_bounds_what_a_keys_calls_cost_in_a_month() {
                              | call 20           | call 3 holds 20
                              | settle 3 200      | settled 20
                              | call 0            | call 4 holds 0
-                             | show 1            | active, used 20 of 20, 2 refused, last used 2026-11-02T10:00:00
+                             | show 1            | active, used 20 of 20, 0 refused, last used 2026-11-02T10:00:00
          # Only the pool of a budget is bounded by it.
                              | grant lyrics 5 promo | 201
                              | call 5 lyrics     | call 5 holds 5
          +1m                 | release 3         | refunded 0
                              | call 1            | call 6 holds 1
                              | evict             | ok
-                             | show 1            | active, used 1 of 20, 2 refused, last used 2026-11-02T10:01:00
+                             | show 1            | active, used 1 of 20, 0 refused, last used 2026-11-02T10:01:00
          # A budget that is set later knows what the month has cost before.
                              | patch 2 budget 20 | 200
                              | call 6 key 2      | 402 budget 20, 5 of 6, wait 2469540
@@ -322,7 +322,8 @@ fn a_rotated_key_keeps_all_but_its_secret() {
          2026-11-02T10:59:59 | call 1 secret 0   | call 3 holds 1
          +1s                 | call 1 secret 0   | 401
                              | call 1            | call 4 holds 1
-                             | show 1            | active, used 8 of 10, 3 refused, last used 2026-11-02T11:00:00
+         # Who still tries the dead one is not counted against the key.
+                             | show 1            | active, used 8 of 10, 1 refused, last used 2026-11-02T11:00:00
                              | evict             | ok
          # Without an overlap the old one is dead at once.
                              | rotate 1 0s       | 200

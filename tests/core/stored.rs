@@ -234,7 +234,7 @@ const FLAGGED: &str = "
     000001a19bb395001b4a0b124339864e7af6f602f6f6f6f6808184676372656469747319511782821951170a8219
     512c183d841b000001a207d921008200836763726564697473183d0a1b000001a208100f80f480";
 
-/// An account that spent 10 credits, then 61 on a day three weeks later, and whose key was refused 9 times.
+/// An account that spent 10 credits, then 61 on a day three weeks later, and whose key was refused 5 times.
 fn flagged() -> Branch {
     let opened = Timestamp::parse_rfc3339(OPENED).unwrap();
     let mut branch = Branch::with_account("unusual", "prepaid", opened);
@@ -245,9 +245,7 @@ fn flagged() -> Branch {
         branch.settle(call, 200);
     }
     branch.set_clock(branch.clock.plus(Span::from_seconds(7_200)));
-    for _ in 0..9 {
-        branch.call(cost(900));
-    }
+    branch.ask_after_repeats(5, 1, cost(0));
     branch
 }
 

@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 use tollgate::{
     directory::{self, Directory, Filter, Search},
-    policy::Source,
     protocol::{Page, Reply},
     time::Span,
 };
@@ -117,6 +116,24 @@ fn a_key_that_draws_mostly_refusals_is_flagged_and_restricted_alone() {
 }
 
 #[test]
+fn a_secret_that_a_rotation_has_ended_restricts_nobody() {
+    statement(
+        "2026-11-02T10:00:00 | policy unusual    | ok
+                             | open tight        | 201
+                             | key               | 201
+                             | rotate 1 1h       | 200
+                             | call 0 secret 0   | call 1 holds 0
+                             | settle 1 200      | settled 0
+         +1h                 | call 0 secret 0 repeated 40 | 401
+                             | call 0 secret 0 repeated 40 | 401
+                             | flags             | none
+                             | call 0            | call 2 holds 0
+                             | settle 2 200      | settled 0
+                             | call 0 repeated 40 | 403 key until 2026-11-02T12:00:00",
+    );
+}
+
+#[test]
 fn a_job_that_ends_later_and_an_end_by_the_alarm_count_when_they_are_charged() {
     statement(
         "2026-11-02T10:00:00 | policy flags_only | ok
@@ -154,6 +171,24 @@ fn observing_flags_and_restricts_nothing() {
                              | call 0 repeated 9 | call 1 holds 0
                              | flags             | key_acc_1 refused 9 of 9
                              | call 0            | call 2 holds 0",
+    );
+}
+
+#[test]
+fn who_has_run_out_of_credits_goes_on_as_soon_as_there_are_some() {
+    statement(
+        "2026-11-02T10:00:00 | policy unusual    | ok
+                             | open prepaid      | 201
+                             | key               | 201
+                             | call 5            | 402 0 of 5
+                             | call 5            | 402 0 of 5
+                             | call 5            | 402 0 of 5
+                             | call 5            | 402 0 of 5
+                             | call 5            | 402 0 of 5
+                             | call 5            | 402 0 of 5
+                             | flags             | none
+                             | grant credits 5 extra | 201
+                             | call 5            | call 1 holds 5",
     );
 }
 
@@ -226,11 +261,13 @@ fn restricted() -> Branch {
 #[test]
 fn a_flag_costs_one_row_a_day_and_a_refusal_none() {
     let mut branch = Branch::with_account("flags_only", "tight", moment("2026-11-02T10:00:00"));
-    branch.call(cost(0));
-    branch.settle(1, 200);
+    for call in 1..=3 {
+        branch.call(cost(0));
+        branch.settle(call, 200);
+    }
     let rows = branch.store().rows_written;
     for _ in 0..200 {
-        branch.call(cost(900));
+        branch.call(cost(0));
     }
     assert_eq!(branch.store().rows_written - rows, 1);
     assert_eq!(branch.object.take_flagged().len(), 1);
@@ -300,12 +337,8 @@ fn at_most_the_latest_eight_flags_are_told() {
     let mut branch = Branch::with_account("flags_only", "pro", moment("2026-11-02T10:00:00"));
     for key in 2..=10 {
         branch.create_key();
-        let operation = branch.operation();
         branch.set_clock(branch.clock.plus(Span::from_seconds(1)));
-        branch.grant("credits", 1, Source::Extra, None);
-        for _ in 0..6 {
-            branch.admit_as(operation + u64::from(key) * 1_000, key, cost(90_000));
-        }
+        branch.ask_after_repeats(6, key, cost(0));
     }
     let account = branch.show();
     let keys = account["flags"].as_array().expect("flags").iter();

@@ -127,6 +127,36 @@ test(`${ACCOUNTS} accounts are imported twice, with nothing doubled`, async (t) 
   }
 });
 
+test("what was mended at the gateway is imported by the next run, and what is dead is not said to be", async (t) => {
+  const origin = await startOrigin(t);
+  const gateway = await startGateway(t, { policy: policyFor(origin, TABLES.replace("[plans.free]", "[plans.free]\nmax_keys = 2")) });
+  const run = await runnerOf(t, gateway);
+  const admin = async (method, path, body, headers) => {
+    const answer = await gateway.admin(method, path, body, headers);
+    assert.ok(answer.status < 300, answer.text());
+    return answer.status === 204 ? null : answer.json();
+  };
+  await admin("POST", "/accounts", { id: "holder", plan: "starter" }, { "idempotency-key": "holder" });
+  const held = await admin("POST", "/accounts/holder/keys", { secret: secretOf(1) });
+  const file = `external_id,plan,key\n${[1, 2, 3, 4].map((n) => `u1,free,${secretOf(n)}`).join("\n")}\n`;
+  const refused = async () => (await run(file)).output.split("\n").filter((line) => line.startsWith("line "));
+
+  assert.deepEqual(await refused(), [
+    "line 2: key: it is that of key_holder_1; another account can have it when that key is revoked",
+    "line 5: key: the account has 2 keys, as many as it may have; revoke one first",
+  ]);
+  await admin("DELETE", `/accounts/holder/keys/${held.id}`);
+  const [{ id }] = (await admin("GET", "/accounts?external_id=u1")).data;
+  await admin("PATCH", `/accounts/${id}`, { plan: "starter" });
+  // The holder's lookup object hears of the revocation in the background.
+  let lines;
+  for (const until = Date.now() + 5_000; (lines = await refused()).length > 0 && Date.now() < until; );
+  assert.deepEqual(lines, []);
+  await admin("DELETE", `/accounts/${id}`);
+  for (const line of await refused()) assert.match(line, /: key: this account was closed at /);
+  assert.equal((await refused()).length, 4);
+});
+
 test("an import that cannot begin says why", async (t) => {
   const run = await runnerOf(t, { url: "http://127.0.0.1:9" });
   const header = "external_id,plan,key\n";
