@@ -23,6 +23,7 @@ mod promise;
 mod question;
 mod retried;
 mod sql;
+mod stripe;
 mod visit;
 
 use std::task::{self, Waker};

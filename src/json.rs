@@ -67,6 +67,21 @@ impl<'a> Value<'a> {
 }
 
 impl<'a> Value<'a> {
+    /// What the object that it is has under `name`, the first time; `None` where there is no such member.
+    #[must_use]
+    pub fn member(self, name: &str) -> Option<Self> {
+        let mut members = self.members()?;
+        let (_, value) = members.find(|(other, _)| other.as_deref() == Some(name))?;
+        Some(value)
+    }
+
+    /// The whole number that it is, written in digits alone.
+    #[must_use]
+    pub fn whole(self) -> Option<u64> {
+        let is_plain = self.0.bytes().all(|byte| byte.is_ascii_digit());
+        self.0.parse().ok().filter(|_| is_plain)
+    }
+
     /// The items of the list that it is, in their order; `None` for what is no list.
     #[must_use]
     pub fn items(self) -> Option<Items<'a>> {

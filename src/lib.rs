@@ -39,6 +39,7 @@ pub mod ledger_page;
 pub mod limits;
 pub mod object;
 pub mod path;
+pub mod payments;
 pub mod policy;
 pub mod price;
 pub mod problem;

@@ -496,11 +496,7 @@ impl Complaint {
     #[must_use]
     pub fn from_json(json: &str) -> Option<Self> {
         let kept = json::parse(json).ok()?;
-        let text = |name: &str| {
-            let mut members = kept.members()?;
-            let (_, value) = members.find(|(other, _)| other.as_deref() == Some(name))?;
-            value.string()
-        };
+        let text = |name: &str| kept.member(name)?.string();
         let name = text("code")?;
         Some(Self {
             code: Code::ALL.into_iter().find(|code| code.as_str() == name)?,

@@ -1,7 +1,7 @@
 //! The deployment's secrets: complete and long enough, or a list of what is wrong with them.
 //!
 //! A secret goes in and never comes out again: only a keyed HMAC or the answer to "is it this
-//! one?" does, and `Debug` shows neither.
+//! one?" does, and `Debug` shows neither. Stripe's own key alone goes back to Stripe.
 
 use std::fmt;
 
@@ -31,6 +31,17 @@ pub struct Secrets {
     pub admin_read_token: Option<Token>,
     /// `ORIGIN_TOKEN`: may end calls.
     pub origin_token: Token,
+    /// What payments need; the deployment can do without.
+    pub stripe: Option<StripeSecrets>,
+}
+
+/// What payments need: both, or neither.
+#[derive(Debug)]
+pub struct StripeSecrets {
+    /// `STRIPE_SECRET_KEY`: what Stripe is asked with.
+    pub key: Secret,
+    /// `STRIPE_WEBHOOK_SECRET`: what Stripe signs its events with.
+    pub webhook: Rolling,
 }
 
 impl Secrets {
@@ -54,13 +65,18 @@ impl Secrets {
         let origin_token = reader.required("ORIGIN_TOKEN");
         let origin_secret = reader.required("ORIGIN_SECRET");
         let admin_read_token = reader.optional("ADMIN_READ_TOKEN");
+        let stripe_key = reader.optional("STRIPE_SECRET_KEY");
+        let stripe_webhook = reader.optional("STRIPE_WEBHOOK_SECRET");
         reader.apart(&[
             ("ADMIN_TOKEN", admin_token.as_ref()),
             ("ADMIN_READ_TOKEN", admin_read_token.as_ref()),
             ("ORIGIN_TOKEN", origin_token.as_ref()),
             ("ORIGIN_SECRET", origin_secret.as_ref()),
             ("KEY_SECRET", key_secret.as_ref()),
+            ("STRIPE_SECRET_KEY", stripe_key.as_ref()),
+            ("STRIPE_WEBHOOK_SECRET", stripe_webhook.as_ref()),
         ]);
+        let stripe = reader.stripe(stripe_key, stripe_webhook);
         match (key_secret, origin_secret, admin_token, origin_token) {
             (Some(key_secret), Some(origin_secret), Some(admin_token), Some(origin_token))
                 if reader.faults.is_empty() =>
@@ -71,6 +87,7 @@ impl Secrets {
                     admin_token: Token::of(&admin_token),
                     admin_read_token: admin_read_token.as_ref().map(Token::of),
                     origin_token: Token::of(&origin_token),
+                    stripe,
                 })
             }
             _ => Err(reader.faults),
@@ -104,6 +121,13 @@ impl Secret {
     #[must_use]
     pub fn hmac(&self) -> HmacSha256 {
         HmacSha256::new(&key_block(self.0.as_bytes()).into())
+    }
+
+    /// The value of `Authorization` for whoever issued this secret: the one way in which a secret
+    /// leaves.
+    #[must_use]
+    pub fn authorization(&self) -> String {
+        format!("Bearer {}", self.0)
     }
 }
 
@@ -213,6 +237,21 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
             return None;
         }
         self.rolling(name, current, previous)
+    }
+
+    /// One without the other could take money and never hear of it, or hear of money and never ask.
+    fn stripe(&mut self, key: Option<Rolling>, webhook: Option<Rolling>) -> Option<StripeSecrets> {
+        let names = ["STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET"];
+        let missing = names.map(|name| self.text(name).is_none());
+        for (name, is_missing) in names.into_iter().zip(missing) {
+            if is_missing && missing.contains(&false) {
+                self.fault::<()>(name.to_owned(), Mistake::Missing);
+            }
+        }
+        Some(StripeSecrets {
+            key: key?.current,
+            webhook: webhook?,
+        })
     }
 
     fn rolling(
@@ -388,6 +427,17 @@ mod tests {
             (
                 vec![("ADMIN_READ_TOKEN_PREVIOUS", Some(OLD))],
                 vec!["ADMIN_READ_TOKEN is missing"],
+            ),
+            (
+                vec![("STRIPE_SECRET_KEY", Some(OLD))],
+                vec!["STRIPE_WEBHOOK_SECRET is missing"],
+            ),
+            (
+                vec![("STRIPE_WEBHOOK_SECRET", Some("whsec_"))],
+                vec![
+                    "STRIPE_WEBHOOK_SECRET is shorter than 32 characters",
+                    "STRIPE_SECRET_KEY is missing",
+                ],
             ),
             (
                 vec![

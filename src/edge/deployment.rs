@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use super::platform::{Env, compiled_policy};
+use super::{
+    platform::{Env, compiled_policy},
+    stripe::Stripe,
+};
 use crate::{
     imported::ImportedMemory,
     key::Keyring,
@@ -32,6 +35,8 @@ pub struct Deployment {
     pub refusals: RefCell<RefusalMemory>,
     /// What is known of keys issued before Tollgate.
     pub imported_keys: RefCell<ImportedMemory>,
+    /// Stripe, if payments are set up.
+    pub stripe: Option<Stripe>,
     /// In development, where all calls go, whatever the policy says.
     pub origin_override: Option<Origin>,
 }
@@ -89,6 +94,10 @@ impl Deployment {
             router: Router::new(policy),
             keyring: Keyring::new(&secrets.key_secret),
             signer: Signer::new(&secrets.origin_secret),
+            stripe: secrets
+                .stripe
+                .as_ref()
+                .map(|secrets| Stripe::new(env, secrets)),
             secrets,
             refusals: RefCell::default(),
             imported_keys: RefCell::default(),
