@@ -19,6 +19,7 @@ mod key_view;
 mod keys;
 mod listed;
 mod manage;
+mod notices;
 mod outbox;
 mod plan_view;
 mod refusal;
@@ -35,7 +36,6 @@ use std::{
     sync::Arc,
 };
 
-use self::outbox::Outbox;
 pub use self::{
     admit::{Admission, Admit},
     budget::BUDGET_POOL,
@@ -46,6 +46,7 @@ pub use self::{
     manage::{
         Adjustment, Edit, NewAccount, NewGrant, PatchAccount, Rejected, StatusChange, find_plan,
     },
+    notices::{Attempt, Messenger},
     plan_view::PlanView,
     refusal::Refusal,
     retried::{Earlier, First},
@@ -55,8 +56,11 @@ pub use self::{
     stored::{Broken, Stored},
     view::{UsageLine, UsageView},
 };
+use self::{notices::Notices, outbox::Outbox};
 use crate::{
     call::{Call, CallRow, Hold, Outcome},
+    credits::Credits,
+    event::EventRecord,
     id::{AccountId, CallNumber, ExternalId, KeyNumber},
     key::SecretId,
     ledger::{Entry, Ledger, LotNumber, Moment},
@@ -96,6 +100,11 @@ pub struct Account {
     calls_since_snapshot: u32,
     /// While the oldest month of the log is being rolled up. Not stored.
     gathering: Option<rolled::Gathering>,
+    /// Events that are still to be sent. Stored by themselves.
+    notices: Notices,
+    /// What each of the policy's pools had left when that was last looked at, if anybody is told of
+    /// it. Not stored.
+    balances: Vec<Credits>,
 }
 
 /// What an account is, apart from its credits and counts. Stored whole.
@@ -136,6 +145,9 @@ pub struct Profile {
     /// What has to be settled with lookup objects about imported keys.
     #[cbor(n(16), default)]
     pub errands: BTreeMap<KeyNumber, Errand>,
+    /// By pool, the thresholds that it has in place of the policy's.
+    #[n(22)]
+    pub balance_low: Option<BTreeMap<String, Vec<Credits>>>,
 }
 
 /// A digest of an `Idempotency-Key` and one of what it was sent with.
@@ -334,6 +346,10 @@ pub struct Changes {
     pub dropped_month: Option<MonthNumber>,
     /// Hourly totals, by the month whose table they go to.
     pub totals: BTreeMap<MonthNumber, Totals>,
+    /// Events to be written, or to be written anew.
+    pub events: Vec<EventRecord>,
+    /// Which events are still to be sent is to be written anew.
+    pub notices: bool,
     /// Keys to be written anew.
     pub keys: BTreeSet<KeyNumber>,
     /// The profile is to be written anew.

@@ -208,6 +208,56 @@ impl serde::Serialize for CallId {
     }
 }
 
+/// An event's number inside its account: 1, 2, 3 …
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[cbor(transparent)]
+pub struct EventNumber(#[n(0)] u64);
+
+impl EventNumber {
+    /// Event number `number`.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// An event, named so that its account can be found: `event_{account}_{n}`. Also its `webhook-id`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventId {
+    /// Whose event it is.
+    pub account: AccountId,
+    /// Its number there.
+    pub number: EventNumber,
+}
+
+impl EventId {
+    /// Reads `event_{account}_{n}`; `None` for every other spelling.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (account, number) = account_and_number(text.strip_prefix("event_")?)?;
+        let number = EventNumber(number);
+        Some(Self { account, number })
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "event_{}_{}", self.account, self.number.0)
+    }
+}
+
+impl serde::Serialize for EventId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// What the operator's own systems call an account: 1 to 128 printable ASCII characters.
 ///
 /// It travels in `X-Tollgate-External-Id` and is signed with it, so it neither starts nor ends

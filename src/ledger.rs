@@ -81,6 +81,14 @@ impl Lot {
             .saturating_sub(self.expired)
     }
 
+    /// What the lot could give if all that is held came back.
+    #[must_use]
+    pub fn left(&self) -> Credits {
+        self.amount
+            .saturating_sub(self.spent)
+            .saturating_sub(self.expired)
+    }
+
     /// Amount less what was spent and expired: negative where the lot is overdrawn.
     #[must_use]
     pub fn balance(&self) -> i64 {

@@ -28,6 +28,7 @@ pub mod cursor;
 pub mod directory;
 #[cfg(target_arch = "wasm32")]
 pub mod edge;
+pub mod event;
 pub mod export;
 pub mod headers;
 pub mod id;

@@ -29,7 +29,8 @@ use crate::{
     audit::Audit,
     call::{CallRow, Settle},
     credits::Credits,
-    id::{CallNumber, KeyNumber},
+    event::EventRecord,
+    id::{CallNumber, EventNumber, KeyNumber},
     ledger::Entry,
     ledger_page::LedgerPage,
     limits::MinuteWindow,
@@ -184,6 +185,18 @@ pub trait Store {
     /// Storage that cannot be read.
     fn first(&self, days: &[Day], key: &[u8; 32]) -> Result<Option<First>, Self::Error>;
 
+    /// The event in a row of its own, if it is still there: a later one may have taken the row.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn event(&self, number: EventNumber) -> Result<Option<EventRecord>, Self::Error>;
+
+    /// Every event that is kept, in any order.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn events(&self) -> Result<Vec<EventRecord>, Self::Error>;
+
     /// Writes everything, or nothing.
     ///
     /// # Errors
@@ -200,6 +213,8 @@ pub struct Loaded {
     pub keys: Vec<(KeyNumber, Vec<u8>)>,
     /// The snapshot.
     pub snapshot: Vec<u8>,
+    /// Which events are still to be sent, where there ever were any.
+    pub notices: Option<Vec<u8>>,
 }
 
 /// One atomic write.
@@ -215,6 +230,8 @@ pub struct Write {
     pub keys: Vec<(KeyNumber, Vec<u8>)>,
     /// The snapshot anew.
     pub snapshot: Option<Vec<u8>>,
+    /// Which events are still to be sent, anew.
+    pub notices: Option<Vec<u8>>,
     /// An answer to be remembered.
     pub remember: Option<Remembered>,
     /// What becomes of the intent to open an account.
@@ -239,6 +256,8 @@ impl Write {
             && changes.new_month.is_none()
             && changes.first.is_none()
             && changes.entries.is_empty()
+            && changes.events.is_empty()
+            && self.notices.is_none()
             && self.keys.is_empty()
             && self.profile.is_none()
             && self.snapshot.is_none()
@@ -757,7 +776,8 @@ impl<S: Store> Object<S> {
             .keys
             .iter()
             .map(|(number, bytes)| (*number, bytes.as_slice()));
-        let stored = Stored::read(&loaded.profile, keys, &loaded.snapshot)?;
+        let notices = loaded.notices.as_deref();
+        let stored = Stored::read(&loaded.profile, keys, &loaded.snapshot, notices)?;
         let mut rows = Vec::new();
         for call in stored.open() {
             if let Some(month) = month_of(stored.log(), *call) {
@@ -786,6 +806,7 @@ impl<S: Store> Object<S> {
             return Ok(());
         }
         let account = self.account.as_mut().ok_or(Failure::NoAccount)?;
+        account.note_balances(&mut changes);
         if changes.profile || !changes.keys.is_empty() {
             changes.snapshot |= account.note_listing();
         }
@@ -801,6 +822,7 @@ impl<S: Store> Object<S> {
                 .filter_map(|number| Some((*number, account.key_bytes(*number)?)))
                 .collect(),
             snapshot: changes.snapshot.then(|| account.take_snapshot()),
+            notices: changes.notices.then(|| account.notices_bytes()),
             remember,
             // An account that is there is wanted no more.
             opening: self.opening.take().map(|_| Intent::Forget),

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use crate::{
     credits::Credits,
+    event::EventType,
     price::{ChargeOn, Job, Meter, OnUnknown, Quantity},
     time::{Calendar, Span},
     wire::{Decode, Encode},
@@ -53,6 +54,9 @@ pub struct Policy {
     /// `[imported_keys]`: what keys issued before Tollgate look like, where there are any.
     #[n(6)]
     pub imported_keys: Option<KeyPattern>,
+    /// `[notifications]`: who is told what happens to accounts, where somebody is.
+    #[n(10)]
+    pub notifications: Option<Notifications>,
 }
 
 impl Policy {
@@ -501,6 +505,36 @@ impl fmt::Display for Expected {
             Self::Flag(flag) => flag.fmt(formatter),
         }
     }
+}
+
+/// `[notifications]`.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Notifications {
+    /// `url`: where the operator's webhook is; `https`, or `http` on this machine.
+    #[n(0)]
+    pub url: String,
+    /// `balance_low`: by pool, the thresholds of accounts that have none of their own.
+    #[n(1)]
+    pub balance_low: BTreeMap<String, Vec<Credits>>,
+    /// `[notifications.email]`: what customers are told themselves.
+    #[n(2)]
+    pub email: Option<EmailNotices>,
+}
+
+/// `[notifications.email]`.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct EmailNotices {
+    /// `from`: an address of a domain that the deployment may send from.
+    #[n(0)]
+    pub from: String,
+    /// `name`: the sender's name for people.
+    #[n(1)]
+    pub name: Option<String>,
+    /// `events`: which ones the customer is told.
+    #[n(2)]
+    pub events: Vec<EventType>,
 }
 
 /// `[self_service]`: the template of each page under `base_path`, or `None` where switched off.

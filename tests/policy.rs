@@ -10,6 +10,7 @@
 use proptest::prelude::*;
 use tollgate::{
     credits::Credits,
+    event::EventType,
     policy::{
         Access, Amount, Cors, Field, Grant, Mode, Origin, Policy, Renews, Source, WhenUnavailable,
     },
@@ -83,6 +84,7 @@ fn a_field_that_is_absent_has_its_default() {
     assert!(!gateway.extra_needs_subscription);
     assert_eq!(gateway.admin_hosts, None);
     assert_eq!(policy.imported_keys, None);
+    assert_eq!(policy.notifications, None);
 
     let pool = &policy.pools["credits"];
     assert_eq!(
@@ -131,6 +133,17 @@ fn every_field_of_the_contract_is_read() {
     let imported_keys = policy.imported_keys.as_ref().unwrap();
     assert!(imported_keys.matches("sk_0123456789abcdef0123456789abcdef"));
     assert!(!imported_keys.matches("sk_0123456789abcdef0123456789abcde"));
+    let told = policy.notifications.as_ref().unwrap();
+    assert_eq!(told.url, "https://hooks.example.com/tollgate?from=api");
+    assert_eq!(told.balance_low["credits"], [credits(100), credits(20)]);
+    assert_eq!(told.balance_low["lyrics"], [credits(5)]);
+    let email = told.email.as_ref().unwrap();
+    assert_eq!(email.from, "billing@example.com");
+    assert_eq!(email.name.as_deref(), Some("Example"));
+    assert_eq!(
+        email.events,
+        [EventType::BalanceLow, EventType::TopUpPaused]
+    );
     let gateway = &policy.gateway;
     assert_eq!(gateway.base_path, "/api/external/v1");
     assert_eq!(gateway.key_prefixes, ["tk_live", "tk_old"]);
@@ -236,7 +249,7 @@ fn every_mistake_is_named_with_its_place() {
         ("", "policy.toml: gateway: expected a table, found nothing".to_owned()),
         ("[gateway", "policy.toml: line 1, column 9: ".to_owned()),
         ("[gateway]\nmode = \"a\"\nmode = \"b\"", "policy.toml: line 3, column 1: ".to_owned()),
-        (&with("", "[packages]\nx = 1"), format!("packages: {}", unknown("gateway, origins, pools, plans, self_service, imported_keys, routes"))),
+        (&with("", "[packages]\nx = 1"), format!("packages: {}", unknown("gateway, origins, pools, plans, self_service, imported_keys, notifications, routes"))),
         (&with("gateway", "base_path = 7"), "gateway.base_path: expected a path such as \"/api/v1\", or \"\", found 7".into()),
         (&with("gateway", "base_path = \"/api/\""), "gateway.base_path: expected a path without a closing /, found \"/api/\"".into()),
         (&with("gateway", "base_path = \"/{v}\""), "gateway.base_path: expected a path without {name} and *".into()),
@@ -373,6 +386,83 @@ fn every_mistake_in_a_pattern_is_named_with_its_place() {
             told.contains(expected),
             "{expected}\nis not what was told:\n{told}\nof\n{line}"
         );
+    }
+}
+
+#[test]
+fn every_mistake_in_the_notifications_is_named_with_its_place() {
+    const A_URL: &str = "notifications.url: expected \"https://HOST/PATH\" without user and \
+                         fragment (http only for 127.0.0.1 and localhost), found ";
+    const URL: &str = "url = \"https://hooks.example.com\"";
+    let with = |lines: &str| with("", &format!("[notifications]\n{URL}\n{lines}"));
+    for (lines, expected) in [
+        (
+            "urls = 1",
+            "notifications.urls: expected one of url, balance_low, email, found an unknown field; did you mean url?",
+        ),
+        (
+            "balance_low = 7",
+            "notifications.balance_low: expected a table, found 7",
+        ),
+        (
+            "balance_low = { words = [1] }",
+            "notifications.balance_low.words: expected a pool that [pools] declares before the =, found \"words\"",
+        ),
+        (
+            "balance_low = { credits = 1 }",
+            "notifications.balance_low.credits: expected an array of at most 5 numbers of credits, found 1",
+        ),
+        (
+            "balance_low = { credits = [1, 2, 3, 4, 5, 6] }",
+            "notifications.balance_low.credits: expected an array of at most 5 numbers of credits, found an array",
+        ),
+        (
+            "balance_low = { credits = [0] }",
+            "notifications.balance_low.credits[0]: expected a whole number from 1 to 9007199254740991, found 0",
+        ),
+        (
+            "[notifications.email]",
+            "notifications.email.from: expected an e-mail address such as \"billing@example.com\", found nothing",
+        ),
+        (
+            "[notifications.email]\nfrom = \"Example <a@example.com>\"",
+            "notifications.email.from: expected an e-mail address",
+        ),
+        (
+            "[notifications.email]\nfrom = \"a@example.com\"\nname = \"A\\r\\nBcc: b@example.com\"",
+            "notifications.email.name: expected 1 to 100 characters without line breaks",
+        ),
+        (
+            "[notifications.email]\nfrom = \"a@example.com\"\nevents = [\"balance\"]",
+            "notifications.email.events[0]: expected \"balance.low\", \"balance.exhausted\",",
+        ),
+    ] {
+        let told = mistakes(&with(lines));
+        assert!(
+            told.contains(expected),
+            "{expected}\nis not what was told:\n{told}"
+        );
+    }
+    for url in [
+        "hooks.example.com",
+        "http://hooks.example.com/",
+        "http://localhost.example.com/",
+        "https://user@hooks.example.com/",
+        "https://hooks.example.com/#here",
+        "https://hooks.example.com/a b",
+        "https://",
+        "ftp://hooks.example.com/",
+    ] {
+        let told = mistakes(&with("").replace(URL, &format!("url = {url:?}")));
+        assert!(told.contains(A_URL), "{url}: {told}");
+    }
+    for url in [
+        "http://127.0.0.1:8788/hooks",
+        "http://localhost",
+        "https://a.example:8443/x?y=z",
+    ] {
+        let policy = parse(&with("").replace(URL, &format!("url = {url:?}")));
+        assert_eq!(policy.notifications.unwrap().url, url);
     }
 }
 

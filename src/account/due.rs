@@ -4,6 +4,7 @@ use super::{Account, CallEnd, Changes, Cycle, SubscriptionStatus};
 use crate::{
     call::{Call, CallState, Outcome},
     credits::Credits,
+    event::Event,
     id::{CallNumber, KeyNumber},
     ledger::{EntryKind, Lot, LotNumber, NewLot, Part, Spending},
     policy::{Grant, Mode, Renews, Source},
@@ -36,6 +37,8 @@ impl Account {
         let had_cancelled = self.state.cancelled.len();
         self.state.cancelled.retain(|(_, until)| *until > clock);
         changes.snapshot |= self.state.cancelled.len() != had_cancelled;
+        // Of several renewals of a pool, the last is news; the ledger has the others.
+        let mut renewed: Vec<(Grant, Timestamp)> = Vec::new();
         while let Some((at, due)) = self.next_due(clock) {
             match due {
                 Due::Hold(call) => {
@@ -43,7 +46,12 @@ impl Account {
                     let booked = booked.max(at.minus(Span::from_millis(1)));
                     self.end_unknown(call, at, booked, changes);
                 }
-                Due::Cycle(index) => self.end_cycle(index, changes),
+                Due::Cycle(index) => {
+                    if let Some(grant) = self.end_cycle(index, changes) {
+                        renewed.retain(|(other, _)| other.pool != grant.pool);
+                        renewed.push((grant, at));
+                    }
+                }
                 Due::Lot(pool, lot) => {
                     let moment = self.moment(at);
                     if let Some(entry) = self.state.ledger.expire(&pool, lot, moment) {
@@ -51,6 +59,14 @@ impl Account {
                     }
                 }
             }
+        }
+        for (grant, at) in renewed {
+            let event = Event::CreditsRenewed {
+                renews_at: self.renews_at(&grant.pool),
+                pool: grant.pool,
+                credits: grant.amount,
+            };
+            self.emit(&event, at, changes);
         }
     }
 
@@ -116,10 +132,10 @@ impl Account {
     }
 
     /// A recurring grant's cycle is over: what is left expires, apart from what is carried over,
-    /// and the next cycle's grant is issued, if the plan still has one and is paid.
-    fn end_cycle(&mut self, index: usize, changes: &mut Changes) {
+    /// and the next cycle's grant is issued, if the plan still has one and is paid. Gives that one.
+    fn end_cycle(&mut self, index: usize, changes: &mut Changes) -> Option<Grant> {
         if index >= self.state.cycles.len() {
-            return;
+            return None;
         }
         let cycle = self.state.cycles.swap_remove(index);
         let at = cycle.ends_at;
@@ -134,12 +150,9 @@ impl Account {
             changes.enter(entry);
         }
         changes.snapshot = true;
-        let Some(grant) = self
+        let grant = self
             .recurring_grant(&cycle.pool)
-            .filter(|_| self.is_granting())
-        else {
-            return;
-        };
+            .filter(|_| self.is_granting())?;
         let carried = grant.rollover.min(rest);
         let ends_at = self.cycle_end(grant.renews, at);
         // First, so that of two lots with the same end it is the older one, and spent first.
@@ -160,6 +173,7 @@ impl Account {
             changes.enter(entry);
         }
         self.start_cycle(&grant, at, changes);
+        Some(grant)
     }
 
     /// Issues a recurring grant for the cycle that starts, or runs, at `at`.

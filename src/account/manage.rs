@@ -7,10 +7,12 @@ use std::{
 };
 
 use super::{
-    Account, Changes, Fingerprint, Profile, State, Status, Subscription, SubscriptionStatus,
+    Account, Changes, Fingerprint, Notices, Profile, State, Status, Subscription,
+    SubscriptionStatus,
 };
 use crate::{
     credits::Credits,
+    event::Event,
     id::{AccountId, ExternalId, KeyId},
     ledger::{Book, EntryKind, LotNumber, NewLot, Spending},
     policy::{Plan, Policy, Renews, Source},
@@ -231,6 +233,7 @@ impl Account {
                 keys_issued: 0,
                 signed_under: BTreeMap::new(),
                 errands: BTreeMap::new(),
+                balance_low: None,
             },
             keys: BTreeMap::new(),
             state: State {
@@ -244,6 +247,8 @@ impl Account {
             refusals: BTreeMap::new(),
             calls_since_snapshot: 0,
             gathering: None,
+            notices: Notices::default(),
+            balances: Vec::new(),
         };
         let mut changes = Changes {
             profile: true,
@@ -259,6 +264,7 @@ impl Account {
         }
         account.start_missing_grants(clock, &mut changes);
         account.was_told(version);
+        account.look_at_balances();
         (account, changes)
     }
 
@@ -278,7 +284,7 @@ impl Account {
             self.profile.email = email.into_value();
         }
         if let Some(status) = patch.status {
-            self.profile.status = status;
+            self.change_status(status, &mut changes);
         }
         if let Some(billing_day) = patch.billing_day {
             self.profile.subscription.billing_day = billing_day;
@@ -479,6 +485,18 @@ impl Account {
             if let Some(entry) = entry {
                 changes.enter(entry);
             }
+        }
+    }
+
+    fn change_status(&mut self, status: Status, changes: &mut Changes) {
+        let was_suspended = matches!(self.profile.status, Status::Suspended { .. });
+        self.profile.status = status;
+        if let Status::Suspended { reason } = &self.profile.status
+            && !was_suspended
+        {
+            let reason = reason.clone();
+            let at = self.state.latest;
+            self.emit(&Event::AccountSuspended { reason }, at, changes);
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Account, CALLS_PER_SNAPSHOT, Changes, Key, LogMonth, Profile, State};
+use super::{Account, CALLS_PER_SNAPSHOT, Changes, Key, LogMonth, Notices, Profile, State};
 use crate::{
     call::{CallRow, CallState},
     id::{CallNumber, KeyNumber},
@@ -54,10 +54,12 @@ pub struct Stored {
     profile: Profile,
     keys: BTreeMap<KeyNumber, Key>,
     snapshot: Snapshot,
+    notices: Notices,
 }
 
 impl Stored {
-    /// Reads the profile, the keys and the snapshot.
+    /// Reads the profile, the keys, the snapshot, and which events are still to be sent, if there
+    /// ever were any.
     ///
     /// # Errors
     /// Bytes that no version of this crate wrote.
@@ -65,6 +67,7 @@ impl Stored {
         profile: &[u8],
         keys: impl Iterator<Item = (KeyNumber, &'a [u8])>,
         snapshot: &[u8],
+        notices: Option<&[u8]>,
     ) -> Result<Self, Broken> {
         let mut read = BTreeMap::new();
         for (number, bytes) in keys {
@@ -74,6 +77,10 @@ impl Stored {
             profile: minicbor::decode(profile)?,
             keys: read,
             snapshot: minicbor::decode(snapshot)?,
+            notices: notices
+                .map(minicbor::decode)
+                .transpose()?
+                .unwrap_or_default(),
         })
     }
 
@@ -137,6 +144,8 @@ impl Stored {
             refusals: BTreeMap::new(),
             calls_since_snapshot: 0,
             gathering: None,
+            notices: self.notices,
+            balances: Vec::new(),
         };
         for row in rows {
             if row.call.number.get() > last {
@@ -146,6 +155,7 @@ impl Stored {
             }
             account.replay_end(row)?;
         }
+        account.look_at_balances();
         let mut changes = Changes::default();
         account.adopt_policy(clock, &mut changes);
         Ok((account, changes))
@@ -239,6 +249,6 @@ impl Account {
 }
 
 /// Encoding into memory cannot fail.
-fn encoded<T: Encode<()>>(value: &T) -> Vec<u8> {
+pub(super) fn encoded<T: Encode<()>>(value: &T) -> Vec<u8> {
     minicbor::to_vec(value).unwrap_or_default()
 }

@@ -15,7 +15,8 @@ use crate::{
     account::{CallEnd, Fingerprint, First, Rolled},
     call::{Call, CallRow, CallState, Hold, Outcome},
     credits::Credits,
-    id::{CallNumber, KeyNumber},
+    event::{self, EventRecord},
+    id::{CallNumber, EventNumber, KeyNumber},
     ledger::{Entry, EntryKind, LotNumber},
     object::{Intent, Loaded, Remembered, Store, Write},
     price::Mark,
@@ -41,10 +42,14 @@ const SCHEMA: &str = "
 /// Made when the first month is rolled up.
 const ROLLED: &str =
     "CREATE TABLE IF NOT EXISTS rolled (number INTEGER PRIMARY KEY, body BLOB NOT NULL)";
+/// Made with the first event. An event's row is its number modulo [`EVENTS_KEPT`].
+const EVENTS: &str =
+    "CREATE TABLE IF NOT EXISTS events (row INTEGER PRIMARY KEY, body BLOB NOT NULL)";
 /// Rows of the table `account`.
 const VERSION_ROW: u32 = 1;
 const PROFILE_ROW: u32 = 2;
 const SNAPSHOT_ROW: u32 = 3;
+const NOTICES_ROW: u32 = 4;
 /// The columns of a call, in the order in which [`read_call`] reads them.
 const CALL_COLUMNS: &str = "number, at, key, method, endpoint, hold, state, status, charged, response_time_ms, \
     ended_at, mark, nth_end, first_charged";
@@ -303,6 +308,21 @@ impl SqlStore {
             .collect()
     }
 
+    fn events_of(
+        &self,
+        query: &str,
+        bindings: &[JsValue],
+    ) -> Result<Vec<EventRecord>, StorageError> {
+        if !self.has_table("events")? {
+            return Ok(Vec::new());
+        }
+        let read = |row: JsValue| {
+            let body = bytes(&row.unchecked_into::<Array>().get(0));
+            minicbor::decode(&body).map_err(|_| StorageError::unreadable("event"))
+        };
+        self.rows(query, bindings)?.iter().map(read).collect()
+    }
+
     /// Drops every table, which writes no rows, and leaves the tombstone.
     fn erase(&mut self, tombstone: &[u8]) -> Result<(), StorageError> {
         // The runtime keeps tables of its own, whose names begin with `_`.
@@ -385,6 +405,14 @@ impl SqlStore {
         for entry in &write.changes.entries {
             self.enter(entry)?;
         }
+        for event in &write.changes.events {
+            self.run(EVENTS, &[])?;
+            let body = minicbor::to_vec(event).map_err(|_| StorageError::unreadable("event"))?;
+            self.run(
+                "INSERT OR REPLACE INTO events (row, body) VALUES (?, ?)",
+                &[to_number(event.row()).into(), blob(&body)],
+            )?;
+        }
         if let Some(rolled) = &write.changes.rolled {
             self.run(ROLLED, &[])?;
             let body = minicbor::to_vec(rolled).map_err(|_| StorageError::unreadable("month"))?;
@@ -412,6 +440,9 @@ impl SqlStore {
         }
         if let Some(snapshot) = &write.snapshot {
             self.put(SNAPSHOT_ROW, snapshot)?;
+        }
+        if let Some(notices) = &write.notices {
+            self.put(NOTICES_ROW, notices)?;
         }
         if let Some(answer) = &write.remember {
             self.remember(answer)?;
@@ -601,6 +632,7 @@ impl Store for SqlStore {
             match integer(&row.get(0)).and_then(|id| u32::try_from(id).ok()) {
                 Some(PROFILE_ROW) => loaded.profile = body,
                 Some(SNAPSHOT_ROW) => loaded.snapshot = body,
+                Some(NOTICES_ROW) => loaded.notices = Some(body),
                 // Written for the releases to come.
                 _ => {}
             }
@@ -841,6 +873,16 @@ impl Store for SqlStore {
                 .ok_or_else(unreadable)?,
             at: Timestamp::from_millis(integer(&row.get(2)).ok_or_else(unreadable)?),
         }))
+    }
+
+    fn event(&self, number: EventNumber) -> Result<Option<EventRecord>, StorageError> {
+        let row = to_number(event::row_of(number)).into();
+        let found = self.events_of("SELECT body FROM events WHERE row = ?", &[row])?;
+        Ok(found.into_iter().find(|event| event.number == number))
+    }
+
+    fn events(&self) -> Result<Vec<EventRecord>, StorageError> {
+        self.events_of("SELECT body FROM events", &[])
     }
 
     fn commit(&mut self, write: &Write) -> Result<(), StorageError> {

@@ -6,6 +6,7 @@ use super::{Policy, SelfService, template::Template};
 use crate::time::Span;
 
 mod gateway;
+mod notifications;
 mod pattern;
 mod plans;
 mod routes;
@@ -63,6 +64,7 @@ fn read(mut document: Table<'_>) -> Policy {
     let plans = document.require("plans", expected);
     let self_service = document.take("self_service");
     let imported_keys = document.take("imported_keys");
+    let notifications = document.take("notifications");
     let routes = document.require("routes", "[[routes]] tables");
 
     let pools = pools
@@ -85,6 +87,9 @@ fn read(mut document: Table<'_>) -> Policy {
             imported_keys.and_then(|table| table.table()),
             &gateway.key_prefixes,
         ),
+        notifications: notifications
+            .and_then(|table| table.table())
+            .map(|table| notifications::read(table, &pools)),
         gateway,
         pools,
     };

@@ -17,6 +17,7 @@ mod branch;
 mod calls;
 mod closing;
 mod directory;
+mod events;
 mod export;
 mod imports;
 mod jobs;

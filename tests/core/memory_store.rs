@@ -5,7 +5,8 @@ use std::{cell::Cell, collections::BTreeMap, ops::Range};
 use tollgate::{
     account::{First, Rolled},
     call::{CallRow, CallState, Hold},
-    id::{CallNumber, KeyNumber},
+    event::EventRecord,
+    id::{CallNumber, EventNumber, KeyNumber},
     ledger::{Entry, EntryKind, LotNumber, split},
     object::{Intent, Loaded, Remembered, Store, Write},
     protocol::UsageFilter,
@@ -27,6 +28,8 @@ pub struct MemoryStore {
     entries: Vec<Entry>,
     remembered: BTreeMap<u64, Remembered>,
     firsts: BTreeMap<Day, BTreeMap<[u8; 32], First>>,
+    events: BTreeMap<u64, Vec<u8>>,
+    notices: Option<Vec<u8>>,
     opening: Option<Vec<u8>>,
     tombstone: Option<Vec<u8>>,
     /// What calls took from lots when they first ended: entries tell every change since.
@@ -120,8 +123,16 @@ impl MemoryStore {
             && self.entries == other.entries
             && self.remembered == other.remembered
             && self.firsts == other.firsts
+            && self.events == other.events
+            && self.notices == other.notices
             && self.opening == other.opening
             && self.tombstone == other.tombstone
+    }
+
+    /// The events that are kept, the one with the lowest row first.
+    pub fn all_events(&self) -> impl Iterator<Item = EventRecord> {
+        let rows = self.events.values();
+        rows.map(|bytes| minicbor::decode(bytes).expect("decodes"))
     }
 
     /// How many tables of firsts there are, and how many rows in them.
@@ -152,6 +163,7 @@ impl Store for MemoryStore {
                 .map(|(number, bytes)| (*number, bytes.clone()))
                 .collect(),
             snapshot: self.snapshot.clone(),
+            notices: self.notices.clone(),
         }))
     }
 
@@ -326,6 +338,17 @@ impl Store for MemoryStore {
         Ok(found.into_iter().max_by_key(|first| first.call).copied())
     }
 
+    fn event(&self, number: EventNumber) -> Result<Option<EventRecord>, DiskFull> {
+        self.read(1);
+        let mut events = self.all_events();
+        Ok(events.find(|event| event.number == number))
+    }
+
+    fn events(&self) -> Result<Vec<EventRecord>, DiskFull> {
+        self.read(self.events.len());
+        Ok(self.all_events().collect())
+    }
+
     fn commit(&mut self, write: &Write) -> Result<(), DiskFull> {
         if self.commits_to_fail > 0 {
             self.commits_to_fail -= 1;
@@ -405,6 +428,16 @@ impl Store for MemoryStore {
                 "entries have no gaps"
             );
             self.entries.push(entry.clone());
+            self.wrote(1);
+        }
+        for event in &write.changes.events {
+            assert!(write.notices.is_some(), "an event that nobody sends");
+            let bytes = minicbor::to_vec(event).expect("encodes");
+            self.events.insert(event.row(), bytes);
+            self.wrote(1);
+        }
+        if let Some(notices) = &write.notices {
+            self.notices = Some(notices.clone());
             self.wrote(1);
         }
         if let Some(rolled) = &write.changes.rolled {

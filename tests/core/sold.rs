@@ -1,10 +1,11 @@
 //! What the tests' deployment sells.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use tollgate::{
     credits::Credits,
-    policy::{Mode, Plan, Policy, Source},
+    event::EventType,
+    policy::{EmailNotices, Mode, Notifications, Plan, Policy, Source},
     time::Calendar,
 };
 
@@ -118,6 +119,7 @@ pub fn edited(edits: &str) -> Arc<Policy> {
             "local_days" => {
                 policy.gateway.calendar = Calendar::parse("00:00+02:00").unwrap();
             }
+            "told" => policy.notifications = Some(told()),
             usage if usage.starts_with("usage_") => {
                 policy.gateway.usage_days = usage["usage_".len()..].parse().unwrap();
             }
@@ -128,6 +130,19 @@ pub fn edited(edits: &str) -> Arc<Policy> {
         }
     }
     Arc::new(policy)
+}
+
+/// Who is told what happens.
+pub fn told() -> Notifications {
+    Notifications {
+        url: "https://hooks.example.com/tollgate".into(),
+        balance_low: BTreeMap::from([("credits".into(), vec![credits(100), credits(20)])]),
+        email: Some(EmailNotices {
+            from: "billing@example.com".into(),
+            name: None,
+            events: vec![EventType::BalanceExhausted, EventType::AccountSuspended],
+        }),
+    }
 }
 
 fn edit_plan(policy: &mut Policy, name: &str, edit: impl FnOnce(&mut Plan)) {

@@ -66,7 +66,8 @@ fn unhex(text: &str) -> Vec<u8> {
 /// How the account of these bytes looks when it wakes.
 fn woken(profile: &[u8], key: &[u8], snapshot: &[u8]) -> Account {
     let branch = account();
-    let stored = Stored::read(profile, [(KeyNumber::new(1), key)].into_iter(), snapshot).unwrap();
+    let keys = [(KeyNumber::new(1), key)].into_iter();
+    let stored = Stored::read(profile, keys, snapshot, None).unwrap();
     let rows = stored
         .open()
         .iter()

@@ -316,7 +316,7 @@ fn read_origin(value: &Value<'_>) -> Option<Origin> {
 }
 
 /// `http` or `https`, a host and perhaps a port; nothing after it. In lower case.
-fn parse_url(text: &str) -> Option<String> {
+pub(super) fn parse_url(text: &str) -> Option<String> {
     let text = text.to_ascii_lowercase();
     let authority = text
         .strip_prefix("https://")

@@ -1,0 +1,269 @@
+//! What an account tells of by itself: the operator by webhook, the customer by e-mail.
+//!
+//! The account's state machine emits an [`Event`] with the change that brings it about
+//! (`account/notices.rs`). What is stored of it is an [`EventRecord`], and what is sent of it never
+//! changes: a repeat has the same id and the same content.
+
+pub mod letter;
+
+use serde::Serialize;
+
+use crate::{
+    credits::Credits,
+    id::{AccountId, EventNumber, ExternalId},
+    time::Timestamp,
+    wire::{Decode, Encode},
+};
+
+/// So many of an account's events are kept, whatever became of them: the next one takes the row of
+/// the oldest.
+pub const EVENTS_KEPT: u64 = 1_000;
+
+/// Something that happened to an account, with what is told of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Event {
+    /// What a pool has left, holds included, fell below a threshold.
+    BalanceLow {
+        /// The pool.
+        pool: String,
+        /// The lowest threshold that it fell below.
+        threshold: Credits,
+        /// What it has left.
+        balance: Credits,
+    },
+    /// A pool has nothing left.
+    BalanceExhausted {
+        /// The pool.
+        pool: String,
+    },
+    /// A recurring grant was issued anew.
+    CreditsRenewed {
+        /// The pool.
+        pool: String,
+        /// What was granted.
+        credits: Credits,
+        /// When it is granted the next time.
+        renews_at: Option<Timestamp>,
+    },
+    /// An automatic top-up was paid, and its credits are there.
+    TopUpSucceeded {
+        /// The pool.
+        pool: String,
+        /// What was granted.
+        credits: Credits,
+        /// What was paid: `"12.00 USD"`.
+        price: String,
+        /// The payment's id.
+        payment: String,
+    },
+    /// An automatic top-up was not paid.
+    TopUpFailed {
+        /// Why, in one sentence.
+        reason: String,
+    },
+    /// No automatic top-up is tried until the customer has done something.
+    TopUpPaused {
+        /// Why, in one sentence.
+        reason: String,
+        /// Where the customer can complete the authentication or change the card.
+        url: Option<String>,
+    },
+    /// Automatic top-up runs again.
+    TopUpResumed {
+        /// Why, in one sentence.
+        reason: String,
+    },
+    /// A payment went back, and what was left of its credits with it.
+    PaymentRefunded {
+        /// The pool.
+        pool: String,
+        /// What was taken back.
+        credits: Credits,
+        /// What could not be taken back, because it was spent.
+        shortfall: Credits,
+        /// What went back: `"12.00 USD"`.
+        price: String,
+        /// The payment's id.
+        payment: String,
+    },
+    /// The account may not call any more.
+    AccountSuspended {
+        /// What the customer is told.
+        reason: Option<String>,
+    },
+    /// Somebody should look at the account.
+    AccountFlagged {
+        /// Why, in one sentence.
+        reason: String,
+    },
+}
+
+/// What kind of event it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[cbor(index_only)]
+pub enum EventType {
+    /// [`Event::BalanceLow`].
+    #[n(0)]
+    BalanceLow,
+    /// [`Event::BalanceExhausted`].
+    #[n(1)]
+    BalanceExhausted,
+    /// [`Event::CreditsRenewed`].
+    #[n(2)]
+    CreditsRenewed,
+    /// [`Event::TopUpSucceeded`].
+    #[n(3)]
+    TopUpSucceeded,
+    /// [`Event::TopUpFailed`].
+    #[n(4)]
+    TopUpFailed,
+    /// [`Event::TopUpPaused`].
+    #[n(5)]
+    TopUpPaused,
+    /// [`Event::TopUpResumed`].
+    #[n(6)]
+    TopUpResumed,
+    /// [`Event::PaymentRefunded`].
+    #[n(7)]
+    PaymentRefunded,
+    /// [`Event::AccountSuspended`].
+    #[n(8)]
+    AccountSuspended,
+    /// [`Event::AccountFlagged`].
+    #[n(9)]
+    AccountFlagged,
+}
+
+impl EventType {
+    /// Every type with the name that is told and stored of it.
+    pub const NAMES: [(&str, Self); 10] = [
+        ("balance.low", Self::BalanceLow),
+        ("balance.exhausted", Self::BalanceExhausted),
+        ("credits.renewed", Self::CreditsRenewed),
+        ("top_up.succeeded", Self::TopUpSucceeded),
+        ("top_up.failed", Self::TopUpFailed),
+        ("top_up.paused", Self::TopUpPaused),
+        ("top_up.resumed", Self::TopUpResumed),
+        ("payment.refunded", Self::PaymentRefunded),
+        ("account.suspended", Self::AccountSuspended),
+        ("account.flagged", Self::AccountFlagged),
+    ];
+
+    /// Its name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        Self::NAMES
+            .iter()
+            .find(|(_, other)| *other == self)
+            .map_or("", |(name, _)| name)
+    }
+}
+
+impl Event {
+    /// What kind it is.
+    #[must_use]
+    pub const fn kind(&self) -> EventType {
+        match self {
+            Self::BalanceLow { .. } => EventType::BalanceLow,
+            Self::BalanceExhausted { .. } => EventType::BalanceExhausted,
+            Self::CreditsRenewed { .. } => EventType::CreditsRenewed,
+            Self::TopUpSucceeded { .. } => EventType::TopUpSucceeded,
+            Self::TopUpFailed { .. } => EventType::TopUpFailed,
+            Self::TopUpPaused { .. } => EventType::TopUpPaused,
+            Self::TopUpResumed { .. } => EventType::TopUpResumed,
+            Self::PaymentRefunded { .. } => EventType::PaymentRefunded,
+            Self::AccountSuspended { .. } => EventType::AccountSuspended,
+            Self::AccountFlagged { .. } => EventType::AccountFlagged,
+        }
+    }
+
+    /// What is told of it, as JSON: whose it is, then what happened.
+    #[must_use]
+    pub fn data(&self, account: &AccountId, external_id: Option<&ExternalId>) -> String {
+        let data = Data {
+            account,
+            external_id,
+            event: self,
+        };
+        // Plain structs with string keys: serialising them cannot fail.
+        serde_json::to_string(&data).unwrap_or_default()
+    }
+}
+
+#[derive(Serialize)]
+struct Data<'a> {
+    account: &'a AccountId,
+    external_id: Option<&'a ExternalId>,
+    #[serde(flatten)]
+    event: &'a Event,
+}
+
+/// An event as it is stored; places are only added.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct EventRecord {
+    /// Its number inside its account: 1, 2, 3 …
+    #[n(0)]
+    pub number: EventNumber,
+    /// When it happened.
+    #[n(1)]
+    pub at: Timestamp,
+    /// What kind it is.
+    #[n(2)]
+    pub kind: EventType,
+    /// What is told of it, as JSON.
+    #[n(3)]
+    pub data: String,
+    /// What became of the webhook.
+    #[n(4)]
+    pub webhook: Fate,
+    /// What became of the e-mail, where the customer gets one.
+    #[n(5)]
+    pub email: Option<Fate>,
+}
+
+impl EventRecord {
+    /// The row that it is stored in.
+    #[must_use]
+    pub const fn row(&self) -> u64 {
+        row_of(self.number)
+    }
+}
+
+/// The row of the event `number`, which takes that of the oldest one kept.
+#[must_use]
+pub const fn row_of(number: EventNumber) -> u64 {
+    number.get() % EVENTS_KEPT
+}
+
+/// What became of a message.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Fate {
+    /// It is still to be sent: how far that is, the account knows.
+    #[n(0)]
+    Waiting,
+    /// It was taken.
+    #[n(1)]
+    Delivered {
+        /// When.
+        #[n(0)]
+        at: Timestamp,
+        /// How often it was sent.
+        #[n(1)]
+        attempts: u32,
+    },
+    /// Nobody took it in time.
+    #[n(2)]
+    Parked {
+        /// When it was given up.
+        #[n(0)]
+        at: Timestamp,
+        /// How often it was sent.
+        #[n(1)]
+        attempts: u32,
+        /// What went wrong the last time.
+        #[n(2)]
+        error: String,
+    },
+}
