@@ -29,6 +29,7 @@ mod rolled;
 mod scope;
 mod settle;
 mod stored;
+mod top_up;
 mod view;
 
 use std::{
@@ -54,6 +55,10 @@ pub use self::{
     scope::{SCOPE_MAX, Scope},
     settle::{Cancel, Settled},
     stored::{Broken, Stored},
+    top_up::{
+        APART as TOP_UP_APART, Ask as TopUpAsk, Asked as TopUpAsked, LEAST_CREDITS as TOP_UP_LEAST,
+        SetTopUp, TARGET as TOP_UP_TARGET, THRESHOLD as TOP_UP_THRESHOLD, TopUpSettings, TopUpView,
+    },
     view::{UsageLine, UsageView},
 };
 use self::{notices::Notices, outbox::Outbox};
@@ -105,6 +110,8 @@ pub struct Account {
     /// What each of the policy's pools had left when that was last looked at, if anybody is told of
     /// it. Not stored.
     balances: Vec<Credits>,
+    /// When it was last looked whether a top-up is due. Not stored.
+    top_up_looked_at: Timestamp,
 }
 
 /// What an account is, apart from its credits and counts. Stored whole.
@@ -261,6 +268,9 @@ struct State {
     /// The days whose tables of firsts are kept, in the order in which they were made.
     #[cbor(n(20), default)]
     first_days: Vec<Day>,
+    /// Automatic top-up, once the customer has set it.
+    #[n(26)]
+    top_up: Option<Box<top_up::TopUp>>,
 }
 
 /// The running cycle of a recurring grant.
@@ -424,20 +434,24 @@ impl Account {
 
     /// When [`Account::tick`] should be called, if nothing comes before: the end of the first
     /// hold that nobody may have ended by then, by the clock and not the latest time seen; at once,
-    /// while a month is to be rolled up or the account erased.
+    /// while a month is to be rolled up or the account erased; while a top-up is due, every 30 minutes
+    /// at the latest.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Timestamp> {
         let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
         let overdue = |due: &Timestamp| *due <= self.state.latest;
         let roll_up = self.next_roll_up().filter(overdue);
         let erasure = self.erased_at().filter(overdue);
-        deadline.into_iter().chain(roll_up).chain(erasure).min()
+        let top_up = self.top_up_at();
+        let all = deadline.into_iter().chain(roll_up).chain(erasure);
+        all.chain(top_up).min()
     }
 
     /// Books what has fallen due. Spurious calls are harmless.
     pub fn tick(&mut self, clock: Timestamp) -> Changes {
         let mut changes = Changes::default();
         self.book_due(clock, &mut changes);
+        self.top_up_if_due(clock, &mut changes);
         changes
     }
 

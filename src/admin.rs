@@ -39,7 +39,7 @@ pub const BODY_MAX: usize = 65_536;
 const ROOT: &str = "/_tollgate/v1";
 
 /// Every endpoint. `{id}`, `{key}` and `{call}` stand for one segment each; HEAD is answered as GET.
-const ENDPOINTS: [(&str, &str, Access, Action); 25] = [
+const ENDPOINTS: [(&str, &str, Access, Action); 28] = [
     ("GET", "/healthz", Access::Anyone, Action::Healthz),
     ("GET", "/openapi.json", Access::Anyone, Action::OpenApi),
     ("GET", "/plans", Access::Read, Action::Plans),
@@ -106,6 +106,24 @@ const ENDPOINTS: [(&str, &str, Access, Action); 25] = [
         "/accounts/{id}/adjustments",
         Access::Write,
         Action::Adjust,
+    ),
+    (
+        "GET",
+        "/accounts/{id}/top-up",
+        Access::Read,
+        Action::ShowTopUp,
+    ),
+    (
+        "PUT",
+        "/accounts/{id}/top-up",
+        Access::Write,
+        Action::SetTopUp,
+    ),
+    (
+        "POST",
+        "/accounts/{id}/top-up/retry",
+        Access::Write,
+        Action::RetryTopUp,
     ),
     ("GET", "/calls/{call}", Access::Read, Action::ShowCall),
     ("POST", "/calls/{call}/settle", Access::End, Action::Settle),
@@ -219,6 +237,9 @@ enum Action {
     Audit,
     Export,
     Adjust,
+    ShowTopUp,
+    SetTopUp,
+    RetryTopUp,
     ShowCall,
     Settle,
     Release,
@@ -369,6 +390,8 @@ impl<'a> Endpoint<'a> {
             | Action::RotateKey
             | Action::Grant
             | Action::Adjust
+            | Action::SetTopUp
+            | Action::RetryTopUp
             | Action::Settle
             | Action::Release => true,
             Action::Healthz
@@ -386,6 +409,7 @@ impl<'a> Endpoint<'a> {
             | Action::Ledger
             | Action::Audit
             | Action::Export
+            | Action::ShowTopUp
             | Action::ShowCall => false,
         }
     }
@@ -466,6 +490,16 @@ impl<'a> Endpoint<'a> {
                 let (_, fingerprint) = self.required_idempotency(sent)?;
                 let adjustment = commands::adjust(sent.body)?;
                 self.manage(Command::Adjust(adjustment), Some(fingerprint))
+            }
+            Action::ShowTopUp => self.manage(Command::ShowTopUp, None),
+            Action::SetTopUp => {
+                let set = commands::set_top_up(sent.body)?;
+                self.manage(Command::SetTopUp(set), None)
+            }
+            Action::RetryTopUp => {
+                commands::nothing(sent.body)?;
+                let idempotency = self.idempotency(sent)?.map(|(_, fingerprint)| fingerprint);
+                self.manage(Command::RetryTopUp, idempotency)
             }
             Action::ShowCall => {
                 let call = self.call()?;

@@ -121,6 +121,7 @@ impl Audit {
             EntryKind::Granted
             | EntryKind::Renewed
             | EntryKind::RolledOver
+            | EntryKind::ToppedUp
             | EntryKind::Adjusted => {
                 lot.pool.clone_from(&entry.pool);
                 add(&mut lot.amount, entry.credits);

@@ -171,11 +171,14 @@ pub enum EntryKind {
     /// A settled call's credits came back.
     #[n(6)]
     Refunded,
+    /// A lot: by an automatic top-up that was paid.
+    #[n(12)]
+    ToppedUp = 12,
 }
 
 impl EntryKind {
     /// Every kind, by its stored number.
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Granted,
         Self::Renewed,
         Self::RolledOver,
@@ -183,12 +186,13 @@ impl EntryKind {
         Self::Adjusted,
         Self::Corrected,
         Self::Refunded,
+        Self::ToppedUp,
     ];
 
     /// The kind stored as `number`.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {
-        Self::ALL.get(usize::from(number)).copied()
+        Self::ALL.into_iter().find(|kind| kind.number() == number)
     }
 
     /// The number that is stored.
@@ -208,6 +212,7 @@ impl EntryKind {
             Self::Adjusted => "adjusted",
             Self::Corrected => "corrected",
             Self::Refunded => "refunded",
+            Self::ToppedUp => "topped_up",
         }
     }
 }

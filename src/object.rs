@@ -12,6 +12,7 @@ mod ledger;
 mod opening;
 mod roll_up;
 mod summary;
+mod top_up;
 mod usage;
 
 use std::{ops::Range, sync::Arc};
@@ -673,6 +674,21 @@ impl<S: Store> Object<S> {
                     .map(|key| (told(200, to_json(&key)), changes))
                     .ok_or(Rejected::UnknownKey))
             }
+            Command::ShowTopUp => {
+                let view = self.awake()?.top_up_view(clock).map(|view| to_json(&view));
+                Ok(view.map(shown).ok_or(Rejected::NoTopUp))
+            }
+            Command::SetTopUp(set) => {
+                let account = self.awake()?;
+                let set = account.set_top_up(set, clock);
+                Ok(set.map(|changes| (told(200, to_json(&account.top_up_view(clock))), changes)))
+            }
+            Command::RetryTopUp => {
+                let account = self.awake()?;
+                let retried = account.retry_top_up(clock);
+                Ok(retried
+                    .map(|changes| (told(202, to_json(&account.top_up_view(clock))), changes)))
+            }
             Command::Adjust(adjustment) => {
                 let account = self.awake()?;
                 let adjusted = account.adjust(adjustment, clock);
@@ -949,6 +965,20 @@ impl Rejected {
             Self::AboveHold(held) => complaint(
                 Code::AboveHold,
                 &format!("the call holds {held} credits, and no more can be charged"),
+            ),
+            Self::NoTopUp => complaint(
+                Code::NotFound,
+                "this deployment sells no automatic top-up",
+            ),
+            Self::CapTooLow(whole) => of_field(
+                "monthly_cap",
+                format!(
+                    "monthly_cap: expected {whole} or more, the price of a top-up from 0 to the target"
+                ),
+            ),
+            Self::TopUpCannotRun(why) => complaint(
+                Code::Conflict,
+                &format!("no top-up can be made now: {why}"),
             ),
             Self::AlreadySettled => complaint(Code::AlreadySettled, "this call was settled before"),
             Self::TooLateToRefund => complaint(

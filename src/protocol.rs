@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::{
     account::{
         Adjustment, Admission, Admit, Cancel, Fingerprint, NewAccount, NewGrant, NewKey,
-        PatchAccount, PatchKey, Refusal, RotateKey, Settled, Word,
+        PatchAccount, PatchKey, Refusal, RotateKey, SetTopUp, Settled, Word,
     },
     call::Settle,
     export::{ExportPlace, ExportSlice},
@@ -289,6 +289,15 @@ pub enum Command {
     /// `POST /accounts/{id}/keys` of a key that was issued before Tollgate.
     #[n(60)]
     ImportKey(#[n(0)] ImportKey),
+    /// `GET /accounts/{id}/top-up`.
+    #[n(84)]
+    ShowTopUp,
+    /// `PUT /accounts/{id}/top-up`.
+    #[n(85)]
+    SetTopUp(#[n(0)] SetTopUp),
+    /// `POST /accounts/{id}/top-up/retry`.
+    #[n(86)]
+    RetryTopUp,
 }
 
 impl Command {
@@ -304,7 +313,9 @@ impl Command {
             | Self::RotateKey { .. }
             | Self::RevokeKey(_)
             | Self::Grant(_)
-            | Self::Adjust(_) => true,
+            | Self::Adjust(_)
+            | Self::SetTopUp(_)
+            | Self::RetryTopUp => true,
             Self::Open(_)
             | Self::Show
             | Self::Balance
@@ -318,6 +329,7 @@ impl Command {
             | Self::Ledger(_)
             | Self::Audit
             | Self::Export(_)
+            | Self::ShowTopUp
             | Self::Close => false,
         }
     }

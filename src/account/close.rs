@@ -33,13 +33,15 @@ impl Account {
     }
 
     /// When the account is to be erased; `None` while it is open, while a call is, and while a lookup
-    /// object has not heard that its secrets are free. By the clock as read: one that strayed ahead
+    /// object has not heard that its secrets are free, and while a top-up may be paid. By the clock as read: one that strayed ahead
     /// of it erases nothing.
     #[must_use]
     pub fn erased_at(&self) -> Option<Timestamp> {
         let closed_at = self.profile.status.closed_at()?;
         let kept = Span::from_days(self.policy.gateway.retain_days.into());
-        let is_settled = self.open.is_empty() && self.errands_since().is_none();
+        let is_settled = self.open.is_empty()
+            && self.errands_since().is_none()
+            && self.top_up_asks_at().is_none();
         is_settled.then(|| closed_at.plus(kept))
     }
 

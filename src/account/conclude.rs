@@ -142,7 +142,11 @@ impl Account {
                 hold: None,
             });
         }
+        let pool = call.hold.terms.pool.clone();
         self.count_ended(call, &outcome, clock, &mut changes);
+        if !outcome.charged.is_zero() {
+            self.charged(&pool, &mut changes);
+        }
         changes
     }
 

@@ -15,6 +15,7 @@ use crate::{
     event::Event,
     id::{AccountId, ExternalId, KeyId},
     ledger::{Book, EntryKind, LotNumber, NewLot, Spending},
+    payments::money::Money,
     policy::{Plan, Policy, Renews, Source},
     time::Timestamp,
     wire::{Decode, Encode},
@@ -200,6 +201,12 @@ pub enum Rejected {
     AboveHold(Credits),
     /// The call's price does not depend on a quantity.
     NotByQuantity,
+    /// The policy sells no automatic top-up.
+    NoTopUp,
+    /// The cap of a month is below the price of one whole top-up.
+    CapTooLow(Money),
+    /// No top-up can be made now, for this reason.
+    TopUpCannotRun(String),
 }
 
 impl Account {
@@ -249,6 +256,7 @@ impl Account {
             gathering: None,
             notices: Notices::default(),
             balances: Vec::new(),
+            top_up_looked_at: clock,
         };
         let mut changes = Changes {
             profile: true,

@@ -111,7 +111,11 @@ impl Account {
                 hold: None,
             });
         }
+        let pool = call.hold.terms.pool.clone();
         self.count_ended(call, &outcome, clock, &mut changes);
+        if !outcome.charged.is_zero() {
+            self.charged(&pool, &mut changes);
+        }
         (Some(settled), changes)
     }
 
@@ -296,6 +300,9 @@ impl Account {
             changes.snapshot = true;
         }
         self.book_due(clock, changes);
+        if charged > sum_of(&charged_before) {
+            self.charged(&row.call.hold.terms.pool, changes);
+        }
         Settled {
             state: end.state,
             charged,

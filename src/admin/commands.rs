@@ -3,11 +3,12 @@
 use super::json::{Fields, Value};
 use crate::{
     account::{
-        Adjustment, Edit, Fingerprint, NewAccount, NewGrant, PatchAccount, Status, StatusChange,
-        Told, Word,
+        Adjustment, Edit, Fingerprint, NewAccount, NewGrant, PatchAccount, SetTopUp, Status,
+        StatusChange, TOP_UP_APART, TOP_UP_TARGET, TOP_UP_THRESHOLD, Told, TopUpSettings, Word,
     },
     credits::Credits,
     id::{AccountId, ExternalId},
+    payments::money::Money,
     policy::{REGIONS, Source},
     problem::Problem,
 };
@@ -159,6 +160,49 @@ pub(super) fn release(body: &[u8]) -> Result<Word, Problem> {
     Ok(Word::Release {
         reason: optional_line(&fields, "reason", REASON_MAX)?,
     })
+}
+
+/// `PUT /accounts/{id}/top-up`: what it is turned on with, or that it is off.
+pub(super) fn set_top_up(body: &[u8]) -> Result<SetTopUp, Problem> {
+    let fields = Fields::parse(body, &["enabled", "threshold", "target", "monthly_cap"])?;
+    let (threshold, target) = (fields.get("threshold"), fields.get("target"));
+    let monthly_cap = fields.get("monthly_cap");
+    if !fields.get("enabled").flag()? {
+        for value in [threshold, target, monthly_cap] {
+            if let Some(value) = value.not_null() {
+                return Err(value.problem("nothing beside enabled = false"));
+            }
+        }
+        return Ok(SetTopUp::Off);
+    }
+    let credits = |value: &Value<'_>, (least, most)| {
+        let whole = value.whole(least, most)?;
+        Ok::<_, Problem>(Credits::new(whole).unwrap_or(Credits::MAX))
+    };
+    let below = credits(&threshold, TOP_UP_THRESHOLD)?;
+    let up_to = credits(&target, TOP_UP_TARGET)?;
+    let least = below.get().saturating_add(TOP_UP_APART);
+    if up_to.get() < least {
+        return Err(target.problem(&format!(
+            "{least} or more, {TOP_UP_APART} above the threshold"
+        )));
+    }
+    let cap = monthly_cap.not_null();
+    let cap = cap.map(|cap| cap.text("an amount such as \"200.00 USD\"", Money::parse));
+    Ok(SetTopUp::On(TopUpSettings {
+        is_on: true,
+        threshold: below,
+        target: up_to,
+        monthly_cap: cap.transpose()?,
+    }))
+}
+
+/// The body of what needs none: nothing, or an empty object.
+pub(super) fn nothing(body: &[u8]) -> Result<(), Problem> {
+    if !body.is_empty() {
+        Fields::parse(body, &[])?;
+    }
+    Ok(())
 }
 
 fn read_status(fields: &Fields<'_>) -> Result<Option<Status>, Problem> {

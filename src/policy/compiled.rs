@@ -10,7 +10,7 @@ use minicbor::{Decoder, Encoder, decode::Error, encode::Write};
 use super::{Plan, Policy};
 
 /// Raised with every change of what is written here: what another release has compiled is refused.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 
 impl Policy {
     /// What [`Policy::from_compiled`] reads: the format, then the policy, in CBOR.

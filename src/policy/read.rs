@@ -11,6 +11,7 @@ mod pattern;
 mod plans;
 mod routes;
 mod strict;
+mod top_up;
 
 pub use self::strict::{Mistake, Mistakes};
 use self::strict::{Notes, Table, Value};
@@ -65,6 +66,7 @@ fn read(mut document: Table<'_>) -> Policy {
     let self_service = document.take("self_service");
     let imported_keys = document.take("imported_keys");
     let notifications = document.take("notifications");
+    let top_up = document.take("top_up");
     let routes = document.require("routes", "[[routes]] tables");
 
     let pools = pools
@@ -90,6 +92,9 @@ fn read(mut document: Table<'_>) -> Policy {
         notifications: notifications
             .and_then(|table| table.table())
             .map(|table| notifications::read(table, &pools)),
+        top_up: top_up
+            .and_then(|table| table.table())
+            .and_then(|table| top_up::read(table, &pools)),
         gateway,
         pools,
     };

@@ -305,6 +305,7 @@ fn given(branch: &Branch) -> usize {
             EntryKind::Granted
             | EntryKind::Renewed
             | EntryKind::RolledOver
+            | EntryKind::ToppedUp
             | EntryKind::Adjusted => true,
             EntryKind::Expired | EntryKind::Corrected | EntryKind::Refunded => false,
         })

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use tollgate::{
     credits::Credits,
     event::EventType,
-    policy::{EmailNotices, Mode, Notifications, Plan, Policy, Source},
+    payments::money::Money,
+    policy::{EmailNotices, Mode, Notifications, Plan, Policy, Source, TopUpOffer},
     time::Calendar,
 };
 
@@ -118,6 +119,13 @@ pub fn edited(edits: &str) -> Arc<Policy> {
             }
             "local_days" => {
                 policy.gateway.calendar = Calendar::parse("00:00+02:00").unwrap();
+            }
+            "top_up" => {
+                policy.top_up = Some(TopUpOffer {
+                    pool: "credits".into(),
+                    credits_per: credits(100),
+                    price: Money::parse("1.00 USD").unwrap(),
+                });
             }
             "told" => policy.notifications = Some(told()),
             usage if usage.starts_with("usage_") => {
