@@ -21,6 +21,7 @@ mod listed;
 mod manage;
 mod notices;
 mod outbox;
+mod payments;
 mod plan_view;
 mod refusal;
 mod refusals;
@@ -70,6 +71,7 @@ use crate::{
     key::SecretId,
     ledger::{Entry, Ledger, LotNumber, Moment},
     limits::{DayCounts, MinuteWindow},
+    payments::history::Payment,
     policy::{Plan, Policy, Renews},
     time::{Day, MonthNumber, Timestamp},
     totals::Totals,
@@ -268,6 +270,12 @@ struct State {
     /// The days whose tables of firsts are kept, in the order in which they were made.
     #[cbor(n(20), default)]
     first_days: Vec<Day>,
+    /// What it has to do with Stripe.
+    #[cbor(n(24), default)]
+    billing: payments::Billing,
+    /// Its subscription there.
+    #[cbor(n(25), default)]
+    subscribed: Option<payments::Subscribed>,
     /// Automatic top-up, once the customer has set it.
     #[n(26)]
     top_up: Option<Box<top_up::TopUp>>,
@@ -360,6 +368,8 @@ pub struct Changes {
     pub events: Vec<EventRecord>,
     /// Which events are still to be sent is to be written anew.
     pub notices: bool,
+    /// Payments to be written, or written anew.
+    pub payments: Vec<Payment>,
     /// Keys to be written anew.
     pub keys: BTreeSet<KeyNumber>,
     /// The profile is to be written anew.

@@ -13,6 +13,7 @@ mod shown;
 
 use sha2::{Digest, Sha256};
 
+pub(crate) use self::json::{nothing, only_line};
 pub use self::{
     openapi::openapi,
     search::accounts,
@@ -25,6 +26,7 @@ use crate::{
     id::{AccountId, CallId, KeyId, KeyNumber},
     key::{SecretDigest, bearer},
     ledger_page::ledger_query,
+    payments::ask::{self, What},
     policy::KeyPattern,
     problem::{Code, Problem},
     protocol::{Command, ImportKey, Manage},
@@ -39,7 +41,7 @@ pub const BODY_MAX: usize = 65_536;
 const ROOT: &str = "/_tollgate/v1";
 
 /// Every endpoint. `{id}`, `{key}` and `{call}` stand for one segment each; HEAD is answered as GET.
-const ENDPOINTS: [(&str, &str, Access, Action); 28] = [
+const ENDPOINTS: [(&str, &str, Access, Action); 33] = [
     ("GET", "/healthz", Access::Anyone, Action::Healthz),
     ("GET", "/openapi.json", Access::Anyone, Action::OpenApi),
     ("GET", "/plans", Access::Read, Action::Plans),
@@ -124,6 +126,36 @@ const ENDPOINTS: [(&str, &str, Access, Action); 28] = [
         "/accounts/{id}/top-up/retry",
         Access::Write,
         Action::RetryTopUp,
+    ),
+    (
+        "POST",
+        "/accounts/{id}/credits/purchase",
+        Access::Write,
+        Action::Purchase,
+    ),
+    (
+        "POST",
+        "/accounts/{id}/subscription",
+        Access::Write,
+        Action::Subscribe,
+    ),
+    (
+        "GET",
+        "/accounts/{id}/billing/history",
+        Access::Read,
+        Action::BillingHistory,
+    ),
+    (
+        "POST",
+        "/accounts/{id}/billing/portal",
+        Access::Write,
+        Action::BillingPortal,
+    ),
+    (
+        "POST",
+        "/stripe/webhook",
+        Access::Anyone,
+        Action::StripeEvent,
     ),
     ("GET", "/calls/{call}", Access::Read, Action::ShowCall),
     ("POST", "/calls/{call}/settle", Access::End, Action::Settle),
@@ -240,6 +272,11 @@ enum Action {
     ShowTopUp,
     SetTopUp,
     RetryTopUp,
+    Purchase,
+    Subscribe,
+    BillingHistory,
+    BillingPortal,
+    StripeEvent,
     ShowCall,
     Settle,
     Release,
@@ -276,6 +313,16 @@ pub enum AdminRequest {
         /// The `Idempotency-Key`, if one was sent, and what came with it.
         idempotency: Option<Fingerprint>,
     },
+    /// What is about payments, for an account's object and Stripe.
+    Payments {
+        /// The account.
+        account: AccountId,
+        /// What the operator wants.
+        what: What,
+    },
+    /// An event of Stripe's, whose signature counts and no token: for the Worker, which reads the body
+    /// as it came.
+    StripeEvent,
     /// For an account's object: a key that was issued before Tollgate. What the object answers is told
     /// with [`with_key`], and without the key: whoever imports it has it.
     ImportKey {
@@ -392,6 +439,9 @@ impl<'a> Endpoint<'a> {
             | Action::Adjust
             | Action::SetTopUp
             | Action::RetryTopUp
+            | Action::Purchase
+            | Action::Subscribe
+            | Action::BillingPortal
             | Action::Settle
             | Action::Release => true,
             Action::Healthz
@@ -410,6 +460,8 @@ impl<'a> Endpoint<'a> {
             | Action::Audit
             | Action::Export
             | Action::ShowTopUp
+            | Action::BillingHistory
+            | Action::StripeEvent
             | Action::ShowCall => false,
         }
     }
@@ -436,11 +488,13 @@ impl<'a> Endpoint<'a> {
                 | Action::Export
                 | Action::ListKeys
                 | Action::List
+                | Action::BillingHistory
         ) {
             no_parameters(sent.query)?;
         }
         if self.takes_body() {
-            check_body(sent)?;
+            check_length(sent.body)?;
+            check_content_type(sent.body, sent.content_type)?;
         }
         match self.action {
             Action::Healthz => Ok(AdminRequest::Healthz),
@@ -501,6 +555,11 @@ impl<'a> Endpoint<'a> {
                 let idempotency = self.idempotency(sent)?.map(|(_, fingerprint)| fingerprint);
                 self.manage(Command::RetryTopUp, idempotency)
             }
+            Action::Purchase => self.payments(ask::buy(sent.body)?),
+            Action::Subscribe => self.payments(ask::subscribe(sent.body)?),
+            Action::BillingPortal => self.payments(ask::portal(sent.body)?),
+            Action::BillingHistory => self.payments(ask::history(sent.query)?),
+            Action::StripeEvent => Ok(AdminRequest::StripeEvent),
             Action::ShowCall => {
                 let call = self.call()?;
                 Ok(about(call.account, Command::ShowCall(call.number), None))
@@ -531,6 +590,13 @@ impl<'a> Endpoint<'a> {
         idempotency: Option<Fingerprint>,
     ) -> Result<AdminRequest, Problem> {
         Ok(about(self.account()?, command, idempotency))
+    }
+
+    fn payments(&self, what: What) -> Result<AdminRequest, Problem> {
+        Ok(AdminRequest::Payments {
+            account: self.account()?,
+            what,
+        })
     }
 
     fn issue_secret(&self, purpose: Purpose, sent: &Sent<'_>) -> Result<AdminRequest, Problem> {
@@ -651,22 +717,26 @@ fn match_path<'a>(template: &str, path: &'a str) -> Option<Names<'a>> {
     segments.next().is_none().then_some(names)
 }
 
-/// Refuses a body that is too long or says that it is no JSON.
-fn check_body(sent: &Sent<'_>) -> Result<(), Problem> {
-    if sent.body.len() > BODY_MAX {
+fn check_length(body: &[u8]) -> Result<(), Problem> {
+    if body.len() > BODY_MAX {
         return Err(Problem::new(
             Code::BodyTooLarge,
             format!("the body must have at most {BODY_MAX} bytes"),
         ));
     }
-    if sent.body.is_empty() || sent.content_type.is_some_and(is_json) {
+    Ok(())
+}
+
+/// Refuses a body that says that it is no JSON.
+pub(crate) fn check_content_type(body: &[u8], content_type: Option<&str>) -> Result<(), Problem> {
+    if body.is_empty() || content_type.is_some_and(is_json) {
         return Ok(());
     }
     Err(Problem::bad_field(
         "Content-Type",
         format!(
             "Content-Type: expected application/json, found {}",
-            json::shortened(sent.content_type.unwrap_or("none"))
+            json::shortened(content_type.unwrap_or("none"))
         ),
     ))
 }

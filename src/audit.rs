@@ -121,8 +121,12 @@ impl Audit {
             EntryKind::Granted
             | EntryKind::Renewed
             | EntryKind::RolledOver
-            | EntryKind::ToppedUp
-            | EntryKind::Adjusted => {
+            | EntryKind::Adjusted
+            | EntryKind::Bought
+            | EntryKind::TakenBack
+            | EntryKind::Shortfall
+            | EntryKind::GivenBack
+            | EntryKind::ToppedUp => {
                 lot.pool.clone_from(&entry.pool);
                 add(&mut lot.amount, entry.credits);
             }

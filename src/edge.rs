@@ -5,6 +5,7 @@
 
 mod accounts;
 mod answer;
+mod billing;
 mod carriage;
 mod crossing;
 mod deployment;

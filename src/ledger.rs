@@ -171,6 +171,18 @@ pub enum EntryKind {
     /// A settled call's credits came back.
     #[n(6)]
     Refunded,
+    /// A lot: a customer paid for it.
+    #[n(7)]
+    Bought,
+    /// The money went back, and with it what was left of the lot that it had bought.
+    #[n(8)]
+    TakenBack,
+    /// The same: what of that lot had been spent already.
+    #[n(9)]
+    Shortfall,
+    /// The money came again, and with it what had been taken back.
+    #[n(10)]
+    GivenBack,
     /// A lot: by an automatic top-up that was paid.
     #[n(12)]
     ToppedUp = 12,
@@ -178,7 +190,7 @@ pub enum EntryKind {
 
 impl EntryKind {
     /// Every kind, by its stored number.
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 12] = [
         Self::Granted,
         Self::Renewed,
         Self::RolledOver,
@@ -186,6 +198,10 @@ impl EntryKind {
         Self::Adjusted,
         Self::Corrected,
         Self::Refunded,
+        Self::Bought,
+        Self::TakenBack,
+        Self::Shortfall,
+        Self::GivenBack,
         Self::ToppedUp,
     ];
 
@@ -212,6 +228,10 @@ impl EntryKind {
             Self::Adjusted => "adjusted",
             Self::Corrected => "corrected",
             Self::Refunded => "refunded",
+            Self::Bought => "bought",
+            Self::TakenBack => "taken_back",
+            Self::Shortfall => "shortfall",
+            Self::GivenBack => "given_back",
             Self::ToppedUp => "topped_up",
         }
     }
@@ -605,6 +625,45 @@ impl Ledger {
             },
             moment,
         ))
+    }
+
+    /// Takes credits from a lot's amount, or adds them, also where it is overdrawn by that or was let go of:
+    /// the money that bought it went back, or came again.
+    pub fn change_amount(
+        &mut self,
+        (pool, lot): (&str, LotNumber),
+        (credits, is_taken): (Credits, bool),
+        kind: EntryKind,
+        reference: &str,
+        moment: Moment,
+    ) -> Entry {
+        let book = self.books.entry(pool.to_owned()).or_default();
+        let change = signed(credits);
+        let change = if is_taken {
+            change.saturating_neg()
+        } else {
+            change
+        };
+        match book.lots.iter_mut().find(|kept| kept.number == lot) {
+            Some(found) => {
+                found.amount = if is_taken {
+                    found.amount.saturating_sub(credits)
+                } else {
+                    found.amount.saturating_add(credits)
+                };
+                found.touched_at = moment.at;
+            }
+            None => book.done.amount = book.done.amount.saturating_add_signed(change),
+        }
+        let line = Line {
+            kind,
+            pool,
+            lot,
+            credits: change,
+            call: None,
+            reference: Some(reference.to_owned()),
+        };
+        self.entry(line, moment)
     }
 
     /// Expires what is left of a lot. No entry where nothing is left.

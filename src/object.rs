@@ -10,6 +10,7 @@ mod export;
 mod importing;
 mod ledger;
 mod opening;
+mod payments;
 mod roll_up;
 mod summary;
 mod top_up;
@@ -35,6 +36,7 @@ use crate::{
     ledger::Entry,
     ledger_page::LedgerPage,
     limits::MinuteWindow,
+    payments::history::Payment,
     policy::{DEFAULT_POOL, Policy},
     problem::{Code, ViolatedPolicy, Violation},
     protocol::{
@@ -174,6 +176,18 @@ pub trait Store {
     /// Storage that cannot be read.
     fn entries_after(&self, last: u64, limit: u64) -> Result<Vec<Entry>, Self::Error>;
 
+    /// The payment that Stripe calls `name`.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn payment(&self, name: &str) -> Result<Option<Payment>, Self::Error>;
+
+    /// Payments with a number below `before`, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn payments_before(&self, before: u64, limit: u64) -> Result<Vec<Payment>, Self::Error>;
+
     /// The remembered answer under `id`.
     ///
     /// # Errors
@@ -259,6 +273,7 @@ impl Write {
             && changes.entries.is_empty()
             && changes.events.is_empty()
             && self.notices.is_none()
+            && changes.payments.is_empty()
             && self.keys.is_empty()
             && self.profile.is_none()
             && self.snapshot.is_none()
@@ -523,6 +538,7 @@ impl<S: Store> Object<S> {
                     ..page
                 }));
             }
+            Page::Payments(ask) => return self.asked_by_customer(ask.clone(), standing),
             Page::Usage(query) => to_json(&self.usage(query)?),
             Page::UsageSummary(query) => match self.summary(query, clock)? {
                 Ok(view) => to_json(&view),
@@ -566,8 +582,11 @@ impl<S: Store> Object<S> {
         let makes_credits = matches!(manage.command, Command::Grant(_) | Command::Adjust(_));
         let (done, mut changes) = match self.carry_out(manage.command, clock)? {
             Ok((Reply::Document(done), changes)) => (done, changes),
-            // What is only looked at is neither remembered nor committed.
-            Ok((looked_at, _)) => return Ok(looked_at),
+            // What is no document is not remembered.
+            Ok((looked_at, changes)) => {
+                self.commit(changes, None)?;
+                return Ok(looked_at);
+            }
             Err(rejected) => return self.refuse(rejected, manage.idempotency, clock),
         };
         if let (Some(key), Some(secret)) = (done.created_key, manage.signs_under) {
@@ -658,6 +677,12 @@ impl<S: Store> Object<S> {
                 None => Ok(Err(Rejected::UnknownCall)),
             },
             Command::EndCall { call, word } => self.end_call(call, word, clock),
+            Command::Payments(ask) => self.asked(ask),
+            Command::SeePayment(sighting) => self.see_payment(*sighting, clock),
+            Command::SeeSubscription(sighting) => {
+                let changes = self.awake()?.subscription_sighted(sighting, clock);
+                Ok(Ok((told(200, to_json(&self.awake()?.view())), changes)))
+            }
             // Whoever carries these out waits for another object's word: see `edge/question.rs`.
             Command::Open(_) | Command::ImportKey(_) => Err(Failure::Storage(
                 "this takes another object's word, which was not asked for".to_owned(),
@@ -864,7 +889,7 @@ impl<S: Store> Object<S> {
 const fn reads_per_minute(page: &Page) -> u32 {
     match page {
         Page::Me | Page::Credits | Page::Quote | Page::Usage(_) => READS_PER_MINUTE,
-        Page::UsageSummary(_) | Page::Ledger(_) => LONG_READS_PER_MINUTE,
+        Page::UsageSummary(_) | Page::Ledger(_) | Page::Payments(_) => LONG_READS_PER_MINUTE,
     }
 }
 
@@ -1009,6 +1034,26 @@ impl Rejected {
                     "this account was closed at {}, which is for good; its calls can still be ended",
                     at.to_rfc3339()
                 ),
+            ),
+            Self::Suspended(reason) => complaint(
+                Code::AccountSuspended,
+                reason.as_deref().unwrap_or("this account is suspended"),
+            ),
+            Self::UnknownPackage(id) => of_field(
+                "package",
+                format!("package: the policy has no package {id:?}"),
+            ),
+            Self::NotSold(plan) => of_field(
+                "plan",
+                format!("plan: {plan:?} is no plan that is bought"),
+            ),
+            Self::AlreadySubscribed => complaint(
+                Code::Conflict,
+                "this account has a subscription; the billing portal changes or cancels it",
+            ),
+            Self::Disputed => complaint(
+                Code::Conflict,
+                "nothing is sold to this account while one of its payments is disputed",
             ),
             Self::UnknownKey => complaint(Code::NotFound, "there is no such key"),
             Self::RevokedKey => complaint(

@@ -55,6 +55,12 @@ pub struct Policy {
     /// `[imported_keys]`: what keys issued before Tollgate look like, where there are any.
     #[n(6)]
     pub imported_keys: Option<KeyPattern>,
+    /// What can be bought besides plans.
+    #[n(7)]
+    pub packages: Vec<Package>,
+    /// `[payments]`: how it is paid.
+    #[n(8)]
+    pub payments: Payments,
     /// `[notifications]`: who is told what happens to accounts, where somebody is.
     #[n(10)]
     pub notifications: Option<Notifications>,
@@ -64,6 +70,21 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// The package `id`.
+    #[must_use]
+    pub fn package(&self, id: &str) -> Option<&Package> {
+        self.packages.iter().find(|package| package.id == id)
+    }
+
+    /// The plan that is sold at Stripe as `price`.
+    #[must_use]
+    pub fn plan_sold_as(&self, price: &str) -> Option<&Plan> {
+        self.plans
+            .values()
+            .find(|plan| plan.stripe_price.as_deref() == Some(price))
+            .map(|plan| &**plan)
+    }
+
     /// The widest minute limits of any plan: how far back a plan change may have to look.
     #[must_use]
     pub fn widest_limits(&self) -> Limits {
@@ -304,6 +325,9 @@ pub struct Plan {
     /// `grants`; at most one recurring grant for each pool.
     #[n(4)]
     pub grants: Vec<Grant>,
+    /// `stripe_price`: what is subscribed to at Stripe to be on this plan.
+    #[n(5)]
+    pub stripe_price: Option<String>,
 }
 
 /// A plan's limits; `None` is unlimited.
@@ -357,6 +381,37 @@ pub enum Renews {
     /// On the 1st.
     #[n(2)]
     CalendarMonth,
+}
+
+/// One `[[packages]]` table: credits that are bought once.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Package {
+    /// `id`.
+    #[n(0)]
+    pub id: String,
+    /// The pool that the credits are of.
+    #[n(1)]
+    pub pool: String,
+    /// `credits`.
+    #[n(2)]
+    pub credits: Credits,
+    /// `price`, without the tax that Stripe may add.
+    #[n(3)]
+    pub price: Money,
+}
+
+/// `[payments]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Payments {
+    /// `return_url`: where Stripe's pages send customers when they are done; `None` is the host that was
+    /// called.
+    #[n(0)]
+    pub return_url: Option<String>,
+    /// `automatic_tax`: Stripe Tax works out the tax of every payment.
+    #[n(1)]
+    pub automatic_tax: bool,
 }
 
 /// One `[[routes]]` table.
@@ -595,4 +650,16 @@ pub struct SelfService {
     /// `quote`, by default `/quote`.
     #[n(5)]
     pub quote: Option<String>,
+    /// `purchase`, by default `/credits/purchase`.
+    #[n(6)]
+    pub purchase: Option<String>,
+    /// `subscription`, by default `/subscription`.
+    #[n(7)]
+    pub subscription: Option<String>,
+    /// `billing_history`, by default `/billing/history`.
+    #[n(8)]
+    pub billing_history: Option<String>,
+    /// `billing_portal`, by default `/billing/portal`.
+    #[n(9)]
+    pub billing_portal: Option<String>,
 }

@@ -18,6 +18,10 @@ use crate::{
     json,
     key::{SecretDigest, SecretId},
     ledger_page::{LedgerPage, LedgerQuery},
+    payments::{
+        ask::{Ask, Order},
+        sighting::{Sighting, SubscriptionSighting},
+    },
     problem::{Code, Problem},
     time::{MonthNumber, Timestamp},
     totals::summary::By,
@@ -83,6 +87,9 @@ pub enum Page {
     /// `GET /usage/summary`.
     #[n(5)]
     UsageSummary(#[n(0)] SummaryQuery),
+    /// What is about payments.
+    #[n(77)]
+    Payments(#[n(0)] Ask),
 }
 
 /// Which calls `/usage` lists: newest first.
@@ -289,6 +296,15 @@ pub enum Command {
     /// `POST /accounts/{id}/keys` of a key that was issued before Tollgate.
     #[n(60)]
     ImportKey(#[n(0)] ImportKey),
+    /// What is about payments: `POST /accounts/{id}/credits/purchase` and the like.
+    #[n(77)]
+    Payments(#[n(0)] Ask),
+    /// Stripe's word on a payment.
+    #[n(78)]
+    SeePayment(#[n(0)] Box<Sighting>),
+    /// Stripe's word on the subscription.
+    #[n(79)]
+    SeeSubscription(#[n(0)] SubscriptionSighting),
     /// `GET /accounts/{id}/top-up`.
     #[n(84)]
     ShowTopUp,
@@ -329,6 +345,10 @@ impl Command {
             | Self::Ledger(_)
             | Self::Audit
             | Self::Export(_)
+            // What is sold is another question; what is paid is paid.
+            | Self::Payments(_)
+            | Self::SeePayment(_)
+            | Self::SeeSubscription(_)
             | Self::ShowTopUp
             | Self::Close => false,
         }
@@ -417,6 +437,9 @@ pub enum Reply {
     /// A slice of an export.
     #[n(50)]
     Export(#[n(0)] ExportSlice),
+    /// A page at Stripe is to be made.
+    #[n(52)]
+    Order(#[n(0)] Box<Order>),
 }
 
 /// How far an audit has come.

@@ -3,6 +3,7 @@
 use crate::{
     id::{AccountId, CallNumber},
     ledger_page::ledger_query,
+    payments::ask::{self, Ask},
     policy::router,
     problem::Problem,
     protocol::{Page, SummaryPlace, SummaryQuery, UsageFilter, UsageQuery},
@@ -22,7 +23,8 @@ const NEXT: &str = "the `next` of an earlier page";
 /// `offset + limit` at most: what one request may make the object read.
 const REACH_MAX: u32 = 4_000;
 
-/// Reads what `GET` of a page of `account` asks for; `query` is the query string without `?`.
+/// Reads what a page of `account` is asked for; `query` is the query string without `?`, `body` empty where
+/// the page takes none.
 ///
 /// # Errors
 ///
@@ -31,9 +33,17 @@ const REACH_MAX: u32 = 4_000;
 pub fn read(
     page: router::Page,
     query: Option<&str>,
+    body: &[u8],
     account: &AccountId,
     key_secret: &Rolling,
 ) -> Result<Page, Problem> {
+    let pays = |what| {
+        let made = None;
+        Page::Payments(Ask { what, made })
+    };
+    if page.takes_body() {
+        no_parameters(query)?;
+    }
     match page {
         router::Page::Me => no_parameters(query).map(|()| Page::Me),
         router::Page::Usage => usage_query(query).map(Page::Usage),
@@ -42,6 +52,10 @@ pub fn read(
         router::Page::Quote => Ok(Page::Quote),
         router::Page::UsageSummary => summary_query(query).map(Page::UsageSummary),
         router::Page::Ledger => ledger_query(query, key_secret, account).map(Page::Ledger),
+        router::Page::Purchase => ask::buy(body).map(pays),
+        router::Page::Subscription => ask::subscribe(body).map(pays),
+        router::Page::BillingPortal => ask::portal(body).map(pays),
+        router::Page::BillingHistory => ask::history(query).map(pays),
     }
 }
 
@@ -226,7 +240,7 @@ mod tests {
         let lookup = |name: &str| (!name.ends_with("_PREVIOUS")).then(|| format!("{name:-<40}"));
         let secrets = Secrets::read(lookup, false).unwrap();
         let account = AccountId::parse("acme").unwrap();
-        read(page, query, &account, &secrets.key_secret)
+        read(page, query, b"", &account, &secrets.key_secret)
     }
 
     fn usage(query: &str) -> Result<Page, Problem> {

@@ -127,15 +127,21 @@ impl Write for Lines {
 fn read(header: &str) -> Option<(i64, [u8; MAC_BYTES])> {
     let (t, hex) = header.strip_prefix("t=")?.split_once(",v1=")?;
     let seconds = t.parse::<i64>().ok()?;
+    let is_as_written = seconds.to_string() == t;
+    Some((seconds, mac_of_hex(hex).filter(|_| is_as_written)?))
+}
+
+/// Reads a MAC of 32 bytes, spelled in lower-case hexadecimal digits.
+pub(crate) fn mac_of_hex(hex: &str) -> Option<[u8; MAC_BYTES]> {
     let (pairs, rest) = hex.as_bytes().as_chunks::<2>();
     let mut mac = [0; MAC_BYTES];
-    if seconds.to_string() != t || pairs.len() != MAC_BYTES || !rest.is_empty() {
+    if pairs.len() != MAC_BYTES || !rest.is_empty() {
         return None;
     }
     for (byte, [high, low]) in mac.iter_mut().zip(pairs) {
         *byte = (nibble(*high)? << 4) | nibble(*low)?;
     }
-    Some((seconds, mac))
+    Some(mac)
 }
 
 const fn nibble(digit: u8) -> Option<u8> {

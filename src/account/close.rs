@@ -20,6 +20,7 @@ impl Account {
                 at: self.state.latest,
             };
             self.withdraw_all(clock, &mut changes);
+            self.drop_prepared_top_up();
             changes.profile = true;
             changes.snapshot = true;
         }

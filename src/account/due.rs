@@ -143,6 +143,26 @@ impl Account {
         }
         let cycle = self.state.cycles.swap_remove(index);
         let at = cycle.ends_at;
+        let rest = self.expire_cycle(&cycle, at, changes);
+        changes.snapshot = true;
+        let grant = self
+            .recurring_grant(&cycle.pool)
+            .filter(|_| self.is_granting_by_the_clock(at))?;
+        let reference = self.grant_reference(&grant, at);
+        let ends_at = self.cycle_end(grant.renews, at);
+        // First, so that of two lots with the same end it is the older one, and spent first.
+        self.roll_over(&grant, rest, &reference, (at, ends_at), changes);
+        self.start_cycle(&grant, reference, (at, ends_at), changes);
+        Some(grant)
+    }
+
+    /// Expires what is left of a cycle's lot: how much that was.
+    pub(super) fn expire_cycle(
+        &mut self,
+        cycle: &Cycle,
+        at: Timestamp,
+        changes: &mut Changes,
+    ) -> Credits {
         let rest = self
             .state
             .ledger
@@ -153,37 +173,47 @@ impl Account {
         if let Some(entry) = self.state.ledger.expire(&cycle.pool, cycle.lot, moment) {
             changes.enter(entry);
         }
-        changes.snapshot = true;
-        let grant = self
-            .recurring_grant(&cycle.pool)
-            .filter(|_| self.is_granting())?;
-        let carried = grant.rollover.min(rest);
-        let ends_at = self.cycle_end(grant.renews, at);
-        // First, so that of two lots with the same end it is the older one, and spent first.
-        if !carried.is_zero() {
-            let reference = Some(self.grant_reference(&grant, at));
-            let moment = self.moment(at);
-            let (_, entry) = self.state.ledger.grant(
-                NewLot {
-                    kind: EntryKind::RolledOver,
-                    pool: &grant.pool,
-                    source: Source::Subscription,
-                    amount: carried,
-                    expires_at: Some(ends_at),
-                    reference,
-                },
-                moment,
-            );
-            changes.enter(entry);
-        }
-        self.start_cycle(&grant, at, changes);
-        Some(grant)
+        rest
     }
 
-    /// Issues a recurring grant for the cycle that starts, or runs, at `at`.
-    pub(super) fn start_cycle(&mut self, grant: &Grant, at: Timestamp, changes: &mut Changes) {
-        let ends_at = self.cycle_end(grant.renews, at);
-        let reference = Some(self.grant_reference(grant, at));
+    /// Carries over what `grant` allows of the `rest` of the cycle before, into the one that runs from `at`
+    /// until `ends_at`.
+    pub(super) fn roll_over(
+        &mut self,
+        grant: &Grant,
+        rest: Credits,
+        reference: &str,
+        (at, ends_at): (Timestamp, Timestamp),
+        changes: &mut Changes,
+    ) {
+        let carried = grant.rollover.min(rest);
+        if carried.is_zero() {
+            return;
+        }
+        let moment = self.moment(at);
+        let (_, entry) = self.state.ledger.grant(
+            NewLot {
+                kind: EntryKind::RolledOver,
+                pool: &grant.pool,
+                source: Source::Subscription,
+                amount: carried,
+                expires_at: Some(ends_at),
+                reference: Some(reference.to_owned()),
+            },
+            moment,
+        );
+        changes.enter(entry);
+    }
+
+    /// Issues a recurring grant for the cycle that runs from `at`, or did before, until `ends_at`.
+    pub(super) fn start_cycle(
+        &mut self,
+        grant: &Grant,
+        reference: String,
+        (at, ends_at): (Timestamp, Timestamp),
+        changes: &mut Changes,
+    ) -> LotNumber {
+        let reference = Some(reference);
         let moment = self.moment(at);
         let (lot, entry) = self.state.ledger.grant(
             NewLot {
@@ -203,10 +233,11 @@ impl Account {
             renews: grant.renews,
             ends_at,
         });
+        lot
     }
 
     /// `plan/pool@start of the period`: the same period always has the same.
-    fn grant_reference(&self, grant: &Grant, at: Timestamp) -> String {
+    pub(super) fn grant_reference(&self, grant: &Grant, at: Timestamp) -> String {
         format!(
             "{}/{}@{}",
             self.profile.plan.name,
@@ -215,7 +246,10 @@ impl Account {
         )
     }
 
-    fn cycle_end(&self, renews: Renews, at: Timestamp) -> Timestamp {
+    pub(super) fn cycle_end(&self, renews: Renews, at: Timestamp) -> Timestamp {
+        if let Some(paid_until) = self.paid_until() {
+            return self.paid_cycle_end(at, paid_until);
+        }
         let day = match renews {
             Renews::Monthly => self.profile.subscription.billing_day,
             Renews::CalendarMonth | Renews::Never => 1,
@@ -240,9 +274,21 @@ impl Account {
         !self.is_closed() && (is_paid || !self.profile.plan.paid)
     }
 
+    /// Whether a recurring grant that is due at `at` is issued by the clock alone: not before its invoice is
+    /// paid, where the plan is bought.
+    pub(super) fn is_granting_by_the_clock(&self, at: Timestamp) -> bool {
+        match self.paid_until() {
+            Some(paid_until) => !self.is_closed() && at < paid_until,
+            None => self.is_granting(),
+        }
+    }
+
     /// When the pool's recurring grant comes next, if it will.
     pub(super) fn renews_at(&self, pool: &str) -> Option<Timestamp> {
-        self.renewal(pool).map(|(cycle, _)| cycle.ends_at)
+        let (cycle, _) = self.renewal(pool)?;
+        // A paid period ends before its lot does.
+        let paid_until = self.paid_until().unwrap_or(cycle.ends_at);
+        Some(cycle.ends_at.min(paid_until))
     }
 
     /// What the pool can spend at `at`, before its grant could renew twice, if nothing happens until

@@ -158,6 +158,16 @@ pub enum Rejected {
     UnknownPool(String),
     /// The account was closed, for good, at this moment.
     Closed(Timestamp),
+    /// The account is suspended.
+    Suspended(Option<String>),
+    /// The policy has no such package.
+    UnknownPackage(String),
+    /// The plan is none that customers buy.
+    NotSold(String),
+    /// There is a subscription already.
+    AlreadySubscribed,
+    /// Nothing is sold while a payment is disputed.
+    Disputed,
     /// No key of that number was issued.
     UnknownKey,
     /// The key was revoked, for good.
@@ -425,6 +435,7 @@ impl Account {
         if !self.is_granting() {
             return;
         }
+        let is_due = self.is_granting_by_the_clock(at);
         for grant in self.profile.plan.grants.clone() {
             match grant.renews {
                 Renews::Never => {
@@ -447,13 +458,11 @@ impl Account {
                     changes.enter(entry);
                 }
                 Renews::Monthly | Renews::CalendarMonth => {
-                    if self
-                        .state
-                        .cycles
-                        .iter()
-                        .all(|cycle| cycle.pool != grant.pool)
-                    {
-                        self.start_cycle(&grant, at, changes);
+                    let mut running = self.state.cycles.iter();
+                    if is_due && running.all(|cycle| cycle.pool != grant.pool) {
+                        let reference = self.grant_reference(&grant, at);
+                        let ends_at = self.cycle_end(grant.renews, at);
+                        self.start_cycle(&grant, reference, (at, ends_at), changes);
                     }
                 }
             }
@@ -461,7 +470,7 @@ impl Account {
     }
 
     /// Limits change at once; the running subscription lots' amounts become the new allowances.
-    fn change_plan(&mut self, plan: Plan, changes: &mut Changes) {
+    pub(super) fn change_plan(&mut self, plan: Plan, changes: &mut Changes) {
         let reference = format!("plan {} to {}", self.profile.plan.name, plan.name);
         self.profile.plan = plan;
         self.fit_running_lots(&reference, changes);

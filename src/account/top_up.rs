@@ -22,9 +22,7 @@ use super::{Account, Changes, Rejected};
 use crate::{
     credits::Credits,
     event::Event,
-    ledger::{EntryKind, NewLot},
-    payments::money::Money,
-    policy::Source,
+    payments::{history::Payment, money::Money, sighting::Purpose, top_up::TopUpBought},
     time::{MonthNumber, Span, Timestamp},
     wire::{Decode, Encode},
 };
@@ -148,6 +146,9 @@ pub(super) enum Why {
     /// Stripe would not make out the invoice: nothing was tried.
     #[n(5)]
     NotBilled,
+    /// A payment is disputed, or was with success.
+    #[n(6)]
+    Disputed,
 }
 
 /// How an attempt ended.
@@ -157,13 +158,11 @@ struct Ended {
     #[n(0)]
     at: Timestamp,
     #[n(1)]
-    credits: Credits,
-    #[n(2)]
-    price: Money,
+    bought: TopUpBought,
     /// `None`: it was paid.
-    #[n(3)]
+    #[n(2)]
     failed: Option<Why>,
-    #[n(4)]
+    #[n(3)]
     invoice: Option<String>,
 }
 
@@ -184,6 +183,8 @@ enum Resumed {
     MethodUpdated,
     /// A payment went through.
     Paid,
+    /// A dispute was won.
+    DisputeWon,
 }
 
 impl Account {
@@ -210,7 +211,7 @@ impl Account {
                     settings.is_on = false;
                 }
                 // What the customer did not want must not be paid.
-                top_up.attempt.take_if(|attempt| attempt.is_prepared_only());
+                top_up.drop_prepared();
             }
         }
         changes.snapshot = true;
@@ -228,7 +229,7 @@ impl Account {
         if let Some(hindrance) = self.retry_hindrance(clock) {
             return Err(Rejected::TopUpCannotRun(hindrance));
         }
-        self.begin_top_up(true, clock, &mut changes);
+        self.begin_top_up(clock, &mut changes);
         Ok(changes)
     }
 
@@ -266,12 +267,12 @@ impl Account {
         }
         self.review_top_up(false, changes);
         if matches!(self.top_up_standing(clock), Standing::Due) {
-            self.begin_top_up(false, clock, changes);
+            self.begin_top_up(clock, changes);
         }
     }
 
     /// Past this line nothing can fail: whether a top-up may begin is decided.
-    fn begin_top_up(&mut self, is_retry: bool, clock: Timestamp, changes: &mut Changes) {
+    fn begin_top_up(&mut self, clock: Timestamp, changes: &mut Changes) {
         let Some((credits, price)) = self.next_top_up() else {
             return;
         };
@@ -279,56 +280,67 @@ impl Account {
             return;
         };
         let (pool, customer) = (offer.pool.clone(), customer.to_owned());
-        let with_tax = false;
+        let with_tax = self.policy.payments.automatic_tax;
         let top_up = self.state.top_up.get_or_insert_default();
         top_up.attempts = top_up.attempts.saturating_add(1);
         top_up.begun_at = Some(clock);
         top_up.attempt = Some(Attempt::new(attempt::New {
-            number: top_up.attempts,
-            pool,
-            credits,
-            price,
+            bought: TopUpBought {
+                number: top_up.attempts,
+                pool,
+                credits,
+                price,
+            },
             customer,
-            is_retry,
-            begun_at: clock,
             with_tax,
-            clears: top_up.unpaid.is_some(),
+            begun_at: clock,
+            waits: top_up.unpaid.is_some(),
         }));
         if let Some(unpaid) = &mut top_up.unpaid {
-            unpaid.clear(clock);
+            unpaid.begin_to_clear(clock);
         }
         changes.snapshot = true;
     }
 
-    /// An attempt was paid: its credits are there, once, since nothing of it is left to be paid.
-    fn top_up_paid(&mut self, attempt: Attempt, clock: Timestamp, changes: &mut Changes) {
+    /// A payment has come, or is known to have. Where it is that of a top-up, its attempt is over; with
+    /// the first word of it, it counts.
+    pub(super) fn top_up_paid(
+        &mut self,
+        payment: &Payment,
+        is_first_word: bool,
+        clock: Timestamp,
+        changes: &mut Changes,
+    ) {
+        let Purpose::TopUp(bought) = &payment.purpose else {
+            return;
+        };
         let month = self.policy.gateway.calendar.month_of(clock);
-        let moment = self.moment(self.state.latest);
-        let payment = attempt.payment_id().to_owned();
-        let (_, entry) = self.state.ledger.grant(
-            NewLot {
-                kind: EntryKind::ToppedUp,
-                pool: &attempt.pool,
-                source: Source::Extra,
-                amount: attempt.credits,
-                expires_at: None,
-                reference: Some(payment.clone()),
-            },
-            moment,
-        );
-        changes.enter(entry);
-        let is_below = self.is_below_threshold();
-        let latest = self.state.latest;
+        let (is_below, latest) = (self.is_below_threshold(), self.state.latest);
         let top_up = self.state.top_up.get_or_insert_default();
+        top_up.close(&payment.name);
+        if !is_first_word {
+            return;
+        }
         top_up.paid_at = Some(clock);
-        top_up.due_since = is_below.then(|| top_up.due_since.unwrap_or(latest));
-        top_up.count_spent(month, attempt.price);
-        top_up.last = Some(attempt.ended(clock, None));
+        top_up.count_spent(month, bought.price);
+        // Whoever still has too little need not wait for the next charge.
+        top_up.due_since = is_below.then_some(latest);
+        let failed = payment.in_vain.map(|_| Why::Refused);
+        top_up.last = Some(Ended {
+            at: clock,
+            bought: bought.clone(),
+            failed: failed.clone(),
+            invoice: Some(payment.name.clone()),
+        });
+        changes.snapshot = true;
+        if let Some(why) = failed {
+            return self.pause_top_up(why, None, clock, changes);
+        }
         let event = Event::TopUpSucceeded {
-            pool: attempt.pool,
-            credits: attempt.credits,
-            price: attempt.price.to_string(),
-            payment,
+            pool: bought.pool.clone(),
+            credits: bought.credits,
+            price: bought.price.to_string(),
+            payment: payment.name.clone(),
         };
         self.emit(&event, latest, changes);
         self.resume_top_up(Resumed::Paid, changes);
@@ -398,6 +410,37 @@ impl Account {
         self.emit(&event, self.state.latest, changes);
     }
 
+    /// A payment is disputed: nothing is bought until that is decided.
+    pub(super) fn top_up_disputed(&mut self, clock: Timestamp, changes: &mut Changes) {
+        let Some(top_up) = &mut self.state.top_up else {
+            return;
+        };
+        top_up.drop_prepared();
+        if top_up.paused.is_none() {
+            self.pause_top_up(Why::Disputed, None, clock, changes);
+        }
+    }
+
+    /// A dispute was won.
+    pub(super) fn top_up_undisputed(&mut self, changes: &mut Changes) {
+        let paused = self
+            .state
+            .top_up
+            .as_ref()
+            .and_then(|top_up| top_up.paused.as_ref());
+        let is_for_that = paused.is_some_and(|pause| pause.why == Why::Disputed);
+        if is_for_that && self.state.billing.disputed.is_empty() {
+            self.resume_top_up(Resumed::DisputeWon, changes);
+        }
+    }
+
+    /// The account is closed: nothing more is bought.
+    pub(super) fn drop_prepared_top_up(&mut self) {
+        if let Some(top_up) = &mut self.state.top_up {
+            top_up.drop_prepared();
+        }
+    }
+
     /// The customer's payment method was changed, at this moment of Stripe's clock: what was paused
     /// before that goes on.
     pub fn payment_method_updated(&mut self, at: Timestamp, clock: Timestamp) -> Changes {
@@ -405,7 +448,8 @@ impl Account {
         self.book_due(clock, &mut changes);
         let top_up = self.state.top_up.as_deref();
         let paused = top_up.and_then(|top_up| top_up.paused.as_ref());
-        if paused.is_some_and(|pause| at.plus(STRIPES_SECOND) > pause.since) {
+        let is_disputed = !self.state.billing.disputed.is_empty();
+        if !is_disputed && paused.is_some_and(|pause| at.plus(STRIPES_SECOND) > pause.since) {
             self.resume_top_up(Resumed::MethodUpdated, &mut changes);
         }
         changes
@@ -413,6 +457,24 @@ impl Account {
 }
 
 impl TopUp {
+    /// What nobody can pay yet is not paid.
+    fn drop_prepared(&mut self) {
+        self.attempt.take_if(|attempt| attempt.is_prepared_only());
+        if let Some(unpaid) = &mut self.unpaid {
+            unpaid.rest();
+        }
+    }
+
+    /// An invoice was paid: the attempt at it is over, and one that waited for it as well, which was to
+    /// buy what is here now.
+    fn close(&mut self, invoice: &str) {
+        let is_it = |attempt: &mut Attempt| attempt.invoice.as_deref() == Some(invoice);
+        self.attempt.take_if(is_it);
+        if self.unpaid.take_if(is_it).is_some() {
+            self.attempt.take_if(|attempt| attempt.is_prepared_only());
+        }
+    }
+
     fn count_spent(&mut self, month: MonthNumber, price: Money) {
         match &mut self.spent {
             Some(spent) if spent.month == month && spent.price.currency == price.currency => {
@@ -440,7 +502,8 @@ impl Why {
             Self::Declined(_)
             | Self::AuthenticationRequired
             | Self::NoPaymentMethod
-            | Self::Refused => true,
+            | Self::Refused
+            | Self::Disputed => true,
             Self::Unclear | Self::NotBilled => false,
         }
     }

@@ -13,6 +13,8 @@ use crate::{
 
 /// How much of what was sent is repeated in an answer.
 const SHOWN_CHARACTERS: usize = 64;
+/// The longest name that a body asks for something by, in characters.
+const LINE_MAX: usize = 200;
 
 /// An object whose members all have known names, each once.
 #[derive(Debug)]
@@ -72,8 +74,12 @@ impl<'a> Fields<'a> {
         for (index, (name, _)) in members.iter().enumerate() {
             let field = format!("{place}{}", shortened(name));
             if !known.contains(&name.as_str()) {
-                let known = known.join(", ");
-                let detail = format!("{field}: unknown field, expected only {known}");
+                let known = if known.is_empty() {
+                    "none".to_owned()
+                } else {
+                    format!("only {}", known.join(", "))
+                };
+                let detail = format!("{field}: unknown field, expected {known}");
                 return Err(Problem::bad_field(field, detail));
             }
             if members
@@ -273,6 +279,27 @@ impl<'a> Value<'a> {
             Err(self.problem(&format!("a list of 1 to {most} items")))
         }
     }
+}
+
+/// Reads a body whose one member is a text of one line.
+///
+/// # Errors
+///
+/// Anything else.
+pub(crate) fn only_line(body: &[u8], name: &str) -> Result<String, Problem> {
+    Fields::parse(body, &[name])?.get(name).line(LINE_MAX)
+}
+
+/// Reads a body that has nothing to say: none, or an empty object.
+///
+/// # Errors
+///
+/// Anything else.
+pub(crate) fn nothing(body: &[u8]) -> Result<(), Problem> {
+    if body.is_empty() {
+        return Ok(());
+    }
+    Fields::parse(body, &[]).map(|_| ())
 }
 
 fn not_json(why: &str) -> Problem {

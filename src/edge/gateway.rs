@@ -8,6 +8,7 @@ use wasm_bindgen::prelude::*;
 use super::{
     accounts::Objects,
     answer::{self, About, Refused},
+    billing::Asker,
     deployment::Deployment,
     forward::Forward,
     log::Line,
@@ -17,13 +18,14 @@ use super::{
 };
 use crate::{
     account::Refusal,
+    admin::{BODY_MAX, check_content_type},
     credits::Credits,
     id::AccountId,
     key::Carriers,
     ledger_page::{LedgerPage, link_to_next, prefers_csv},
     policy::{Origin, router::Page},
     problem::{Code, Problem},
-    protocol::{Document, Read, Reply, Request},
+    protocol::{self, Document, Read, Reply, Request},
     quote_page::quote_page,
     self_service,
     signature::Signed,
@@ -178,8 +180,9 @@ impl Gateway {
         page: Page,
         line: &mut Line,
     ) -> Result<web_sys::Response, Interruption> {
-        if !matches!(visit.method.as_str(), "GET" | "HEAD") {
-            return Err(Problem::method_not_allowed("GET, HEAD").into());
+        let allow = page.allow();
+        if !allow.split(", ").any(|method| method == visit.method) {
+            return Err(Problem::method_not_allowed(allow).into());
         }
         let (key, _) = self.key(visit, line).await?;
         let url = visit.url();
@@ -194,7 +197,16 @@ impl Gateway {
             _ => None,
         };
         let secrets = &deployment.secrets;
-        let page = self_service::read(page, url.query, &key.account, &secrets.key_secret)?;
+        let mut body = Vec::new();
+        if page.takes_body() {
+            body = visit.body(BODY_MAX, false).await?;
+            check_content_type(&body, visit.header("Content-Type").as_deref())?;
+        }
+        let page = self_service::read(page, url.query, &body, &key.account, &secrets.key_secret)?;
+        if let protocol::Page::Payments(ask) = page {
+            let asker = Asker::Customer(key);
+            return self.serve_payments(visit, &asker, ask.what, line).await;
+        }
         let read = Request::Read(Read {
             key: key.key,
             digest: key.digest,

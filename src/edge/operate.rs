@@ -2,6 +2,7 @@
 
 use super::{
     answer::{self, About},
+    billing::Asker,
     deployment::Deployment,
     directory::ask as ask_directory,
     gateway::{Gateway, Interruption, unavailable, unexpected},
@@ -100,6 +101,11 @@ impl Gateway {
                 Reply::Export(slice) => Ok(self.export(visit, account, slice)?),
                 other => Err(unexpected(&other).into()),
             },
+            AdminRequest::Payments { account, what } => {
+                self.serve_payments(visit, &Asker::Operator(account), what, line)
+                    .await
+            }
+            AdminRequest::StripeEvent => self.hear_stripe(visit, line).await,
             AdminRequest::ImportKey {
                 account,
                 import,
@@ -203,7 +209,7 @@ impl Gateway {
         self.tell(visit, 200, AUDIT_UNFINISHED)
     }
 
-    async fn manage(
+    pub(super) async fn manage(
         &self,
         account: &AccountId,
         manage: Manage,
@@ -236,7 +242,7 @@ impl Gateway {
         }
     }
 
-    fn tell(
+    pub(super) fn tell(
         &self,
         visit: &Visit,
         status: u16,

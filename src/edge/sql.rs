@@ -19,6 +19,7 @@ use crate::{
     id::{CallNumber, EventNumber, KeyNumber},
     ledger::{Entry, EntryKind, LotNumber},
     object::{Intent, Loaded, Remembered, Store, Write},
+    payments::history::Payment,
     price::Mark,
     protocol::UsageFilter,
     time::{Calendar, Day, MonthNumber, Timestamp},
@@ -45,6 +46,10 @@ const ROLLED: &str =
 /// Made with the first event. An event's row is its number modulo [`EVENTS_KEPT`].
 const EVENTS: &str =
     "CREATE TABLE IF NOT EXISTS events (row INTEGER PRIMARY KEY, body BLOB NOT NULL)";
+/// Made when the first payment is heard of. Without a ROWID a name is the table's one key.
+const PAYMENTS: &str = "
+    CREATE TABLE IF NOT EXISTS payments (number INTEGER PRIMARY KEY, body BLOB NOT NULL);
+    CREATE TABLE IF NOT EXISTS payment_names (name TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;";
 /// Rows of the table `account`.
 const VERSION_ROW: u32 = 1;
 const PROFILE_ROW: u32 = 2;
@@ -421,6 +426,9 @@ impl SqlStore {
                 &[to_number(rolled.row()).into(), blob(&body)],
             )?;
         }
+        for payment in &write.changes.payments {
+            self.keep_payment(payment)?;
+        }
         for (month, totals) in &write.changes.totals {
             self.write_totals(*month, totals)?;
         }
@@ -593,6 +601,33 @@ impl SqlStore {
                 entry.reference.as_deref().map_or(JsValue::NULL, JsValue::from_str),
             ],
         )
+    }
+
+    fn keep_payment(&mut self, payment: &Payment) -> Result<(), StorageError> {
+        self.run(PAYMENTS, &[])?;
+        let body = minicbor::to_vec(payment).map_err(|_| StorageError::unreadable("payment"))?;
+        let number = JsValue::from(to_number(payment.number));
+        self.run(
+            "INSERT OR REPLACE INTO payments (number, body) VALUES (?, ?)",
+            &[number.clone(), blob(&body)],
+        )?;
+        self.run(
+            "INSERT OR IGNORE INTO payment_names (name, number) VALUES (?, ?)",
+            &[payment.name.as_str().into(), number],
+        )
+    }
+
+    fn payments(&self, query: &str, bindings: &[JsValue]) -> Result<Vec<Payment>, StorageError> {
+        if !self.has_table("payments")? {
+            return Ok(Vec::new());
+        }
+        let rows = self.rows(query, bindings)?;
+        rows.iter()
+            .map(|row| {
+                let body = bytes(&row.unchecked_into::<Array>().get(0));
+                minicbor::decode(&body).map_err(|_| StorageError::unreadable("payment"))
+            })
+            .collect()
     }
 
     /// Answers whose time is over make room: there are never many, as operators' requests are few.
@@ -823,6 +858,16 @@ impl Store for SqlStore {
         let query =
             format!("SELECT {ENTRY_COLUMNS} FROM entries WHERE number > ? ORDER BY number LIMIT ?");
         self.entries(&query, &[to_number(last).into(), to_number(limit).into()])
+    }
+
+    fn payment(&self, name: &str) -> Result<Option<Payment>, StorageError> {
+        let query = "SELECT body FROM payments WHERE number = (SELECT number FROM payment_names WHERE name = ?)";
+        Ok(self.payments(query, &[name.into()])?.pop())
+    }
+
+    fn payments_before(&self, before: u64, limit: u64) -> Result<Vec<Payment>, StorageError> {
+        let query = "SELECT body FROM payments WHERE number < ? ORDER BY number DESC LIMIT ?";
+        self.payments(query, &[to_number(before).into(), to_number(limit).into()])
     }
 
     fn remembered(&self, id: u64) -> Result<Option<Remembered>, StorageError> {

@@ -1,8 +1,8 @@
 //! Carrying out top-ups: what Stripe is asked for the account, and what it answers.
 
-use super::{Failure, Object, Store};
+use super::{Failure, Object, Store, storage};
 use crate::{
-    account::{Account, Changes, TopUpAsk, TopUpAsked},
+    account::{TopUpAsk, TopUpAsked},
     payments::stripe,
     time::Timestamp,
 };
@@ -31,43 +31,25 @@ impl<S: Store> Object<S> {
         answer: Result<String, stripe::Failure>,
         clock: Timestamp,
     ) -> Result<(), String> {
-        self.book_of_top_up(clock, |account| {
-            account.top_up_answered(asked, answer, clock)
-        })
-    }
-
-    /// Something has happened to an invoice, which may be that of a top-up.
-    ///
-    /// # Errors
-    /// What went wrong, for the log; nothing was changed.
-    pub fn hurry_top_up(&mut self, invoice: &str, clock: Timestamp) -> Result<(), String> {
-        self.book_of_top_up(clock, |account| account.hurry_top_up(invoice, clock))
-    }
-
-    /// The customer's payment method was changed, at this moment of Stripe's clock.
-    ///
-    /// # Errors
-    /// What went wrong, for the log; nothing was changed.
-    pub fn payment_method_updated(
-        &mut self,
-        at: Timestamp,
-        clock: Timestamp,
-    ) -> Result<(), String> {
-        self.book_of_top_up(clock, |account| account.payment_method_updated(at, clock))
-    }
-
-    fn book_of_top_up(
-        &mut self,
-        clock: Timestamp,
-        book: impl FnOnce(&mut Account) -> Changes,
-    ) -> Result<(), String> {
-        let booked = self.wake(clock).and_then(|()| {
-            let changes = book(self.awake()?);
-            self.commit(changes, None)
-        });
-        match booked {
+        match self.try_answer_top_up(asked, answer, clock) {
             Ok(()) | Err(Failure::NoAccount) => Ok(()),
             Err(Failure::Storage(detail)) => Err(detail),
         }
+    }
+
+    fn try_answer_top_up(
+        &mut self,
+        asked: TopUpAsked,
+        answer: Result<String, stripe::Failure>,
+        clock: Timestamp,
+    ) -> Result<(), Failure> {
+        self.wake(clock)?;
+        let invoice = self.awake()?.top_up_invoice().map(str::to_owned);
+        let known = match invoice {
+            Some(invoice) => self.store.payment(&invoice).map_err(storage)?,
+            None => None,
+        };
+        let changes = self.awake()?.top_up_answered(asked, answer, known, clock);
+        self.commit(changes, None)
     }
 }

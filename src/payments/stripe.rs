@@ -122,6 +122,8 @@ pub enum Failure {
     Busy,
     /// Stripe does not have what is asked for.
     Missing,
+    /// This `Idempotency-Key` came with another request before.
+    OtherRequest,
     /// Stripe cannot do what it was asked, and will say the same again: a wrong secret, a price that it
     /// does not have.
     Mistake(String),
@@ -135,6 +137,7 @@ impl std::fmt::Display for Failure {
             Self::Unclear(detail) => write!(formatter, "Stripe: unclear, {detail}"),
             Self::Busy => formatter.write_str("Stripe: too many requests"),
             Self::Missing => formatter.write_str("Stripe: no such object"),
+            Self::OtherRequest => formatter.write_str("Stripe: another request had this key"),
             Self::Mistake(detail) => write!(formatter, "Stripe: refused, {detail}"),
         }
     }
@@ -155,9 +158,17 @@ pub fn read(status: u16, body: String) -> Result<String, Failure> {
         // Another request with this `Idempotency-Key` is being carried out.
         409 => Err(Failure::Unclear("the same request is under way".to_owned())),
         429 => Err(Failure::Busy),
+        400 if kind_of(&body).as_deref() == Some("idempotency_error") => Err(Failure::OtherRequest),
         400..=499 => Err(Failure::Mistake(message_of(status, &body))),
         _ => Err(Failure::Unclear(message_of(status, &body))),
     }
+}
+
+/// What kind of error Stripe says that it is.
+fn kind_of(body: &str) -> Option<String> {
+    let answer = json::parse(body).ok()?;
+    let kind = answer.member("error")?.member("type")?.string()?;
+    Some(kind.into_owned())
 }
 
 /// 402: the request was right, and the payment failed.

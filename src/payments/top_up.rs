@@ -4,21 +4,40 @@
 //! `auto_advance` is off.
 
 use super::{
+    checkout::{ACCOUNT, CREDITS, POOL, PRICE, account_of},
     money::{Currency, Money},
+    sighting::{Papers, Progress, Purpose, Sighting},
     stripe::{Call, Form},
 };
 use crate::{
     credits::Credits,
     id::AccountId,
     json::{self, Value},
+    wire::{Decode, Encode},
 };
 
-/// The member of an invoice's metadata that has the account's id.
-const OF_ACCOUNT: &str = "metadata[tollgate_account]";
-/// That which has the number of the attempt.
-const OF_TOP_UP: &str = "metadata[tollgate_top_up]";
+/// What is noted on the invoice of a top-up besides its account: the number of the attempt.
+const TOP_UP: &str = "tollgate_top_up";
 /// The payments of an invoice are not told unless they are asked for.
 const WITH_PAYMENT: &str = "payments.data.payment.payment_intent";
+
+/// What a top-up buys.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct TopUpBought {
+    /// The attempt's number inside its account.
+    #[n(0)]
+    pub number: u32,
+    /// The pool.
+    #[n(1)]
+    pub pool: String,
+    /// The credits.
+    #[n(2)]
+    pub credits: Credits,
+    /// What they cost, without tax.
+    #[n(3)]
+    pub price: Money,
+}
 
 /// What the customer pays with, as the customer says.
 pub fn customer(customer: &str) -> Call {
@@ -30,43 +49,44 @@ pub fn methods(customer: &str) -> Call {
     Call::get(format!("/v1/customers/{customer}/payment_methods?limit=1"))
 }
 
-/// An invoice without a line yet.
+/// An invoice without a line yet: what was noted on it tells later what it was for.
 pub fn draft(
     key: String,
+    account: &AccountId,
     customer: &str,
-    currency: Currency,
+    bought: &TopUpBought,
     with_tax: bool,
-    (account, number): (&AccountId, u32),
 ) -> Call {
-    let form = Form::default()
+    let mut form = Form::default()
         .with("customer", customer)
-        .with("currency", currency.as_str())
+        .with("currency", bought.price.currency.as_str())
         .with("collection_method", "charge_automatically")
         .with("auto_advance", "false")
         .with("pending_invoice_items_behavior", "exclude")
-        .with_some("automatic_tax[enabled]", with_tax.then_some("true"))
-        .with(OF_ACCOUNT, account.as_str())
-        .with(OF_TOP_UP, &number.to_string());
+        // None is given here that the customer may have elsewhere.
+        .with("discounts", "")
+        .with_some("automatic_tax[enabled]", with_tax.then_some("true"));
+    for (name, value) in [
+        (ACCOUNT, account.as_str()),
+        (TOP_UP, &bought.number.to_string()),
+        (POOL, &bought.pool),
+        (CREDITS, &bought.credits.to_string()),
+        (PRICE, &bought.price.to_string()),
+    ] {
+        form = form.with(&format!("metadata[{name}]"), value);
+    }
     Call::post("/v1/invoices", key, form)
 }
 
 /// The credits on the `invoice` of `customer`.
-pub fn line(
-    key: String,
-    (customer, invoice): (&str, &str),
-    price: Money,
-    credits: Credits,
-    pool: &str,
-) -> Call {
+pub fn line(key: String, (customer, invoice): (&str, &str), bought: &TopUpBought) -> Call {
+    let what = format!("Automatic top-up: {} {}", bought.credits, bought.pool);
     let form = Form::default()
         .with("customer", customer)
         .with("invoice", invoice)
-        .with("amount", &price.amount.to_string())
-        .with("currency", price.currency.as_str())
-        .with(
-            "description",
-            &format!("Automatic top-up: {credits} {pool}"),
-        );
+        .with("amount", &bought.price.amount.to_string())
+        .with("currency", bought.price.currency.as_str())
+        .with("description", &what);
     Call::post("/v1/invoiceitems", key, form)
 }
 
@@ -121,8 +141,10 @@ pub struct Invoice {
     pub payment: Option<String>,
     /// Where the customer can look at it, and pay.
     pub link: Option<String>,
-    /// What is on it, without taxes and discounts.
-    subtotal: u64,
+    /// What is on it, tax included.
+    total: u64,
+    /// What is on it, without tax.
+    subtotal: Option<u64>,
     currency: Currency,
 }
 
@@ -143,7 +165,10 @@ impl Invoice {
     /// Reads an invoice; `None` where it is none.
     #[must_use]
     pub fn read(answer: &str) -> Option<Self> {
-        let invoice = json::parse(answer).ok()?;
+        Self::of(json::parse(answer).ok()?)
+    }
+
+    fn of(invoice: Value<'_>) -> Option<Self> {
         let text = |name: &str| invoice.member(name)?.string();
         let status = match &*text("status")? {
             "draft" => InvoiceStatus::Draft,
@@ -163,16 +188,51 @@ impl Invoice {
             is_processing,
             payment: payment.and_then(id_of),
             link: text("hosted_invoice_url").map(Into::into),
-            subtotal: invoice.member("subtotal")?.whole()?,
+            total: invoice.member("total")?.whole()?,
+            subtotal: invoice.member("subtotal").and_then(Value::whole),
             currency: Currency::parse(&text("currency")?)?,
         })
     }
 
-    /// Whether it is one of this price.
+    /// How its payment stands, where it is the invoice of this top-up.
     #[must_use]
-    pub fn is_of(&self, price: Money) -> bool {
-        (self.subtotal, self.currency) == (price.amount, price.currency)
+    pub fn sighting(self, bought: TopUpBought) -> Sighting {
+        Sighting {
+            name: self.id.clone(),
+            purpose: Purpose::TopUp(bought),
+            progress: match self.status {
+                InvoiceStatus::Paid => Progress::Paid,
+                InvoiceStatus::Void => Progress::Failed,
+                InvoiceStatus::Draft | InvoiceStatus::Open => Progress::Processing,
+            },
+            total: self.total,
+            subtotal: self.subtotal,
+            currency: self.currency,
+            papers: Papers {
+                checkout_session: None,
+                payment_intent: self.payment,
+                invoice: Some(self.id),
+                receipt_url: self.link,
+            },
+            reversal: None,
+        }
     }
+}
+
+/// How the payment of a top-up stands, and whose it is, from its invoice; `None` where that is one of
+/// something else.
+#[must_use]
+pub fn top_up_of(invoice: Value<'_>) -> Option<(AccountId, Sighting)> {
+    let noted = invoice.member("metadata")?;
+    let text = |name: &str| noted.member(name)?.string();
+    let bought = TopUpBought {
+        number: text(TOP_UP)?.parse().ok()?,
+        pool: text(POOL)?.into_owned(),
+        credits: text(CREDITS)?.parse().ok().and_then(Credits::new)?,
+        price: Money::parse(&text(PRICE)?)?,
+    };
+    let account = account_of(noted)?;
+    Some((account, Invoice::of(invoice)?.sighting(bought)))
 }
 
 fn last_payment(invoice: Value<'_>) -> Option<Value<'_>> {
@@ -191,9 +251,11 @@ fn id_of(object: Value<'_>) -> Option<String> {
 mod tests {
     use super::*;
 
+    use crate::payments::stripe::Kind;
+
     fn invoice(fields: &str) -> Option<Invoice> {
         Invoice::read(&format!(
-            r#"{{"id":"in_1","subtotal":1600,"currency":"usd",{fields}}}"#
+            r#"{{"id":"in_1","total":1600,"subtotal":1600,"currency":"usd",{fields}}}"#
         ))
     }
 
@@ -210,7 +272,7 @@ mod tests {
             let read = invoice(&format!(r#""status":"{told}""#));
             assert_eq!(read.map(|invoice| invoice.status), status, "{told}");
         }
-        assert_eq!(invoice(r#""total":1"#), None);
+        assert_eq!(invoice(r#""amount_due":1"#), None);
         assert_eq!(Invoice::read("[]"), None);
         assert_eq!(Invoice::read(""), None);
 
@@ -232,15 +294,49 @@ mod tests {
     }
 
     #[test]
-    fn an_invoice_is_of_its_price_alone() {
-        let invoice = invoice(r#""status":"paid","total":1904"#).unwrap();
-        for (price, is_it) in [
-            ("16.00 USD", true),
-            ("19.04 USD", false),
-            ("16.00 EUR", false),
+    fn the_invoice_of_a_top_up_tells_what_it_was_for() {
+        let bought = TopUpBought {
+            number: 3,
+            pool: "credits".to_owned(),
+            credits: Credits::new(1_600).unwrap(),
+            price: Money::parse("16.00 USD").unwrap(),
+        };
+        let told = |metadata: &str| {
+            let invoice = format!(
+                r#"{{"id":"in_1","status":"paid","total":1904,"subtotal":1600,"currency":"usd",
+                    "hosted_invoice_url":"https://x","metadata":{{{metadata}}}}}"#
+            );
+            top_up_of(json::parse(&invoice).unwrap())
+        };
+        let noted = r#""tollgate_account":"acme","tollgate_top_up":"3","tollgate_pool":"credits",
+            "tollgate_credits":"1600","tollgate_price":"16.00 USD""#;
+        let (account, sighting) = told(noted).unwrap();
+        assert_eq!(account.as_str(), "acme");
+        assert_eq!(sighting.purpose, Purpose::TopUp(bought.clone()));
+        assert_eq!(sighting.name, "in_1");
+        assert_eq!((sighting.progress, sighting.total), (Progress::Paid, 1_904));
+        assert_eq!(sighting.subtotal, Some(1_600));
+        assert_eq!(sighting.papers.receipt_url.as_deref(), Some("https://x"));
+        assert_eq!(told(&noted.replace("tollgate_top_up", "number")), None);
+        assert_eq!(told(&noted.replace("1600", "-1")), None);
+        assert_eq!(told(""), None);
+
+        // What is sent is what is read.
+        let account = AccountId::parse("acme").unwrap();
+        let call = draft("k".to_owned(), &account, "cus_1", &bought, true);
+        let Kind::Change { form, .. } = call.kind else {
+            panic!("no change");
+        };
+        for field in [
+            "metadata%5Btollgate_top_up%5D=3",
+            "metadata%5Btollgate_price%5D=16.00%20USD",
+            "auto_advance=false",
+            "automatic_tax%5Benabled%5D=true",
         ] {
-            let price = Money::parse(price).unwrap();
-            assert_eq!(invoice.is_of(price), is_it, "{price}");
+            assert!(
+                form.split('&').any(|other| other == field),
+                "{field} in {form}"
+            );
         }
     }
 

@@ -8,6 +8,7 @@ use crate::time::Span;
 mod gateway;
 mod notifications;
 mod pattern;
+mod payments;
 mod plans;
 mod routes;
 mod strict;
@@ -65,6 +66,8 @@ fn read(mut document: Table<'_>) -> Policy {
     let plans = document.require("plans", expected);
     let self_service = document.take("self_service");
     let imported_keys = document.take("imported_keys");
+    let packages = document.take("packages");
+    let payments = document.take("payments");
     let notifications = document.take("notifications");
     let top_up = document.take("top_up");
     let routes = document.require("routes", "[[routes]] tables");
@@ -85,6 +88,8 @@ fn read(mut document: Table<'_>) -> Policy {
             &gateway.base_path,
         ),
         routes: Vec::new(),
+        packages: payments::read_packages(packages, &pools),
+        payments: payments::read_payments(payments.and_then(|payments| payments.table())),
         imported_keys: pattern::read(
             imported_keys.and_then(|table| table.table()),
             &gateway.key_prefixes,
@@ -137,6 +142,10 @@ fn read_self_service(table: Option<Table<'_>>, base_path: &str) -> SelfService {
         ledger: page("ledger", "/ledger"),
         get_credits: page("get_credits", "/get-credits"),
         quote: page("quote", "/quote"),
+        purchase: page("purchase", "/credits/purchase"),
+        subscription: page("subscription", "/subscription"),
+        billing_history: page("billing_history", "/billing/history"),
+        billing_portal: page("billing_portal", "/billing/portal"),
     };
     if let Some(table) = table {
         table.finish();

@@ -64,6 +64,46 @@ pub enum Page {
     GetCredits,
     /// `GET /quote`.
     Quote,
+    /// `POST /credits/purchase`.
+    Purchase,
+    /// `POST /subscription`.
+    Subscription,
+    /// `GET /billing/history`.
+    BillingHistory,
+    /// `POST /billing/portal`.
+    BillingPortal,
+}
+
+impl Page {
+    /// What is allowed there (RFC 9110 §10.2.1).
+    #[must_use]
+    pub const fn allow(self) -> &'static str {
+        match self {
+            Self::Me
+            | Self::Usage
+            | Self::UsageSummary
+            | Self::Ledger
+            | Self::GetCredits
+            | Self::Quote
+            | Self::BillingHistory => "GET, HEAD",
+            Self::Purchase | Self::Subscription | Self::BillingPortal => "POST",
+        }
+    }
+
+    /// Whether what is wanted is told in a body.
+    #[must_use]
+    pub const fn takes_body(self) -> bool {
+        match self {
+            Self::Me
+            | Self::Usage
+            | Self::UsageSummary
+            | Self::Ledger
+            | Self::GetCredits
+            | Self::Quote
+            | Self::BillingHistory => false,
+            Self::Purchase | Self::Subscription | Self::BillingPortal => true,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -275,6 +315,10 @@ pub(super) fn pages(policy: &Policy) -> Vec<(Template, Page)> {
         (&names.ledger, Page::Ledger),
         (&names.get_credits, Page::GetCredits),
         (&names.quote, Page::Quote),
+        (&names.purchase, Page::Purchase),
+        (&names.subscription, Page::Subscription),
+        (&names.billing_history, Page::BillingHistory),
+        (&names.billing_portal, Page::BillingPortal),
     ]
     .into_iter()
     .filter_map(|(path, page)| {

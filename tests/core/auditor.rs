@@ -413,6 +413,7 @@ fn from_history(store: &MemoryStore) -> Result<BTreeMap<u64, Audited>, String> {
             EntryKind::Granted
             | EntryKind::Renewed
             | EntryKind::RolledOver
+            | EntryKind::Bought
             | EntryKind::ToppedUp => {
                 if lot.amount != 0 {
                     return Err(format!("granted twice: {entry:?}"));
@@ -420,7 +421,10 @@ fn from_history(store: &MemoryStore) -> Result<BTreeMap<u64, Audited>, String> {
                 lot.pool.clone_from(&entry.pool);
                 lot.amount = entry.credits;
             }
-            EntryKind::Adjusted => {
+            EntryKind::Adjusted
+            | EntryKind::TakenBack
+            | EntryKind::Shortfall
+            | EntryKind::GivenBack => {
                 lot.pool.clone_from(&entry.pool);
                 lot.amount += entry.credits;
                 lot.was_adjusted = true;

@@ -27,6 +27,7 @@ mod memory_directory;
 mod memory_store;
 mod memory_stripe;
 mod openings;
+mod payments;
 mod properties;
 mod renewals;
 mod retried;

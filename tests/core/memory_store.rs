@@ -9,6 +9,7 @@ use tollgate::{
     id::{CallNumber, EventNumber, KeyNumber},
     ledger::{Entry, EntryKind, LotNumber, split},
     object::{Intent, Loaded, Remembered, Store, Write},
+    payments::history::Payment,
     protocol::UsageFilter,
     time::{Day, MonthNumber},
     totals::Totals,
@@ -27,6 +28,7 @@ pub struct MemoryStore {
     totals: BTreeMap<MonthNumber, Vec<Vec<u8>>>,
     entries: Vec<Entry>,
     remembered: BTreeMap<u64, Remembered>,
+    payments: BTreeMap<u64, Payment>,
     firsts: BTreeMap<Day, BTreeMap<[u8; 32], First>>,
     events: BTreeMap<u64, Vec<u8>>,
     notices: Option<Vec<u8>>,
@@ -122,6 +124,7 @@ impl MemoryStore {
             && self.totals == other.totals
             && self.entries == other.entries
             && self.remembered == other.remembered
+            && self.payments == other.payments
             && self.firsts == other.firsts
             && self.events == other.events
             && self.notices == other.notices
@@ -324,6 +327,26 @@ impl Store for MemoryStore {
         Ok(rows)
     }
 
+    fn payment(&self, name: &str) -> Result<Option<Payment>, DiskFull> {
+        self.read(2);
+        let mut payments = self.payments.values();
+        let found = payments.find(|payment| payment.name == name).cloned();
+        // As it is stored.
+        Ok(found.map(|payment| {
+            minicbor::decode(&minicbor::to_vec(payment).expect("encodes")).expect("decodes")
+        }))
+    }
+
+    fn payments_before(&self, before: u64, limit: u64) -> Result<Vec<Payment>, DiskFull> {
+        let payments = self.payments.range(..before).rev();
+        let payments: Vec<_> = payments.take(limit as usize).collect();
+        self.read(payments.len());
+        Ok(payments
+            .into_iter()
+            .map(|(_, payment)| payment.clone())
+            .collect())
+    }
+
     fn remembered(&self, id: u64) -> Result<Option<Remembered>, DiskFull> {
         self.read(1);
         Ok(self.remembered.get(&id).cloned())
@@ -439,6 +462,10 @@ impl Store for MemoryStore {
         if let Some(notices) = &write.notices {
             self.notices = Some(notices.clone());
             self.wrote(1);
+        }
+        for payment in &write.changes.payments {
+            self.payments.insert(payment.number, payment.clone());
+            self.wrote(2);
         }
         if let Some(rolled) = &write.changes.rolled {
             let bytes = minicbor::to_vec(rolled).expect("encodes");

@@ -305,9 +305,15 @@ fn given(branch: &Branch) -> usize {
             EntryKind::Granted
             | EntryKind::Renewed
             | EntryKind::RolledOver
+            | EntryKind::Adjusted
+            | EntryKind::Bought
             | EntryKind::ToppedUp
-            | EntryKind::Adjusted => true,
-            EntryKind::Expired | EntryKind::Corrected | EntryKind::Refunded => false,
+            | EntryKind::GivenBack => true,
+            EntryKind::Expired
+            | EntryKind::Corrected
+            | EntryKind::Refunded
+            | EntryKind::TakenBack
+            | EntryKind::Shortfall => false,
         })
         .count()
 }

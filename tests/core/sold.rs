@@ -6,7 +6,7 @@ use tollgate::{
     credits::Credits,
     event::EventType,
     payments::money::Money,
-    policy::{EmailNotices, Mode, Notifications, Plan, Policy, Source, TopUpOffer},
+    policy::{EmailNotices, Mode, Notifications, Package, Plan, Policy, Source, TopUpOffer},
     time::Calendar,
 };
 
@@ -99,6 +99,7 @@ pub fn edited(edits: &str) -> Arc<Policy> {
             "standard" => {}
             "observe" => policy.gateway.mode = Mode::Observe,
             "extra_needs_subscription" => policy.gateway.extra_needs_subscription = true,
+            "sold" => sell(&mut policy),
             "without_starter" => drop(policy.plans.remove("starter")),
             "without_search" => policy.routes.retain(|route| route.template != "/search"),
             "without_credits" => drop(policy.pools.remove("credits")),
@@ -151,6 +152,22 @@ pub fn told() -> Notifications {
             events: vec![EventType::BalanceExhausted, EventType::AccountSuspended],
         }),
     }
+}
+
+/// Plans and packages that customers pay for.
+fn sell(policy: &mut Policy) {
+    for plan in ["starter", "pro"] {
+        edit_plan(policy, plan, |sold| {
+            sold.stripe_price = Some(format!("price_{plan}"));
+            sold.grants[0].rollover = credits(50);
+        });
+    }
+    policy.packages.push(Package {
+        id: "small".into(),
+        pool: "credits".into(),
+        credits: credits(5_000),
+        price: Money::parse("50.00 USD").expect("a price"),
+    });
 }
 
 fn edit_plan(policy: &mut Policy, name: &str, edit: impl FnOnce(&mut Plan)) {

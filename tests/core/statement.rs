@@ -410,6 +410,7 @@ fn told(reply: &Reply) -> String {
         Reply::Audit(AuditStep::Finished { json, .. }) => json.clone(),
         Reply::Export(slice) => format!("exported up to {:?}", slice.next),
         Reply::Unavailable { detail } => format!("unavailable: {detail}"),
+        Reply::Order(order) => format!("order: {order:?}"),
     }
 }
 

@@ -8,12 +8,11 @@
 use super::{Account, Ended, TopUp, Why};
 use crate::{
     account::Changes,
-    credits::Credits,
     id::AccountId,
     payments::{
-        money::Money,
+        history::Payment,
         stripe::{Call, Failure},
-        top_up::{self as stripe, Invoice, InvoiceStatus},
+        top_up::{self as stripe, Invoice, InvoiceStatus, TopUpBought},
     },
     time::{Span, Timestamp},
     wire::{Decode, Encode},
@@ -30,49 +29,38 @@ const ASK_LAST: Span = Span::from_seconds(30 * 60);
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub(in crate::account) struct Attempt {
+    /// What it buys.
     #[n(0)]
-    number: u32,
-    #[n(1)]
-    pub(super) pool: String,
-    #[n(2)]
-    pub(super) credits: Credits,
-    #[n(3)]
-    pub(super) price: Money,
+    pub(super) bought: TopUpBought,
     /// Stripe's customer.
-    #[n(4)]
+    #[n(1)]
     customer: String,
-    /// Whether the customer asked for it.
-    #[n(5)]
-    pub(super) is_retry: bool,
+    /// Whether Stripe works out its tax.
+    #[n(2)]
+    with_tax: bool,
     /// By the clock as read.
-    #[n(6)]
-    pub(super) begun_at: Timestamp,
-    #[n(7)]
+    #[n(3)]
+    begun_at: Timestamp,
+    #[n(4)]
     step: Step,
+    /// Stripe is not asked before this.
+    #[n(5)]
+    ask_at: Timestamp,
+    /// Since when Stripe has not said.
+    #[n(6)]
+    unclear_since: Option<Timestamp>,
     /// What it is paid with.
-    #[n(8)]
+    #[n(7)]
     method: Option<String>,
     /// What is paid, once it is there.
-    #[n(9)]
-    invoice: Option<String>,
+    #[n(8)]
+    pub(super) invoice: Option<String>,
     /// Where the customer can pay it.
-    #[n(10)]
+    #[n(9)]
     pub(super) link: Option<String>,
     /// Stripe has said that it does not take the payment; whether it was paid before, the invoice tells.
-    #[n(11)]
+    #[n(10)]
     is_refused: bool,
-    /// The payment, once it is made.
-    #[n(12)]
-    payment: Option<String>,
-    /// Since when Stripe has not said.
-    #[n(13)]
-    unclear_since: Option<Timestamp>,
-    /// Stripe is not asked before this.
-    #[n(14)]
-    ask_at: Timestamp,
-    /// Whether Stripe works out its tax.
-    #[n(15)]
-    with_tax: bool,
 }
 
 /// What Stripe is asked next.
@@ -129,24 +117,20 @@ pub struct Asked {
 
 /// A new attempt.
 pub(super) struct New {
-    pub number: u32,
-    pub pool: String,
-    pub credits: Credits,
-    pub price: Money,
+    pub bought: TopUpBought,
     pub customer: String,
-    pub is_retry: bool,
-    pub begun_at: Timestamp,
     pub with_tax: bool,
+    pub begun_at: Timestamp,
     /// There is one before it whose invoice could still be paid.
-    pub clears: bool,
+    pub waits: bool,
 }
 
 /// What an answer makes of an attempt.
 enum Turn {
     /// It goes on.
     GoOn,
-    /// It was paid.
-    Paid,
+    /// It was paid: this invoice.
+    Paid(Box<Invoice>),
     /// It was not, and is over.
     Failed(Why),
     /// It can be paid no more.
@@ -170,11 +154,20 @@ impl Account {
         Some(asking.ask_at)
     }
 
-    /// Books what Stripe has answered. Late and repeated answers change nothing.
+    /// The invoice that Stripe has to be asked about, if it is there: what is known of its payment is
+    /// needed with the answer.
+    #[must_use]
+    pub fn top_up_invoice(&self) -> Option<&str> {
+        self.state.top_up.as_ref()?.asking()?.invoice.as_deref()
+    }
+
+    /// Books what Stripe has answered; `known` is what is kept of the payment of the invoice. Late and
+    /// repeated answers change nothing.
     pub fn top_up_answered(
         &mut self,
         asked: Asked,
         answer: Result<String, Failure>,
+        known: Option<Payment>,
         clock: Timestamp,
     ) -> Changes {
         let mut changes = Changes::default();
@@ -182,37 +175,41 @@ impl Account {
         let Some(top_up) = &mut self.state.top_up else {
             return changes;
         };
-        if top_up.asking().map(Attempt::asked) != Some(asked) {
-            return changes;
-        }
-        changes.snapshot = true;
-        if let Some(mut unpaid) = top_up.unpaid.take_if(|unpaid| unpaid.is_asking()) {
-            let is_waited_for = top_up.attempt.is_some();
-            match unpaid.hear_again(answer, is_waited_for, clock) {
-                Turn::GoOn => top_up.unpaid = Some(unpaid),
-                Turn::Paid => {
-                    // What waited for it was to buy what is here now.
-                    top_up.attempt = None;
-                    self.top_up_paid(unpaid, clock, &mut changes);
-                }
-                Turn::Failed(_) | Turn::Gone => {}
-            }
-            self.top_up_waits_no_longer(clock, &mut changes);
-            return changes;
-        }
-        let Some(mut attempt) = top_up.attempt.take() else {
-            return changes;
+        let is_waited_for = top_up.attempt.as_ref().is_some_and(Attempt::is_waiting);
+        let (turn, bought) = match top_up.asking_mut() {
+            Some(asking) if asking.asked() == asked => (
+                asking.hear(answer, is_waited_for, clock),
+                asking.bought.clone(),
+            ),
+            _ => return changes,
         };
-        match attempt.hear(answer, clock) {
-            Turn::GoOn => top_up.attempt = Some(attempt),
-            Turn::Paid => self.top_up_paid(attempt, clock, &mut changes),
-            Turn::Failed(why) => self.top_up_failed(attempt, why, clock, &mut changes),
-            Turn::Gone => {
-                attempt.rest();
-                self.top_up_failed(attempt, Why::Unclear, clock, &mut changes);
+        changes.snapshot = true;
+        let why = match turn {
+            Turn::GoOn => None,
+            Turn::Paid(invoice) => {
+                self.book_payment(known, invoice.sighting(bought), clock, &mut changes);
+                None
             }
+            Turn::Failed(why) => Some(why),
+            Turn::Gone => Some(Why::Unclear),
+        };
+        if let Some(why) = why {
+            self.top_up_over(why, clock, &mut changes);
         }
+        self.top_up_waits_no_longer(clock, &mut changes);
         changes
+    }
+
+    /// What Stripe was asked about is over, and nothing was paid.
+    fn top_up_over(&mut self, why: Why, clock: Timestamp, changes: &mut Changes) {
+        let Some(top_up) = &mut self.state.top_up else {
+            return;
+        };
+        if top_up.unpaid.take_if(|unpaid| unpaid.is_asking()).is_none()
+            && let Some(attempt) = top_up.attempt.take()
+        {
+            self.top_up_failed(attempt, why, clock, changes);
+        }
     }
 
     /// What waits for the invoice before it goes on when that is gone, and is given up in time.
@@ -224,7 +221,7 @@ impl Account {
         let Some(attempt) = top_up
             .attempt
             .as_mut()
-            .filter(|attempt| attempt.step == Step::Wait)
+            .filter(|attempt| attempt.is_waiting())
         else {
             return;
         };
@@ -241,32 +238,17 @@ impl Account {
             changes.snapshot = true;
         }
     }
-
-    /// Something has happened to an invoice: whether it is that of a top-up, and how it stands, is
-    /// asked at once.
-    pub fn hurry_top_up(&mut self, invoice: &str, clock: Timestamp) -> Changes {
-        let mut changes = Changes::default();
-        let Some(top_up) = &mut self.state.top_up else {
-            return changes;
-        };
-        let both = top_up.unpaid.iter_mut().chain(top_up.attempt.iter_mut());
-        for attempt in both.filter(|attempt| attempt.invoice.as_deref() == Some(invoice)) {
-            if matches!(attempt.step, Step::Rest) {
-                attempt.go_to(Step::Look, clock);
-                changes.snapshot = true;
-            } else if attempt.step == Step::Look && attempt.ask_at > clock {
-                attempt.ask_at = clock;
-                changes.snapshot = true;
-            }
-        }
-        changes
-    }
 }
 
 impl TopUp {
     /// The attempt that Stripe has to be asked about: one before the present one first.
     fn asking(&self) -> Option<&Attempt> {
         let mut both = self.unpaid.iter().chain(&self.attempt);
+        both.find(|attempt| attempt.is_asking())
+    }
+
+    fn asking_mut(&mut self) -> Option<&mut Attempt> {
+        let mut both = self.unpaid.iter_mut().chain(&mut self.attempt);
         both.find(|attempt| attempt.is_asking())
     }
 
@@ -300,41 +282,29 @@ fn brought_forward(moment: &mut Timestamp, latest: Timestamp) -> bool {
 impl Attempt {
     pub(super) fn new(new: New) -> Self {
         Self {
-            number: new.number,
-            pool: new.pool,
-            credits: new.credits,
-            price: new.price,
+            bought: new.bought,
             customer: new.customer,
-            is_retry: new.is_retry,
+            with_tax: new.with_tax,
             begun_at: new.begun_at,
-            step: if new.clears {
+            step: if new.waits {
                 Step::Wait
             } else {
                 Step::Customer
             },
+            ask_at: new.begun_at,
+            unclear_since: None,
             method: None,
             invoice: None,
             link: None,
             is_refused: false,
-            payment: None,
-            unclear_since: None,
-            ask_at: new.begun_at,
-            with_tax: new.with_tax,
         }
-    }
-
-    /// The payment's id, or that of what was paid.
-    pub(super) fn payment_id(&self) -> &str {
-        let id = self.payment.as_deref().or(self.invoice.as_deref());
-        id.unwrap_or_default()
     }
 
     /// How it ended.
     pub(super) fn ended(&self, at: Timestamp, failed: Option<Why>) -> Ended {
         Ended {
             at,
-            credits: self.credits,
-            price: self.price,
+            bought: self.bought.clone(),
             failed,
             invoice: self.invoice.clone(),
         }
@@ -365,8 +335,12 @@ impl Attempt {
     }
 
     /// A new attempt waits for it: how its invoice stands is asked.
-    pub(super) const fn clear(&mut self, clock: Timestamp) {
+    pub(super) const fn begin_to_clear(&mut self, clock: Timestamp) {
         self.go_to(Step::Look, clock);
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.step == Step::Wait
     }
 
     const fn is_asking(&self) -> bool {
@@ -375,7 +349,7 @@ impl Attempt {
 
     const fn asked(&self) -> Asked {
         Asked {
-            number: self.number,
+            number: self.bought.number,
             step: self.step,
         }
     }
@@ -407,7 +381,10 @@ impl Attempt {
     fn call(&self, account: &AccountId) -> Option<Call> {
         let key = |what: &str| {
             let begun = self.begun_at.as_millis();
-            format!("tollgate-{account}-top-up-{}-{begun}-{what}", self.number)
+            format!(
+                "tollgate-{account}-top-up-{}-{begun}-{what}",
+                self.bought.number
+            )
         };
         let invoice = self.invoice.as_deref().unwrap_or_default();
         Some(match self.step {
@@ -415,14 +392,10 @@ impl Attempt {
             Step::Customer => stripe::customer(&self.customer),
             Step::Method => stripe::methods(&self.customer),
             Step::Draft => {
-                let currency = self.price.currency;
-                let of = (account, self.number);
-                stripe::draft(key("draft"), &self.customer, currency, self.with_tax, of)
+                let (bought, with_tax) = (&self.bought, self.with_tax);
+                stripe::draft(key("draft"), account, &self.customer, bought, with_tax)
             }
-            Step::Line => {
-                let of = (self.customer.as_str(), invoice);
-                stripe::line(key("line"), of, self.price, self.credits, &self.pool)
-            }
+            Step::Line => stripe::line(key("line"), (&self.customer, invoice), &self.bought),
             Step::Finalize => stripe::finalize(key("finalize"), invoice),
             Step::Pay => stripe::pay(key("pay"), invoice, self.method.as_deref()),
             Step::Look => stripe::look(invoice),
@@ -430,8 +403,13 @@ impl Attempt {
         })
     }
 
-    /// What an answer makes of it.
-    fn hear(&mut self, answer: Result<String, Failure>, clock: Timestamp) -> Turn {
+    /// What an answer makes of it, or of one that another attempt waits for.
+    fn hear(
+        &mut self,
+        answer: Result<String, Failure>,
+        is_waited_for: bool,
+        clock: Timestamp,
+    ) -> Turn {
         match self.step {
             Step::Wait | Step::Rest => Turn::GoOn,
             Step::Customer | Step::Method | Step::Draft | Step::Line => {
@@ -439,7 +417,8 @@ impl Attempt {
             }
             Step::Finalize | Step::Pay => self.hear_paid(answer, clock),
             Step::Look => match answer.as_deref().map(Invoice::read) {
-                Ok(Some(invoice)) => self.look_at(&invoice, clock),
+                Ok(Some(invoice)) if is_waited_for => self.clear(invoice, clock),
+                Ok(Some(invoice)) => self.look_at(invoice, clock),
                 Err(Failure::Missing) => Turn::Gone,
                 _ => self.wait_at(Step::Look, clock),
             },
@@ -464,6 +443,7 @@ impl Attempt {
                 Failure::Declined(_)
                 | Failure::AuthenticationRequired
                 | Failure::Missing
+                | Failure::OtherRequest
                 | Failure::Mistake(_),
             ) => return Turn::Failed(Why::NotBilled),
         };
@@ -498,13 +478,13 @@ impl Attempt {
     fn hear_paid(&mut self, answer: Result<String, Failure>, clock: Timestamp) -> Turn {
         match answer {
             Ok(body) => match Invoice::read(&body) {
-                Some(invoice) => self.look_at(&invoice, clock),
+                Some(invoice) => self.look_at(invoice, clock),
                 None => self.wait_at(Step::Look, clock),
             },
             Err(Failure::Declined(code)) => Turn::Failed(Why::Declined(code)),
             Err(Failure::AuthenticationRequired) => Turn::Failed(Why::AuthenticationRequired),
             Err(Failure::Unclear(_) | Failure::Busy) => self.wait_at(Step::Look, clock),
-            Err(Failure::Missing | Failure::Mistake(_)) => {
+            Err(Failure::Missing | Failure::OtherRequest | Failure::Mistake(_)) => {
                 self.is_refused = true;
                 self.goes_to(Step::Look, clock)
             }
@@ -512,19 +492,12 @@ impl Attempt {
     }
 
     /// What is to be done about an invoice that stands like this.
-    fn look_at(&mut self, invoice: &Invoice, clock: Timestamp) -> Turn {
+    fn look_at(&mut self, invoice: Invoice, clock: Timestamp) -> Turn {
         if invoice.link.is_some() {
             self.link.clone_from(&invoice.link);
         }
         match invoice.status {
-            InvoiceStatus::Paid if invoice.is_of(self.price) => {
-                self.payment.clone_from(&invoice.payment);
-                Turn::Paid
-            }
-            InvoiceStatus::Paid => {
-                self.rest();
-                Turn::Failed(Why::Refused)
-            }
+            InvoiceStatus::Paid => Turn::Paid(Box::new(invoice)),
             InvoiceStatus::Void => Turn::Gone,
             InvoiceStatus::Draft | InvoiceStatus::Open if self.is_refused => {
                 Turn::Failed(Why::Refused)
@@ -537,41 +510,20 @@ impl Attempt {
         }
     }
 
+    /// The invoice must be paid or gone before another one is made.
+    fn clear(&mut self, invoice: Invoice, clock: Timestamp) -> Turn {
+        match invoice.status {
+            InvoiceStatus::Paid => Turn::Paid(Box::new(invoice)),
+            InvoiceStatus::Void | InvoiceStatus::Draft => Turn::Gone,
+            InvoiceStatus::Open if invoice.is_processing => self.wait_at(Step::Look, clock),
+            InvoiceStatus::Open => self.goes_to(Step::Void, clock),
+        }
+    }
+
     /// Goes on at once, and remembers since when Stripe has not said how it came out.
     fn go_on_at(&mut self, step: Step, clock: Timestamp) -> Turn {
         self.step = step;
         self.ask_at = clock;
         Turn::GoOn
-    }
-
-    /// What an answer makes of one that is over: whether it was paid by hand since.
-    fn hear_again(
-        &mut self,
-        answer: Result<String, Failure>,
-        is_waited_for: bool,
-        clock: Timestamp,
-    ) -> Turn {
-        if self.step != Step::Look {
-            return self.hear(answer, clock);
-        }
-        let invoice = match answer.as_deref().map(Invoice::read) {
-            Ok(Some(invoice)) => invoice,
-            Err(Failure::Missing) => return Turn::Gone,
-            _ => return self.wait_at(Step::Look, clock),
-        };
-        match invoice.status {
-            InvoiceStatus::Paid => self.look_at(&invoice, clock),
-            InvoiceStatus::Void | InvoiceStatus::Draft => Turn::Gone,
-            InvoiceStatus::Open if is_waited_for && !invoice.is_processing => {
-                self.goes_to(Step::Void, clock)
-            }
-            InvoiceStatus::Open if is_waited_for || invoice.is_processing => {
-                self.wait_at(Step::Look, clock)
-            }
-            InvoiceStatus::Open => {
-                self.rest();
-                Turn::GoOn
-            }
-        }
     }
 }

@@ -126,7 +126,7 @@ impl Account {
         if self.policy.gateway.mode == Mode::Observe {
             return Some(Standing::Observing);
         }
-        if self.is_disputed() {
+        if !self.state.billing.disputed.is_empty() {
             return Some(Standing::Disputed);
         }
         if self.customer().is_none() {
@@ -135,16 +135,6 @@ impl Account {
         let spending = self.spending(&offer.pool, self.state.latest);
         let is_spendable = spending.pool.is_some() && spending.extra;
         (!is_spendable).then_some(Standing::NotSpendable)
-    }
-
-    /// STUB
-    pub(super) fn customer(&self) -> Option<&str> {
-        Some("cus_1")
-    }
-
-    /// STUB
-    pub(super) fn is_disputed(&self) -> bool {
-        false
     }
 
     /// Why no attempt can be made that the customer asks for now, in one sentence.

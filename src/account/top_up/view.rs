@@ -93,8 +93,8 @@ impl Account {
             last_attempt: last.map(|last| AttemptView {
                 at: last.at,
                 succeeded: last.failed.is_none(),
-                credits: last.credits,
-                price: last.price.to_string(),
+                credits: last.bought.credits,
+                price: last.bought.price.to_string(),
                 invoice: last.invoice.as_deref(),
                 reason: last.failed.as_ref().map(Why::sentence),
             }),
@@ -119,11 +119,11 @@ impl Account {
             }
             Standing::Attempting(attempt) if attempt.is_paying() => format!(
                 "a payment of {} for {} credits is under way",
-                attempt.price, attempt.credits
+                attempt.bought.price, attempt.bought.credits
             ),
             Standing::Attempting(attempt) => format!(
                 "a top-up of {} credits for {} is being prepared",
-                attempt.credits, attempt.price
+                attempt.bought.credits, attempt.bought.price
             ),
             Standing::Paused(pause) => format!(
                 "paused: {}; it goes on when the payment method is changed or a retry succeeds",
@@ -188,6 +188,7 @@ impl Why {
             Self::NoPaymentMethod => "there is no payment method".to_owned(),
             Self::Refused => "Stripe did not take the payment".to_owned(),
             Self::NotBilled => "Stripe made out no invoice".to_owned(),
+            Self::Disputed => "a payment was disputed".to_owned(),
             Self::Unclear => "Stripe could not be reached, and nothing was paid".to_owned(),
         }
     }
@@ -199,6 +200,7 @@ impl Resumed {
         match self {
             Self::MethodUpdated => "the payment method was changed",
             Self::Paid => "a payment succeeded",
+            Self::DisputeWon => "the dispute was won",
         }
     }
 }

@@ -24,9 +24,23 @@ pub(super) fn read_plans(
     if table.entries().next().is_none() {
         table.note("NAME", "at least one plan", "none");
     }
-    named(&table, |name, table| {
+    let plans = named(&table, |name, table| {
         Arc::new(read_plan(name, table, pools))
-    })
+    });
+    // Whoever pays it must get one plan.
+    let mut sold: Vec<(&str, &str)> = Vec::new();
+    for plan in plans.values() {
+        let Some(price) = &plan.stripe_price else {
+            continue;
+        };
+        if let Some((other, _)) = sold.iter().find(|(_, taken)| taken == price) {
+            let place = format!("{}.stripe_price", plan.name);
+            let expected = format!("another price than that of {other}");
+            table.note(&place, &expected, &format!("{price:?}"));
+        }
+        sold.push((&plan.name, price));
+    }
+    plans
 }
 
 /// The field `pool`: a declared pool.
@@ -117,8 +131,22 @@ fn read_plan(name: &str, mut table: Table<'_>, pools: &BTreeMap<String, Pool>) -
         limits,
         max_keys,
         grants: Vec::new(),
+        stripe_price: None,
     };
-    set(&mut plan.paid, table.take("paid"), Value::flag);
+    if let Some(price) = table.take("stripe_price") {
+        plan.stripe_price = price.parsed("the id of a price at Stripe, \"price_…\"", |price| {
+            is_name(price, 255, b"_").then(|| price.to_owned())
+        });
+        // What is bought is paid for.
+        plan.paid = true;
+    }
+    if let Some(paid) = table.take("paid") {
+        let is_bought = plan.paid;
+        set(&mut plan.paid, Some(paid), Value::flag);
+        if is_bought && !plan.paid {
+            table.forbid("paid", "true beside stripe_price");
+        }
+    }
     if let Some(grants) = table.take("grants") {
         for value in grants.list("an array of grants").into_iter().flatten() {
             let grant = value.table().and_then(|table| read_grant(table, pools));

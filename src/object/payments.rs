@@ -1,0 +1,82 @@
+//! Payments: what may be bought, what Stripe says became of it, and the history of both.
+
+use super::{Done, Failure, Object, Store, document, shown, storage, to_json, told};
+use crate::{
+    account::{Changes, Rejected},
+    headers::Standing,
+    payments::{
+        ask::{Ask, HistoryQuery, What},
+        history::{HistoryView, PaymentView},
+        sighting::Sighting,
+    },
+    protocol::{Document, Reply},
+};
+
+impl<S: Store> Object<S> {
+    /// What the operator asks for an account.
+    pub(super) fn asked(&mut self, ask: Ask) -> Result<Done, Failure> {
+        if let What::History(query) = ask.what {
+            return Ok(Ok(shown(self.history(query)?)));
+        }
+        let order = self.awake()?.order(ask);
+        Ok(order.map(|(order, changes)| (Reply::Order(Box::new(order)), changes)))
+    }
+
+    /// What a customer asks for the own account.
+    pub(super) fn asked_by_customer(
+        &mut self,
+        ask: Ask,
+        standing: Standing,
+    ) -> Result<Reply, Failure> {
+        let (reply, changes) = match self.asked(ask)? {
+            Ok(done) => done,
+            Err(rejected) => return Ok(Reply::Problem(rejected.complaint())),
+        };
+        self.commit(changes, None)?;
+        Ok(match reply {
+            Reply::Order(mut order) => {
+                order.standing = Some(standing);
+                Reply::Order(order)
+            }
+            Reply::Document(shown) => Reply::Document(Document {
+                standing: Some(standing),
+                ..document(shown.status, shown.json)
+            }),
+            other => other,
+        })
+    }
+
+    /// Books how a payment stands at Stripe.
+    pub(super) fn see_payment(
+        &mut self,
+        sighting: Sighting,
+        clock: crate::time::Timestamp,
+    ) -> Result<Done, Failure> {
+        let known = self.store.payment(&sighting.name).map_err(storage)?;
+        let (payment, changes) = self.awake()?.payment_sighted(known, sighting, clock);
+        let view = PaymentView::from(&payment);
+        Ok(Ok::<(Reply, Changes), Rejected>((
+            told(200, to_json(&view)),
+            changes,
+        )))
+    }
+
+    fn history(&mut self, query: HistoryQuery) -> Result<String, Failure> {
+        let newest = self.awake()?.payments().saturating_add(1);
+        let before = query.before.unwrap_or(newest);
+        // One more tells whether there is a next page.
+        let limit = u64::from(query.limit);
+        let mut payments = self
+            .store
+            .payments_before(before, limit.saturating_add(1))
+            .map_err(storage)?;
+        let shown = usize::try_from(limit).unwrap_or(usize::MAX);
+        let has_more = payments.len() > shown;
+        payments.truncate(shown);
+        let next = payments.last().filter(|_| has_more);
+        Ok(to_json(&HistoryView {
+            next: next.map(|last| last.number.to_string()),
+            data: payments.iter().map(PaymentView::from).collect(),
+        }))
+    }
+}

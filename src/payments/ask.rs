@@ -1,0 +1,146 @@
+//! What is asked about payments, by a customer or by the operator for an account.
+
+use crate::{
+    admin::{nothing, only_line},
+    headers::Standing,
+    policy::Package,
+    problem::Problem,
+    self_service::Parameters,
+    wire::{Decode, Encode},
+};
+
+/// How many payments a page of the history has, unless it is told.
+const LIMIT_DEFAULT: u32 = 50;
+const LIMIT_MAX: u32 = 500;
+
+/// What the Worker asks an account's object.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Ask {
+    /// What for.
+    #[n(0)]
+    pub what: What,
+    /// The account's customer at Stripe that the Worker has made a moment ago, because the object knew of
+    /// none. The object keeps the first that it hears of.
+    #[n(1)]
+    pub made: Option<String>,
+}
+
+/// What a customer or the operator wants.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum What {
+    /// To buy this package.
+    #[n(0)]
+    Buy(#[n(0)] String),
+    /// To subscribe to this plan.
+    #[n(1)]
+    Subscribe(#[n(0)] String),
+    /// To see to cards, invoices and the subscription.
+    #[n(2)]
+    Portal,
+    /// To see what was paid.
+    #[n(3)]
+    History(#[n(0)] HistoryQuery),
+}
+
+/// Which payments are listed: newest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct HistoryQuery {
+    /// How many, 1 to 500.
+    #[n(0)]
+    pub limit: u32,
+    /// Only those with a lower number: where an earlier page ended.
+    #[n(1)]
+    pub before: Option<u64>,
+}
+
+/// What the object has to say to that.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Order {
+    /// What Stripe is to make a page for.
+    #[n(0)]
+    pub page: Ordered,
+    /// The account's customer at Stripe, if there is one.
+    #[n(1)]
+    pub customer: Option<String>,
+    /// The account's name, for a customer that is to be made.
+    #[n(2)]
+    pub name: Option<String>,
+    /// Its e-mail address, for the same.
+    #[n(3)]
+    pub email: Option<String>,
+    /// Limits and credits of the key that asked.
+    #[n(4)]
+    pub standing: Option<Standing>,
+}
+
+/// What a page at Stripe is for.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Ordered {
+    /// Paying a package.
+    #[n(0)]
+    Package(#[n(0)] Package),
+    /// Subscribing to a plan.
+    #[n(1)]
+    Plan {
+        /// Its name.
+        #[n(0)]
+        name: String,
+        /// Its price at Stripe.
+        #[n(1)]
+        price: String,
+    },
+    /// The Customer Portal.
+    #[n(2)]
+    Portal,
+}
+
+/// Reads `{"package": "…"}`.
+///
+/// # Errors
+///
+/// 400 with the field that is wrong.
+pub fn buy(body: &[u8]) -> Result<What, Problem> {
+    only_line(body, "package").map(What::Buy)
+}
+
+/// Reads `{"plan": "…"}`.
+///
+/// # Errors
+///
+/// 400 with the field that is wrong.
+pub fn subscribe(body: &[u8]) -> Result<What, Problem> {
+    only_line(body, "plan").map(What::Subscribe)
+}
+
+/// Reads what a portal is asked for with: nothing, or an empty object.
+///
+/// # Errors
+///
+/// 400 with the field that is unknown.
+pub fn portal(body: &[u8]) -> Result<What, Problem> {
+    nothing(body).map(|()| What::Portal)
+}
+
+/// Reads the parameters of the history.
+///
+/// # Errors
+///
+/// 400 with the name of the parameter that is unknown, repeated or out of range.
+pub fn history(query: Option<&str>) -> Result<What, Problem> {
+    let parameters = Parameters::read(query, &["limit", "next"])?;
+    let limit = parameters.whole("limit", 1, LIMIT_MAX)?;
+    let before = parameters.read_as("next", "the `next` of an earlier page", |text| {
+        let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+        // What is stored are numbers that JavaScript has.
+        text.parse()
+            .ok()
+            .filter(|number| is_plain && *number < 1 << 53)
+    })?;
+    Ok(What::History(HistoryQuery {
+        limit: limit.unwrap_or(LIMIT_DEFAULT),
+        before,
+    }))
+}

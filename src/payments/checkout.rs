@@ -1,0 +1,197 @@
+//! What Stripe is asked for: customers, and pages on which they pay.
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    ask::{Order, Ordered},
+    stripe::{Call, Form},
+};
+use crate::{
+    credits::Credits,
+    id::AccountId,
+    json,
+    payments::money::Money,
+    policy::{Package, Payments},
+};
+
+/// Names of what Tollgate notes on Stripe's objects. Nobody can set it without the secret key: not a customer
+/// on Stripe's pages, and no link to pay by.
+pub(super) const ACCOUNT: &str = "tollgate_account";
+const PACKAGE: &str = "tollgate_package";
+pub(super) const POOL: &str = "tollgate_pool";
+pub(super) const CREDITS: &str = "tollgate_credits";
+pub(super) const PRICE: &str = "tollgate_price";
+
+/// For whom, and where Stripe's page leads back to.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// The account.
+    pub account: &'a AccountId,
+    /// Scheme and host that were called.
+    pub called: &'a str,
+    /// How the policy has it.
+    pub payments: &'a Payments,
+}
+
+/// Makes the account's customer at Stripe. Made again within a day for the same name and address, it is the
+/// same customer.
+#[must_use]
+pub fn make_customer(account: &AccountId, order: &Order) -> Call {
+    let form = Form::default()
+        .with_some("name", order.name.as_deref())
+        .with_some("email", order.email.as_deref())
+        .with(&format!("metadata[{ACCOUNT}]"), account.as_str());
+    let key = idempotency_key(account, "customer", &[form.as_str()]);
+    Call::post("/v1/customers", key, form)
+}
+
+/// Makes the page that was ordered for a customer: with the same `idempotency_key`, the same page.
+#[must_use]
+pub fn make_page(
+    order: &Ordered,
+    customer: &str,
+    context: Context<'_>,
+    idempotency_key: String,
+) -> Call {
+    let home = format!("{}/", context.called);
+    let back = context.payments.return_url.as_deref().unwrap_or(&home);
+    let form = Form::default().with("customer", customer);
+    match order {
+        Ordered::Portal => {
+            let form = form.with("return_url", back);
+            Call::post("/v1/billing_portal/sessions", idempotency_key, form)
+        }
+        Ordered::Package(package) => {
+            let form = pay_once(checkout(form, "payment", back, context), package, context);
+            Call::post("/v1/checkout/sessions", idempotency_key, form)
+        }
+        Ordered::Plan { price, .. } => {
+            let account = context.account.as_str();
+            let form = checkout(form, "subscription", back, context)
+                .with("line_items[0][price]", price)
+                .with("line_items[0][quantity]", "1")
+                .with(&format!("metadata[{ACCOUNT}]"), account)
+                .with(&format!("subscription_data[metadata][{ACCOUNT}]"), account);
+            Call::post("/v1/checkout/sessions", idempotency_key, form)
+        }
+    }
+}
+
+/// What every Checkout session is asked for with.
+fn checkout(form: Form, mode: &str, back: &str, context: Context<'_>) -> Form {
+    let form = form
+        .with("mode", mode)
+        .with("success_url", back)
+        .with("cancel_url", back)
+        // For people who look for it at Stripe; nothing is read from it.
+        .with("client_reference_id", context.account.as_str());
+    if !context.payments.automatic_tax {
+        return form;
+    }
+    form.with("automatic_tax[enabled]", "true")
+        // What tax is due depends on where the customer is, which the page then asks and keeps.
+        .with("customer_update[address]", "auto")
+        .with("customer_update[name]", "auto")
+        .with("tax_id_collection[enabled]", "true")
+}
+
+/// A package: paid once, with an invoice.
+fn pay_once(form: Form, package: &Package, context: Context<'_>) -> Form {
+    let what = format!("{} {}", package.credits, package.pool);
+    let mut form = form
+        .with("line_items[0][quantity]", "1")
+        .with(
+            "line_items[0][price_data][currency]",
+            package.price.currency.as_str(),
+        )
+        .with(
+            "line_items[0][price_data][unit_amount]",
+            &package.price.amount.to_string(),
+        )
+        .with("line_items[0][price_data][product_data][name]", &what)
+        .with("invoice_creation[enabled]", "true");
+    // The session tells of the payment, the payment intent of refunds and disputes.
+    let noted = [
+        (ACCOUNT, context.account.as_str()),
+        (PACKAGE, &package.id),
+        (POOL, &package.pool),
+        (CREDITS, &package.credits.to_string()),
+        (PRICE, &package.price.to_string()),
+    ];
+    for place in [
+        "metadata",
+        "payment_intent_data[metadata]",
+        "invoice_creation[invoice_data][metadata]",
+    ] {
+        for (name, value) in noted {
+            form = form.with(&format!("{place}[{name}]"), value);
+        }
+    }
+    form
+}
+
+/// The package as it was offered when its page was made, whatever the policy says by now: read back from the
+/// metadata of what was paid.
+#[must_use]
+pub(super) fn offered(metadata: json::Value<'_>) -> Option<Package> {
+    let text = |name| metadata.member(name)?.string();
+    Some(Package {
+        id: text(PACKAGE)?.into_owned(),
+        pool: text(POOL)?.into_owned(),
+        credits: text(CREDITS)?.parse().ok().and_then(Credits::new)?,
+        price: Money::parse(&text(PRICE)?)?,
+    })
+}
+
+/// The account that an object at Stripe is noted to be of.
+#[must_use]
+pub(super) fn account_of(metadata: json::Value<'_>) -> Option<AccountId> {
+    AccountId::parse(&metadata.member(ACCOUNT)?.string()?)
+}
+
+/// An `Idempotency-Key` for Stripe, which holds for all of the operator's account there: `parts` are what
+/// tells one request from another.
+#[must_use]
+pub fn idempotency_key(account: &AccountId, what: &str, parts: &[&str]) -> String {
+    let mut digest = Sha256::new();
+    for part in parts {
+        digest.update(part);
+        digest.update(b"\n");
+    }
+    let mut key = format!("tollgate-{what}-{}-", account.as_str());
+    for byte in digest.finalize().iter().take(16) {
+        use std::fmt::Write;
+        // Writing to a String cannot fail.
+        let _ = write!(key, "{byte:02x}");
+    }
+    key
+}
+
+/// What Stripe has made, from its answer.
+#[must_use]
+pub fn made(answer: &str) -> Option<Made> {
+    let answer = json::parse(answer).ok()?;
+    let url = answer.member("url").and_then(json::Value::string);
+    Some(Made {
+        id: answer.member("id")?.string()?.into_owned(),
+        url: url.map(Into::into),
+    })
+}
+
+/// Something that Stripe has made.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Made {
+    /// Its id there.
+    pub id: String,
+    /// Where it is, if it is a page.
+    pub url: Option<String>,
+}
+
+impl Made {
+    /// As whoever asked for it is told.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        // Texts alone: writing them cannot fail.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}

@@ -1,0 +1,693 @@
+//! Payments: what Stripe tells in any order and any number of times comes to what the money comes to.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tollgate::{
+    account::Status,
+    ledger::{EntryKind, LotNumber},
+    payments::{
+        ask::{Ask, HistoryQuery, Ordered, What},
+        money::Currency,
+        sighting::{
+            Papers, Period, Progress, Purpose, Reversal, Sighting, Stage, SubscriptionSighting,
+        },
+    },
+    policy::Source,
+    problem::Code,
+    protocol::{Command, Page, Reply},
+    time::{Span, Timestamp},
+};
+
+use crate::{
+    branch::{Branch, cost},
+    sold::{self, credits},
+    statement::moment,
+};
+
+const PAID: u64 = 6_000;
+
+/// An account that may buy.
+fn shop(plan: &str) -> Branch {
+    Branch::with_account("sold", plan, moment("2026-01-10T15:00:00"))
+}
+
+/// A payment of the package, 10.00 of tax on top.
+fn purchase(name: &str, progress: Progress) -> Sighting {
+    let policy = sold::edited("sold");
+    Sighting {
+        name: name.into(),
+        purpose: Purpose::Package(policy.package("small").unwrap().clone()),
+        progress,
+        total: PAID,
+        subtotal: Some(5_000),
+        currency: Currency::parse("usd").unwrap(),
+        papers: Papers {
+            payment_intent: Some(name.into()),
+            ..Papers::default()
+        },
+        reversal: None,
+    }
+}
+
+fn invoice(name: &str, price: &str, from: &str, until: &str) -> Sighting {
+    Sighting {
+        purpose: Purpose::Period(Period {
+            subscription: "sub_1".into(),
+            price: price.into(),
+            starts_at: moment(from),
+            ends_at: moment(until),
+        }),
+        papers: Papers::default(),
+        subtotal: None,
+        ..purchase(name, Progress::Paid)
+    }
+}
+
+fn reversed(sighting: Sighting, as_of: Timestamp, refunded: u64, disputed: u64) -> Sighting {
+    Sighting {
+        reversal: Some(Reversal {
+            as_of,
+            refunded,
+            disputed,
+            is_open: disputed > 0,
+        }),
+        ..sighting
+    }
+}
+
+fn subscription(stage: Stage, price: &str, as_of: Timestamp) -> SubscriptionSighting {
+    SubscriptionSighting {
+        id: "sub_1".into(),
+        as_of,
+        created_at: moment("2026-01-10T15:00:00"),
+        stage,
+        price: price.into(),
+        anchor: moment("2026-01-10T15:00:00"),
+    }
+}
+
+impl Branch {
+    fn pays(&mut self, sighting: Sighting) -> Value {
+        match self.manage(Command::SeePayment(Box::new(sighting)), None) {
+            Reply::Document(document) => serde_json::from_str(&document.json).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn subscribes(&mut self, sighting: SubscriptionSighting) -> Value {
+        match self.manage(Command::SeeSubscription(sighting), None) {
+            Reply::Document(document) => serde_json::from_str(&document.json).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn wants(&mut self, what: What) -> Reply {
+        self.manage(Command::Payments(Ask { what, made: None }), None)
+    }
+
+    fn available(&mut self) -> u64 {
+        self.balance("credits")["available"].as_u64().unwrap_or(0)
+    }
+
+    fn spends(&mut self, amount: u64) -> u64 {
+        let call = self.store().calls().count() as u64 + 1;
+        assert!(matches!(self.call(cost(amount)), Reply::Admitted(_)));
+        call
+    }
+
+    /// The entries that tell of payments: kind and credits.
+    fn entries(&self) -> Vec<(&'static str, i64)> {
+        let entries = self.store().entries().iter();
+        entries
+            .map(|entry| (entry.kind.as_str(), entry.credits))
+            .collect()
+    }
+}
+
+#[test]
+fn a_payment_is_granted_once_when_it_is_paid() {
+    let mut branch = shop("prepaid");
+    branch.pays(purchase("pi_1", Progress::Processing));
+    assert_eq!(branch.available(), 0);
+    for progress in [
+        Progress::Paid,
+        Progress::Processing,
+        Progress::Failed,
+        Progress::Paid,
+    ] {
+        let shown = branch.pays(purchase("pi_1", progress));
+        assert_eq!(
+            (shown["status"].as_str(), branch.available()),
+            (Some("paid"), 5_000)
+        );
+        branch.evict();
+    }
+    let rows = branch.store().rows_written;
+    branch.pays(purchase("pi_1", Progress::Paid));
+    assert_eq!(branch.store().rows_written, rows, "a repeat writes nothing");
+    branch.pays(purchase("pi_2", Progress::Failed));
+    branch.pays(purchase("pi_3", Progress::Paid));
+    assert_eq!(branch.available(), 10_000);
+    assert_eq!(branch.entries(), [("bought", 5_000), ("bought", 5_000)]);
+    branch.check().unwrap();
+}
+
+#[test]
+fn what_is_not_the_packages_price_brings_nothing() {
+    let exact = purchase("pi_1", Progress::Paid);
+    for (paid, is_exact) in [
+        (exact.clone(), true),
+        (
+            Sighting {
+                subtotal: None,
+                ..exact.clone()
+            },
+            true,
+        ),
+        (
+            Sighting {
+                subtotal: Some(4_999),
+                ..exact.clone()
+            },
+            false,
+        ),
+        (
+            Sighting {
+                subtotal: Some(5_001),
+                ..exact.clone()
+            },
+            false,
+        ),
+        // A discount.
+        (
+            Sighting {
+                total: 4_999,
+                ..exact.clone()
+            },
+            false,
+        ),
+        (
+            Sighting {
+                currency: Currency::parse("jpy").unwrap(),
+                ..exact.clone()
+            },
+            false,
+        ),
+    ] {
+        let mut branch = shop("prepaid");
+        let shown = branch.pays(paid.clone());
+        assert_eq!(
+            branch.available(),
+            if is_exact { 5_000 } else { 0 },
+            "{paid:?}"
+        );
+        assert_eq!(shown.get("problem").is_none(), is_exact, "{paid:?}");
+        assert_eq!(shown["status"], "paid");
+        branch.check().unwrap();
+    }
+    let mut closed = shop("prepaid");
+    closed.close();
+    assert_eq!(closed.pays(exact)["problem"], "the account is closed");
+    assert_eq!(closed.entries(), []);
+}
+
+#[test]
+fn money_that_goes_back_takes_back_what_is_left_and_tells_the_shortfall() {
+    let mut branch = shop("prepaid");
+    branch.pays(purchase("pi_1", Progress::Paid));
+    let first = branch.spends(3_000);
+    branch.settle(first, 200);
+    let held = branch.spends(500);
+    let at = |branch: &Branch| branch.clock;
+
+    // A third of the money.
+    let now = at(&branch);
+    let paid = || purchase("pi_1", Progress::Paid);
+    branch.pays(reversed(paid(), now, 2_000, 0));
+    assert_eq!(branch.available(), 0);
+    // 5000 − ⌊5000 × 4000 / 6000⌋ = 1667, of which 1500 can be taken.
+    assert_eq!(
+        branch.entries()[1..],
+        [("taken_back", -1_500), ("shortfall", -167)]
+    );
+    // What the call did not cost is not the customer's any more, up to the shortfall.
+    branch.settle(held, 500);
+    assert_eq!(branch.available(), 333);
+    branch.check().unwrap();
+
+    // The rest: nothing but the 333 is left.
+    branch.pays(reversed(paid(), now, 6_000, 0));
+    assert_eq!(branch.available(), 0);
+    assert_eq!(
+        branch.entries()[3..],
+        [("taken_back", -333), ("shortfall", -3_000)]
+    );
+    // A refund that did not arrive.
+    branch.pays(reversed(paid(), now, 2_000, 0));
+    assert_eq!(branch.available(), 333);
+    assert_eq!(branch.entries()[5..], [("given_back", 3_333)]);
+    // What was seen earlier is old.
+    branch.pays(reversed(paid(), now.minus(Span::from_seconds(1)), 0, 0));
+    assert_eq!(branch.available(), 333);
+    branch.check().unwrap();
+}
+
+#[test]
+fn a_lot_that_was_let_go_of_is_taken_back_and_given_back_in_the_books() {
+    let mut branch = shop("prepaid");
+    branch.pays(purchase("pi_1", Progress::Paid));
+    let call = branch.spends(5_000);
+    branch.settle(call, 200);
+    branch.set_clock(moment("2026-06-01T00:00:00"));
+    // Another lot, so that the empty one is let go of.
+    branch.grant("credits", 7, Source::Promo, None);
+    let now = branch.clock;
+    branch.pays(reversed(purchase("pi_1", Progress::Paid), now, 0, PAID));
+    assert_eq!(branch.entries()[2..], [("shortfall", -5_000)]);
+    assert_eq!(branch.available(), 7);
+    branch.check().unwrap();
+    branch.pays(reversed(purchase("pi_1", Progress::Paid), now, 0, 0));
+    assert_eq!(branch.entries()[3..], [("given_back", 5_000)]);
+    assert_eq!(branch.available(), 7);
+    branch.check().unwrap();
+}
+
+#[test]
+fn nothing_is_sold_while_a_payment_is_disputed_or_the_account_suspended() {
+    let mut branch = shop("prepaid");
+    let buy = || What::Buy("small".into());
+    assert!(matches!(branch.wants(buy()), Reply::Order(_)));
+    branch.pays(purchase("pi_1", Progress::Paid));
+    let now = branch.clock;
+    branch.pays(reversed(purchase("pi_1", Progress::Paid), now, 0, PAID));
+    branch.evict();
+    for what in [buy(), What::Subscribe("starter".into())] {
+        match branch.wants(what) {
+            Reply::Problem(complaint) => assert_eq!(complaint.code, Code::Conflict),
+            other => panic!("{other:?}"),
+        }
+    }
+    // The portal is where a card is changed.
+    assert!(matches!(branch.wants(What::Portal), Reply::Order(_)));
+    branch.pays(reversed(purchase("pi_1", Progress::Paid), now, 0, 0));
+    assert!(matches!(branch.wants(buy()), Reply::Order(_)));
+    assert_eq!(branch.available(), 5_000);
+
+    branch.change_status(Status::Suspended {
+        reason: Some("ask us".into()),
+    });
+    match branch.wants(buy()) {
+        Reply::Problem(complaint) => {
+            assert_eq!(
+                (complaint.code, complaint.detail.as_str()),
+                (Code::AccountSuspended, "ask us")
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_is_not_sold_is_named() {
+    let mut branch = shop("prepaid");
+    for (what, field) in [
+        (What::Buy("large".into()), "package"),
+        (What::Subscribe("free".into()), "plan"),
+        (What::Subscribe("gold".into()), "plan"),
+    ] {
+        match branch.wants(what) {
+            Reply::Problem(complaint) => assert_eq!(complaint.field.as_deref(), Some(field)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_first_customer_that_is_made_is_the_accounts() {
+    let mut branch = shop("prepaid");
+    for made in ["cus_1", "cus_2"] {
+        let ask = Ask {
+            what: What::Portal,
+            made: Some(made.into()),
+        };
+        let page = Page::Payments(ask);
+        match branch.read(1, page) {
+            Reply::Order(order) => {
+                assert_eq!(order.customer.as_deref(), Some("cus_1"));
+                assert_eq!(order.page, Ordered::Portal);
+                assert!(order.standing.is_some());
+            }
+            other => panic!("{other:?}"),
+        }
+        branch.evict();
+    }
+}
+
+#[test]
+fn the_history_is_paged_through_newest_first() {
+    let mut branch = shop("prepaid");
+    for payment in 1..=5 {
+        branch.pays(purchase(&format!("pi_{payment}"), Progress::Paid));
+    }
+    let mut seen = Vec::new();
+    let mut before = None;
+    loop {
+        let query = HistoryQuery { limit: 2, before };
+        let Reply::Document(page) = branch.wants(What::History(query)) else {
+            panic!("no page");
+        };
+        let page: Value = serde_json::from_str(&page.json).unwrap();
+        let ids = page["data"].as_array().unwrap().iter();
+        seen.extend(ids.map(|payment| payment["id"].as_str().unwrap().to_owned()));
+        match page["next"].as_str() {
+            Some(next) => before = Some(next.parse().unwrap()),
+            None => break,
+        }
+    }
+    assert_eq!(seen, ["pi_5", "pi_4", "pi_3", "pi_2", "pi_1"]);
+}
+
+#[test]
+fn a_plan_that_is_bought_is_granted_by_its_paid_invoice_and_not_by_the_clock() {
+    let mut branch = shop("free");
+    let start = branch.clock;
+    let shown = branch.subscribes(subscription(Stage::Paid, "price_starter", start));
+    assert_eq!(
+        (
+            shown["plan"].as_str(),
+            shown["subscription"]["billing_day"].as_u64()
+        ),
+        (Some("starter"), Some(10))
+    );
+    assert_eq!(branch.available(), 50, "nothing before its invoice is paid");
+    let january = || {
+        invoice(
+            "in_1",
+            "price_starter",
+            "2026-01-10T15:00:00",
+            "2026-02-10T15:00:00",
+        )
+    };
+    branch.pays(january());
+    branch.pays(january());
+    assert_eq!(branch.available(), 350);
+    assert_eq!(
+        branch.balance("credits")["renews_at"],
+        "2026-02-10T15:00:00Z"
+    );
+
+    // Between the period's end and the next invoice the lot can still be spent.
+    branch.set_clock(moment("2026-02-10T16:30:00"));
+    assert_eq!(branch.available(), 350);
+    let call = branch.spends(100);
+    branch.settle(call, 200);
+    branch.pays(invoice(
+        "in_2",
+        "price_starter",
+        "2026-02-10T15:00:00",
+        "2026-03-10T15:00:00",
+    ));
+    // 50 of what was left are carried over.
+    assert_eq!(branch.available(), 50 + 300);
+    assert_eq!(branch.balance("lyrics")["available"], 100);
+
+    // Nobody pays: the old lot ends by the clock, and no other comes.
+    branch.set_clock(moment("2026-03-10T18:00:00"));
+    assert_eq!(branch.available(), 0);
+    branch.set_clock(moment("2026-03-14T00:00:00"));
+    assert_eq!(branch.available(), 0);
+    // Paid late: until the period's end.
+    branch.pays(invoice(
+        "in_3",
+        "price_starter",
+        "2026-03-10T15:00:00",
+        "2026-04-10T15:00:00",
+    ));
+    assert_eq!(branch.available(), 300);
+    assert_eq!(
+        branch.balance("credits")["renews_at"],
+        "2026-04-10T15:00:00Z"
+    );
+    // Paid when it is over.
+    branch.set_clock(moment("2026-06-01T00:00:00"));
+    let shown = branch.pays(invoice(
+        "in_4",
+        "price_starter",
+        "2026-04-10T15:00:00",
+        "2026-05-10T15:00:00",
+    ));
+    assert_eq!(shown["problem"], "the period was over when it was paid");
+    assert_eq!(branch.available(), 0);
+    branch.check().unwrap();
+}
+
+#[test]
+fn a_year_that_is_paid_at_once_is_granted_month_by_month() {
+    let mut branch = shop("free");
+    branch.subscribes(subscription(Stage::Paid, "price_starter", branch.clock));
+    branch.pays(invoice(
+        "in_1",
+        "price_starter",
+        "2026-01-10T15:00:00",
+        "2027-01-10T15:00:00",
+    ));
+    for day in [
+        "2026-02-11T00:00:00",
+        "2026-07-11T00:00:00",
+        "2026-12-11T00:00:00",
+        "2027-01-10T14:00:00",
+    ] {
+        branch.set_clock(moment(day));
+        assert!(branch.available() >= 300, "{day}");
+        branch.check().unwrap();
+    }
+    let renewed = branch.entries();
+    let renewed = renewed
+        .iter()
+        .filter(|entry| **entry == ("renewed", 300))
+        .count();
+    assert_eq!(renewed, 12);
+    branch.set_clock(moment("2027-01-10T18:00:00"));
+    assert_eq!(branch.available(), 50, "the free plan's alone");
+}
+
+#[test]
+fn an_upgrade_counts_when_it_is_paid() {
+    let mut branch = shop("prepaid");
+    let start = branch.clock;
+    let later = |minutes: i64| start.plus(Span::from_seconds(60 * minutes));
+    branch.subscribes(subscription(Stage::Paid, "price_starter", start));
+    branch.pays(invoice(
+        "in_1",
+        "price_starter",
+        "2026-01-10T15:00:00",
+        "2026-02-10T15:00:00",
+    ));
+    // The difference could not be charged.
+    let shown = branch.subscribes(subscription(Stage::Unpaid, "price_pro", later(1)));
+    assert_eq!(
+        (
+            shown["plan"].as_str(),
+            shown["subscription"]["status"].as_str()
+        ),
+        (Some("starter"), Some("lapsed"))
+    );
+    assert_eq!(branch.available(), 300);
+    let shown = branch.subscribes(subscription(Stage::Paid, "price_pro", later(2)));
+    assert_eq!(
+        (
+            shown["plan"].as_str(),
+            shown["subscription"]["status"].as_str()
+        ),
+        (Some("pro"), Some("active"))
+    );
+    assert_eq!(branch.available(), 1_000);
+    // What is told of before is old.
+    branch.subscribes(subscription(Stage::Paid, "price_starter", later(1)));
+    assert_eq!(branch.available(), 1_000);
+    let ends_at = moment("2026-02-10T15:00:00");
+    let shown = branch.subscribes(subscription(Stage::Ending(ends_at), "price_pro", later(3)));
+    assert_eq!(shown["subscription"]["status"], "cancelled");
+    let shown = branch.subscribes(subscription(Stage::Ended, "price_pro", later(4)));
+    assert_eq!(shown["subscription"]["status"], "lapsed");
+    branch.check().unwrap();
+}
+
+#[test]
+fn extra_lots_of_a_lapsed_account_are_kept_and_cannot_be_spent_where_the_policy_says_so() {
+    let mut branch = Branch::with_account(
+        "sold extra_needs_subscription",
+        "free",
+        moment("2026-01-10T15:00:00"),
+    );
+    let start = branch.clock;
+    branch.subscribes(subscription(Stage::Paid, "price_starter", start));
+    branch.pays(purchase("pi_1", Progress::Paid));
+    assert_eq!(branch.available(), 5_050);
+    let later = start.plus(Span::from_seconds(1));
+    branch.subscribes(subscription(Stage::Unpaid, "price_starter", later));
+    assert_eq!(branch.available(), 50);
+    assert_eq!(
+        branch.balance("credits")["by_source"]["extra"],
+        json!(5_000)
+    );
+    branch.subscribes(subscription(Stage::Paid, "price_starter", later));
+    assert_eq!(branch.available(), 5_050);
+}
+
+/// What may be told of two payments, and what happens meanwhile.
+#[derive(Clone, Debug)]
+enum Step {
+    Payment { second: bool, progress: Progress },
+    Reversal { second: bool, nth: usize },
+    Spend(u64),
+    Wait,
+    Evict,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (any::<bool>(), 0..3_usize).prop_map(|(second, progress)| Step::Payment {
+            second,
+            progress: [Progress::Processing, Progress::Failed, Progress::Paid][progress],
+        }),
+        (any::<bool>(), 0..6_usize).prop_map(|(second, nth)| Step::Reversal { second, nth }),
+        (1..4_000_u64).prop_map(Step::Spend),
+        Just(Step::Wait),
+        Just(Step::Evict),
+    ]
+}
+
+proptest! {
+    /// The last of everything is told at some time: whatever came before, in whatever order and number, the
+    /// credits are what was paid less what went back.
+    #[test]
+    fn credits_come_to_the_money_in_any_order_and_any_number(
+        steps in proptest::collection::vec(step(), 0..40),
+        last in proptest::sample::subsequence(vec![0, 1, 2, 3], 4).prop_shuffle(),
+        amounts in proptest::collection::vec((0..=PAID, 0..=PAID), 12),
+        at in 0..40_usize,
+    ) {
+        let mut branch = shop("prepaid");
+        let start = branch.clock;
+        let name = |second| if second { "pi_2" } else { "pi_1" };
+        // The nth look at Stripe finds these amounts.
+        let looked = |second: bool, nth: usize| {
+            let (refunded, disputed) = amounts[nth + 6 * usize::from(second)];
+            let as_of = start.plus(Span::from_seconds(nth as i64));
+            reversed(purchase(name(second), Progress::Paid), as_of, refunded, disputed)
+        };
+        let ends = [
+            Step::Payment { second: false, progress: Progress::Paid },
+            Step::Payment { second: true, progress: Progress::Paid },
+            Step::Reversal { second: false, nth: 5 },
+            Step::Reversal { second: true, nth: 5 },
+        ];
+        let mut all = steps;
+        let at = at.min(all.len());
+        for end in last {
+            all.insert(at, ends[end].clone());
+        }
+        for step in all {
+            match step {
+                Step::Payment { second, progress } => drop(branch.pays(purchase(name(second), progress))),
+                Step::Reversal { second, nth } => drop(branch.pays(looked(second, nth))),
+                Step::Spend(amount) => {
+                    if let Reply::Admitted(admission) = branch.call(cost(amount)) {
+                        branch.settle(admission.call.get(), if amount % 3 == 0 { 500 } else { 200 });
+                    }
+                }
+                Step::Wait => branch.set_clock(branch.clock.plus(Span::from_days(20))),
+                Step::Evict => branch.evict(),
+            }
+        }
+        branch.check().map_err(TestCaseError::fail)?;
+        branch.audit_itself().map_err(TestCaseError::fail)?;
+        let mut amounts_by_lot: std::collections::BTreeMap<LotNumber, i64> = Default::default();
+        let mut bought = 0;
+        for entry in branch.store().entries() {
+            if entry.kind == EntryKind::Bought {
+                bought += 1;
+            }
+            if entry.kind != EntryKind::Expired {
+                *amounts_by_lot.entry(entry.lot).or_default() += entry.credits;
+            }
+        }
+        prop_assert_eq!(bought, 2);
+        let mut expected: Vec<i64> = [5, 11]
+            .map(|nth: usize| {
+                let (refunded, disputed) = amounts[nth];
+                (5_000 * PAID.saturating_sub(refunded + disputed) / PAID) as i64
+            })
+            .to_vec();
+        let mut found: Vec<i64> = amounts_by_lot.into_values().collect();
+        expected.sort_unstable();
+        found.sort_unstable();
+        prop_assert_eq!(found, expected);
+    }
+
+    /// However a subscription's events come, it ends as Stripe has it last, and each paid period is granted
+    /// once.
+    #[test]
+    fn a_subscription_ends_as_stripe_has_it_last(
+        order in Just((0..7_usize).collect::<Vec<_>>()).prop_shuffle(),
+        again in proptest::collection::vec(0..7_usize, 0..10),
+        evict_at in 0..17_usize,
+    ) {
+        let mut branch = shop("free");
+        let start = branch.clock;
+        branch.set_clock(moment("2026-02-10T16:00:00"));
+        let at = |seconds: i64| start.plus(Span::from_seconds(seconds));
+        for (turn, event) in order.into_iter().chain(again).enumerate() {
+            if turn == evict_at {
+                branch.evict();
+            }
+            match event {
+                0 => drop(branch.subscribes(subscription(Stage::Begun, "price_starter", at(0)))),
+                1 => drop(branch.subscribes(subscription(Stage::Paid, "price_starter", at(1)))),
+                2 => drop(branch.subscribes(subscription(Stage::Unpaid, "price_pro", at(2)))),
+                3 => drop(branch.subscribes(subscription(Stage::Paid, "price_pro", at(3)))),
+                4 => drop(branch.pays(invoice("in_1", "price_starter", "2026-01-10T15:00:00", "2026-02-10T15:00:00"))),
+                5 => drop(branch.pays(invoice("in_2", "price_pro", "2026-02-10T15:00:00", "2026-03-10T15:00:00"))),
+                _ => drop(branch.pays(purchase("pi_1", Progress::Paid))),
+            }
+        }
+        branch.check().map_err(TestCaseError::fail)?;
+        branch.audit_itself().map_err(TestCaseError::fail)?;
+        let account = branch.object.account().unwrap().view();
+        let account = serde_json::to_value(&account).unwrap();
+        prop_assert_eq!(&account["plan"], "pro");
+        prop_assert_eq!(&account["subscription"]["status"], "active");
+        let periods = branch.store().entries().iter();
+        let periods = periods.filter(|entry| entry.kind == EntryKind::Renewed && entry.pool == "credits");
+        prop_assert_eq!(periods.count(), 2);
+        // The first period's lot is over when the second's comes, or within hours.
+        branch.set_clock(moment("2026-02-10T18:00:00"));
+        let rolled_over = branch.entries().iter().any(|(kind, _)| *kind == "rolled_over");
+        let expected = 50 + 1_000 + 5_000 + if rolled_over { 50 } else { 0 };
+        prop_assert_eq!(branch.available(), expected);
+    }
+}
+
+#[test]
+fn amounts_that_are_taken_back_are_those_of_the_money() {
+    let mut branch = shop("prepaid");
+    branch.pays(purchase("pi_1", Progress::Paid));
+    let now = branch.clock;
+    for (refunded, left) in [
+        (1, 4_999),
+        (600, 4_500),
+        (3_000, 2_500),
+        (5_999, 0),
+        (6_000, 0),
+        (9_000, 0),
+        (0, 5_000),
+    ] {
+        branch.pays(reversed(purchase("pi_1", Progress::Paid), now, refunded, 0));
+        assert_eq!(branch.available(), left, "{refunded} of {PAID}");
+    }
+    assert_eq!(
+        branch.balance("credits")["lots"][0]["amount"],
+        json!(credits(5_000))
+    );
+}
