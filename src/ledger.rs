@@ -17,6 +17,9 @@ use crate::{
 /// credits back to it for 30 days.
 const EMPTY_LOTS_KEPT: Span = Span::from_days(31);
 
+/// The same for a lot whose money went back: that may come again when a dispute is won.
+const REVERSED_LOTS_KEPT: Span = Span::from_days(400);
+
 /// A lot's number inside its account.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, serde::Serialize,
@@ -69,6 +72,9 @@ pub struct Lot {
     /// When credits last moved in or out.
     #[n(8)]
     pub touched_at: Timestamp,
+    /// How long it is kept when it is empty, where that is longer than usual.
+    #[n(9)]
+    pub kept_for: Option<Span>,
 }
 
 impl Lot {
@@ -100,7 +106,10 @@ impl Lot {
     fn is_done(&self, now: Timestamp) -> bool {
         self.held.is_zero()
             && self.available().is_zero()
-            && self.touched_at.plus(EMPTY_LOTS_KEPT) <= now
+            && self
+                .touched_at
+                .plus(self.kept_for.unwrap_or(EMPTY_LOTS_KEPT))
+                <= now
     }
 }
 
@@ -572,6 +581,7 @@ impl Ledger {
                 expires_at: lot.expires_at,
                 granted_at: moment.at,
                 touched_at: moment.at,
+                kept_for: None,
             });
         let entry = self.entry(
             Line {
@@ -652,6 +662,7 @@ impl Ledger {
                     found.amount.saturating_add(credits)
                 };
                 found.touched_at = moment.at;
+                found.kept_for = Some(REVERSED_LOTS_KEPT);
             }
             None => book.done.amount = book.done.amount.saturating_add_signed(change),
         }

@@ -409,22 +409,32 @@ impl Account {
             return Err(InVain::NoRoom);
         }
         let before = self.profile.clone();
-        let carried = self.end_cycles_before(period, changes);
-        self.note_paid(period);
-        if plan != self.profile.plan {
-            self.change_plan(plan, changes);
+        let known = self.state.subscribed.as_ref();
+        let is_running = known.is_none_or(|known| {
+            known.id != period.subscription || known.paid_until <= period.ends_at
+        });
+        let mut carried = Vec::new();
+        if is_running {
+            carried = self.end_cycles_before(period, changes);
+            if self.note_paid(period) && plan != self.profile.plan {
+                self.change_plan(plan.clone(), changes);
+            }
         }
+        let ends_at = self.paid_cycle_end(now, period.ends_at);
         let mut brought = Vec::new();
-        for grant in self.profile.plan.grants.clone() {
+        for grant in plan.grants {
             if grant.renews == Renews::Never {
                 continue;
             }
-            let reference = format!("{}/{}@{invoice}", self.profile.plan.name, grant.pool);
+            let reference = format!("{}/{}@{invoice}", plan.name, grant.pool);
             let left = carried.iter().find(|(pool, _)| *pool == grant.pool);
             let rest = left.map_or(Credits::ZERO, |(_, rest)| *rest);
-            let ends_at = self.paid_cycle_end(now, period.ends_at);
             self.roll_over(&grant, rest, &reference, (now, ends_at), changes);
             let lot = self.start_cycle(&grant, reference, (now, ends_at), changes);
+            if !is_running {
+                // Its invoice comes late: the cycle that runs is another's.
+                self.state.cycles.pop();
+            }
             brought.push(Brought {
                 pool: grant.pool,
                 lot,
@@ -465,13 +475,15 @@ impl Account {
         carried
     }
 
-    /// A period was paid, and with it the subscription that it is of.
-    fn note_paid(&mut self, period: &Period) {
+    /// A period was paid, and with it the subscription that it is of. Whether nothing but this tells the
+    /// plan.
+    fn note_paid(&mut self, period: &Period) -> bool {
         match &mut self.state.subscribed {
             Some(known) if known.id == period.subscription => {
                 known.paid_until = known.paid_until.max(period.ends_at);
+                known.as_of == Timestamp::EPOCH
             }
-            Some(known) if known.is_live() && known.paid_until > period.starts_at => {}
+            Some(known) if known.is_live() && known.paid_until > period.starts_at => false,
             subscribed => {
                 // Whatever is told of it besides counts more.
                 *subscribed = Some(Subscribed {
@@ -484,6 +496,7 @@ impl Account {
                 let calendar = self.policy.gateway.calendar;
                 self.profile.subscription.billing_day = calendar.day_of_month(period.starts_at);
                 self.profile.subscription.status = SubscriptionStatus::Active;
+                true
             }
         }
     }
