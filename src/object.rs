@@ -708,6 +708,10 @@ impl<S: Store> Object<S> {
                 let set = account.set_top_up(set, clock);
                 Ok(set.map(|changes| (told(200, to_json(&account.top_up_view(clock))), changes)))
             }
+            Command::SeePaymentMethod(at) => {
+                let changes = self.awake()?.payment_method_updated(at, clock);
+                Ok(Ok((told(200, to_json(&self.awake()?.view())), changes)))
+            }
             Command::RetryTopUp => {
                 let account = self.awake()?;
                 let retried = account.retry_top_up(clock);

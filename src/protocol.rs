@@ -314,6 +314,9 @@ pub enum Command {
     /// `POST /accounts/{id}/top-up/retry`.
     #[n(86)]
     RetryTopUp,
+    /// Stripe's word that the customer pays with something else since this moment.
+    #[n(87)]
+    SeePaymentMethod(#[n(0)] Timestamp),
 }
 
 impl Command {
@@ -350,6 +353,7 @@ impl Command {
             | Self::SeePayment(_)
             | Self::SeeSubscription(_)
             | Self::ShowTopUp
+            | Self::SeePaymentMethod(_)
             | Self::Close => false,
         }
     }

@@ -233,6 +233,11 @@ impl Gateway {
                 self.see(account, Command::SeeSubscription(sighting), line)
                     .await
             }
+            Event::PaymentMethod(customer, at) => {
+                let payer = Payer::Customer(customer);
+                let account = self.account_of(stripe, payer, line).await?;
+                self.see(account, Command::SeePaymentMethod(at), line).await
+            }
             Event::Other => Ok(()),
         }
     }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tollgate::{
     payments::stripe::{Call, Failure, Kind, read},
     time::{Span, Timestamp},
+    url::decode_form,
 };
 
 /// What becomes of a request.
@@ -51,6 +52,7 @@ pub struct Invoice {
     /// Paid on Stripe's own page.
     pub by_hand: bool,
     is_processing: bool,
+    metadata: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -146,6 +148,7 @@ impl MemoryStripe {
                     paid_at: None,
                     by_hand: false,
                     is_processing: false,
+                    metadata: metadata_of(form),
                 });
                 (200, shown(self.invoices.last().unwrap()))
             }
@@ -217,16 +220,15 @@ impl MemoryStripe {
         }
     }
 
-    /// The customer pays what is open on Stripe's own page. Gives the invoice's id.
-    pub fn pay_by_hand(&mut self, now: Timestamp) -> Option<String> {
+    /// The customer pays what is open on Stripe's own page.
+    pub fn pay_by_hand(&mut self, now: Timestamp) {
         let open = self.invoices.iter_mut();
-        let invoice = open
-            .filter(|invoice| invoice.status == "open" && !invoice.is_processing)
-            .next_back()?;
-        invoice.status = "paid";
-        invoice.paid_at = Some(now);
-        invoice.by_hand = true;
-        Some(invoice.id.clone())
+        let mut open = open.filter(|invoice| invoice.status == "open" && !invoice.is_processing);
+        if let Some(invoice) = open.next_back() {
+            invoice.status = "paid";
+            invoice.paid_at = Some(now);
+            invoice.by_hand = true;
+        }
     }
 
     fn invoice(&mut self, id: &str) -> &mut Invoice {
@@ -235,7 +237,19 @@ impl MemoryStripe {
     }
 }
 
-fn shown(invoice: &Invoice) -> Value {
+/// The fields `metadata[NAME]` of a form.
+fn metadata_of(form: &str) -> BTreeMap<String, String> {
+    let fields = form.split('&').filter_map(|field| field.split_once('='));
+    let named = fields.filter_map(|(name, value)| {
+        let name = decode_form(name);
+        let name = name.strip_prefix("metadata[")?.strip_suffix(']')?;
+        Some((name.to_owned(), decode_form(value)))
+    });
+    named.collect()
+}
+
+/// An invoice as Stripe tells it.
+pub fn shown(invoice: &Invoice) -> Value {
     let link = (invoice.status != "draft").then(|| format!("https://invoice.test/{}", invoice.id));
     let status = if invoice.is_processing {
         "processing"
@@ -246,7 +260,9 @@ fn shown(invoice: &Invoice) -> Value {
     json!({
         "id": invoice.id,
         "status": invoice.status,
+        "total": invoice.amount,
         "subtotal": invoice.amount,
+        "metadata": invoice.metadata,
         "currency": "usd",
         "hosted_invoice_url": link,
         "payments": { "data": [{ "payment": { "payment_intent": intent } }] },

@@ -6,8 +6,14 @@ use proptest::prelude::*;
 use serde_json::Value;
 use tollgate::{
     account::{SetTopUp, Status, StatusChange, TopUpAsk, TopUpAsked, TopUpSettings},
+    json,
     ledger::EntryKind,
-    payments::{money::Money, stripe::Failure},
+    payments::{
+        ask::{Ask, What},
+        money::Money,
+        stripe::Failure,
+        top_up::top_up_of,
+    },
     policy::Source,
     protocol::{Command, Reply},
     time::{Span, Timestamp},
@@ -15,7 +21,7 @@ use tollgate::{
 
 use crate::{
     branch::{Branch, cost},
-    memory_stripe::{Card, Fault, MemoryStripe},
+    memory_stripe::{Card, Fault, MemoryStripe, shown},
     properties::config,
     sold,
     statement::moment,
@@ -41,12 +47,19 @@ impl Shop {
         shop
     }
 
+    /// An account that has bought something before: Stripe knows its customer.
     fn with(edits: &str, plan: &str) -> Self {
-        Self {
+        let mut shop = Self {
             branch: Branch::with_account(edits, plan, moment("2026-11-02T10:00:00")),
             stripe: MemoryStripe::default(),
             faults: Vec::new(),
-        }
+        };
+        let portal = Ask {
+            what: What::Portal,
+            made: Some("cus_1".into()),
+        };
+        shop.branch.manage(Command::Payments(portal), None);
+        shop
     }
 
     fn set(&mut self, threshold: u64, target: u64, cap: Option<&str>) -> u16 {
@@ -126,6 +139,16 @@ impl Shop {
         self.work();
     }
 
+    /// Stripe tells that an invoice was paid, if it was.
+    fn tell_of_invoice(&mut self, nth: usize) {
+        let paid = self.stripe.invoices.get(nth);
+        if let Some(invoice) = paid.filter(|invoice| invoice.status == "paid") {
+            let invoice = shown(invoice).to_string();
+            let (_, sighting) = top_up_of(json::parse(&invoice).unwrap()).unwrap();
+            assert_eq!(self.send(Command::SeePayment(Box::new(sighting))), 200);
+        }
+    }
+
     fn view(&mut self) -> Value {
         let Reply::Document(document) = self.branch.manage(Command::ShowTopUp, None) else {
             panic!("no view");
@@ -196,7 +219,7 @@ fn a_charge_that_goes_below_the_threshold_tops_up_to_the_target_once() {
         ]
     );
     let entry = shop.branch.store().entries().last().unwrap();
-    assert_eq!(entry.reference.as_deref(), Some("pi_in_1"));
+    assert_eq!(entry.reference.as_deref(), Some("in_1"));
     assert_eq!(shop.told(), ["top_up.succeeded"]);
     shop.branch.check().unwrap();
 }
@@ -348,11 +371,7 @@ fn a_changed_payment_method_resumes_and_an_old_word_of_one_does_not() {
     let paused_at = shop.branch.clock;
     shop.pass(MINUTE);
     let updated = |shop: &mut Shop, at: Timestamp| {
-        let clock = shop.branch.clock;
-        shop.branch
-            .object
-            .payment_method_updated(at, clock)
-            .unwrap();
+        shop.send(Command::SeePaymentMethod(at));
     };
     updated(&mut shop, paused_at.minus(MINUTE));
     assert!(shop.standing().starts_with("paused"));
@@ -428,11 +447,9 @@ fn a_payment_that_takes_days_is_waited_for() {
         assert_eq!(shop.charges(), 1);
         let now = shop.branch.clock;
         shop.stripe.conclude(succeeds, now);
-        // Stripe tells of the invoice, and it is looked at.
-        let clock = shop.branch.clock;
-        shop.branch.object.hurry_top_up("in_1", clock).unwrap();
+        shop.tell_of_invoice(0);
         shop.stripe.card = Card::Good;
-        shop.wait(MINUTE);
+        shop.wait(Span::HOUR);
         assert_eq!(shop.topped_up(), [1_600]);
         assert_eq!(shop.charges(), if succeeds { 1 } else { 2 });
     }
@@ -446,16 +463,15 @@ fn what_the_customer_pays_by_hand_is_a_top_up_once() {
         shop.charge(1_100);
         shop.work();
         let now = shop.branch.clock;
-        let invoice = shop.stripe.pay_by_hand(now).unwrap();
+        shop.stripe.pay_by_hand(now);
         shop.pass(MINUTE);
-        let clock = shop.branch.clock;
         if waits {
             // Stripe's event is late: a retry finds it paid.
             assert_eq!(shop.retry(), 202);
             shop.work();
         }
         for _ in 0..2 {
-            shop.branch.object.hurry_top_up(&invoice, clock).unwrap();
+            shop.tell_of_invoice(0);
             shop.work();
         }
         assert_eq!(shop.topped_up(), [1_600]);
@@ -743,12 +759,11 @@ impl History {
                 self.methods_changed_at.push(clock);
             }
             Move::Conclude(succeeds) => shop.stripe.conclude(succeeds, clock),
-            Move::PayByHand => drop(shop.stripe.pay_by_hand(clock)),
-            Move::InvoiceEvent(nth) => self.tell_of_invoice(nth),
+            Move::PayByHand => shop.stripe.pay_by_hand(clock),
+            Move::InvoiceEvent(nth) => shop.tell_of_invoice(nth),
             Move::MethodEvent(nth) => {
                 if let Some(at) = self.methods_changed_at.get(nth) {
-                    let object = &mut shop.branch.object;
-                    object.payment_method_updated(*at, clock).unwrap();
+                    shop.send(Command::SeePaymentMethod(*at));
                 }
             }
             Move::Retry => drop(shop.retry()),
@@ -763,14 +778,6 @@ impl History {
         object.top_up_answered(asked, answer, clock).unwrap();
     }
 
-    fn tell_of_invoice(&mut self, nth: usize) {
-        let clock = self.shop.branch.clock;
-        if let Some(invoice) = self.shop.stripe.invoices.get(nth) {
-            let id = invoice.id.clone();
-            self.shop.branch.object.hurry_top_up(&id, clock).unwrap();
-        }
-    }
-
     /// What holds at any time.
     fn check(&self) -> Result<(), String> {
         let invoices = &self.shop.stripe.invoices;
@@ -783,9 +790,7 @@ impl History {
             if !seen.insert(payment) {
                 return Err(format!("{payment} was granted twice"));
             }
-            let paid = invoices
-                .iter()
-                .find(|invoice| payment.ends_with(&invoice.id));
+            let paid = invoices.iter().find(|invoice| invoice.id == payment);
             let paid = paid.filter(|invoice| invoice.status == "paid");
             // A credit costs a cent.
             if paid.is_none_or(|invoice| invoice.amount != entry.credits as u64) {
@@ -817,9 +822,12 @@ impl History {
         }
         self.shop.stripe.conclude(true, clock);
         for nth in 0..self.shop.stripe.invoices.len() {
-            self.tell_of_invoice(nth);
+            self.shop.tell_of_invoice(nth);
         }
         self.shop.wait(Span::from_days(2));
+        for nth in 0..self.shop.stripe.invoices.len() {
+            self.shop.tell_of_invoice(nth);
+        }
         self.check()?;
         if self.shop.branch.object.top_up_asks_at().is_some() {
             return Err(format!("it is never settled: {}", self.shop.standing()));
