@@ -5,6 +5,7 @@
 //! no to, the account's object says (no such plan, the id is taken).
 
 mod commands;
+mod events;
 mod json;
 mod keys;
 mod openapi;
@@ -23,7 +24,7 @@ use crate::{
     account::{Fingerprint, NewKey, RotateKey, Word},
     directory::Search,
     export::export_query,
-    id::{AccountId, CallId, KeyId, KeyNumber},
+    id::{AccountId, CallId, EventId, KeyId, KeyNumber},
     key::{SecretDigest, bearer},
     ledger_page::ledger_query,
     payments::ask::{self, What},
@@ -40,8 +41,8 @@ pub const BODY_MAX: usize = 65_536;
 
 const ROOT: &str = "/_tollgate/v1";
 
-/// Every endpoint. `{id}`, `{key}` and `{call}` stand for one segment each; HEAD is answered as GET.
-const ENDPOINTS: [(&str, &str, Access, Action); 33] = [
+/// Every endpoint. `{id}`, `{key}`, `{event}` and `{call}` stand for one segment each; HEAD is answered as GET.
+const ENDPOINTS: [(&str, &str, Access, Action); 35] = [
     ("GET", "/healthz", Access::Anyone, Action::Healthz),
     ("GET", "/openapi.json", Access::Anyone, Action::OpenApi),
     ("GET", "/plans", Access::Read, Action::Plans),
@@ -109,6 +110,7 @@ const ENDPOINTS: [(&str, &str, Access, Action); 33] = [
         Access::Write,
         Action::Adjust,
     ),
+    ("GET", "/accounts/{id}/events", Access::Read, Action::Events),
     (
         "GET",
         "/accounts/{id}/top-up",
@@ -156,6 +158,12 @@ const ENDPOINTS: [(&str, &str, Access, Action); 33] = [
         "/stripe/webhook",
         Access::Anyone,
         Action::StripeEvent,
+    ),
+    (
+        "POST",
+        "/events/{event}/replay",
+        Access::Write,
+        Action::ReplayEvent,
     ),
     ("GET", "/calls/{call}", Access::Read, Action::ShowCall),
     ("POST", "/calls/{call}/settle", Access::End, Action::Settle),
@@ -277,6 +285,8 @@ enum Action {
     BillingHistory,
     BillingPortal,
     StripeEvent,
+    Events,
+    ReplayEvent,
     ShowCall,
     Settle,
     Release,
@@ -377,11 +387,12 @@ pub struct Endpoint<'a> {
     names: Names<'a>,
 }
 
-/// What stands in a path at `{id}`, `{key}` and `{call}`.
+/// What stands in a path at `{id}`, `{key}`, `{event}` and `{call}`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Names<'a> {
     id: &'a str,
     key: &'a str,
+    event: &'a str,
     call: &'a str,
 }
 
@@ -462,6 +473,8 @@ impl<'a> Endpoint<'a> {
             | Action::ShowTopUp
             | Action::BillingHistory
             | Action::StripeEvent
+            | Action::Events
+            | Action::ReplayEvent
             | Action::ShowCall => false,
         }
     }
@@ -486,6 +499,7 @@ impl<'a> Endpoint<'a> {
                 | Action::UsageSummary
                 | Action::Ledger
                 | Action::Export
+                | Action::Events
                 | Action::ListKeys
                 | Action::List
                 | Action::BillingHistory
@@ -560,6 +574,13 @@ impl<'a> Endpoint<'a> {
             Action::BillingPortal => self.payments(ask::portal(sent.body)?),
             Action::BillingHistory => self.payments(ask::history(sent.query)?),
             Action::StripeEvent => Ok(AdminRequest::StripeEvent),
+            Action::Events => self.manage(Command::Events(events::query(sent.query)?), None),
+            Action::ReplayEvent => {
+                let event = self.event()?;
+                let idempotency = self.idempotency(sent)?.map(|(_, fingerprint)| fingerprint);
+                let replay = Command::ReplayEvent(event.number);
+                Ok(about(event.account, replay, idempotency))
+            }
             Action::ShowCall => {
                 let call = self.call()?;
                 Ok(about(call.account, Command::ShowCall(call.number), None))
@@ -623,6 +644,16 @@ impl<'a> Endpoint<'a> {
             Problem::bad_field(
                 "call",
                 "call: expected a call id in the path, like call_acme_1",
+            )
+        })
+    }
+
+    /// The event that the path names; its id names its account.
+    fn event(&self) -> Result<EventId, Problem> {
+        EventId::parse(self.names.event).ok_or_else(|| {
+            Problem::bad_field(
+                "event",
+                "event: expected an event id in the path, like event_acme_1",
             )
         })
     }
@@ -709,6 +740,7 @@ fn match_path<'a>(template: &str, path: &'a str) -> Option<Names<'a>> {
         match part {
             "{id}" if !segment.is_empty() => names.id = segment,
             "{key}" if !segment.is_empty() => names.key = segment,
+            "{event}" if !segment.is_empty() => names.event = segment,
             "{call}" if !segment.is_empty() => names.call = segment,
             part if part == segment => {}
             _ => return None,

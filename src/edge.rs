@@ -16,6 +16,7 @@ mod gateway;
 mod imported;
 mod journey;
 mod log;
+mod messenger;
 mod object;
 mod operate;
 mod passage;

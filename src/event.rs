@@ -4,10 +4,11 @@
 //! (`account/notices.rs`). What is stored of it is an [`EventRecord`], and what is sent of it never
 //! changes: a repeat has the same id and the same content.
 
-pub mod letter;
-
 use serde::Serialize;
 
+pub mod letter;
+
+use self::letter::Letter;
 use crate::{
     credits::Credits,
     id::{AccountId, EventNumber, ExternalId},
@@ -18,6 +19,11 @@ use crate::{
 /// So many of an account's events are kept, whatever became of them: the next one takes the row of
 /// the oldest.
 pub const EVENTS_KEPT: u64 = 1_000;
+
+/// The most thresholds that a pool's balance has.
+pub const THRESHOLDS_MAX: usize = 5;
+/// The most pools for which an account has thresholds of its own.
+pub const THRESHOLD_POOLS_MAX: usize = 20;
 
 /// Something that happened to an account, with what is told of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -218,9 +224,9 @@ pub struct EventRecord {
     /// What became of the webhook.
     #[n(4)]
     pub webhook: Fate,
-    /// What became of the e-mail, where the customer gets one.
+    /// The e-mail, where the customer gets one.
     #[n(5)]
-    pub email: Option<Fate>,
+    pub email: Option<Letter>,
 }
 
 impl EventRecord {

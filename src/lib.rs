@@ -54,4 +54,5 @@ pub mod signature;
 pub mod time;
 pub mod totals;
 pub mod url;
+pub mod webhook;
 pub mod wire;

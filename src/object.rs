@@ -6,6 +6,7 @@
 
 mod audit;
 mod erase;
+mod events;
 mod export;
 mod importing;
 mod ledger;
@@ -20,6 +21,7 @@ use std::{ops::Range, sync::Arc};
 
 use self::{audit::RunningAudit, erase::Tombstone, opening::Opening};
 pub use self::{
+    events::{Email, Message},
     importing::Imported,
     opening::{Intent, Opened},
 };
@@ -345,6 +347,14 @@ impl Failure {
                 Reply::Problem(complaint(Code::NotFound, "there is no such account"))
             }
             Self::Storage(detail) => Reply::Unavailable { detail },
+        }
+    }
+
+    /// For the log.
+    fn detail(self) -> String {
+        match self {
+            Self::NoAccount => "there is no such account".to_owned(),
+            Self::Storage(detail) => detail,
         }
     }
 }
@@ -677,6 +687,8 @@ impl<S: Store> Object<S> {
                 None => Ok(Err(Rejected::UnknownCall)),
             },
             Command::EndCall { call, word } => self.end_call(call, word, clock),
+            Command::Events(query) => Ok(Ok(shown(self.events(&query)?))),
+            Command::ReplayEvent(number) => self.replay_event(number, clock),
             Command::Payments(ask) => self.asked(ask),
             Command::SeePayment(sighting) => self.see_payment(*sighting, clock),
             Command::SeeSubscription(sighting) => {
@@ -966,6 +978,18 @@ impl Rejected {
             Self::UnknownPlan(plan) => {
                 of_field("plan", format!("plan: the policy has no plan {plan:?}"))
             }
+            Self::UnknownPoolToWatch(pool) => of_field(
+                "balance_low",
+                format!("balance_low: the policy has no pool {pool:?}"),
+            ),
+            Self::UnknownEvent => complaint(
+                Code::NotFound,
+                "there is no such event, or it is no longer kept",
+            ),
+            Self::NobodyToTell => complaint(
+                Code::Conflict,
+                "the policy has no [notifications], so nobody is told",
+            ),
             Self::UnknownPool(pool) => {
                 of_field("pool", format!("pool: the policy has no pool {pool:?}"))
             }

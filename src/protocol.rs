@@ -14,7 +14,7 @@ use crate::{
     call::Settle,
     export::{ExportPlace, ExportSlice},
     headers::Standing,
-    id::{CallNumber, KeyNumber},
+    id::{CallNumber, EventNumber, KeyNumber},
     json,
     key::{SecretDigest, SecretId},
     ledger_page::{LedgerPage, LedgerQuery},
@@ -296,6 +296,12 @@ pub enum Command {
     /// `POST /accounts/{id}/keys` of a key that was issued before Tollgate.
     #[n(60)]
     ImportKey(#[n(0)] ImportKey),
+    /// `GET /accounts/{id}/events`.
+    #[n(73)]
+    Events(#[n(0)] EventsQuery),
+    /// `POST /events/{event}/replay`.
+    #[n(74)]
+    ReplayEvent(#[n(0)] EventNumber),
     /// What is about payments: `POST /accounts/{id}/credits/purchase` and the like.
     #[n(77)]
     Payments(#[n(0)] Ask),
@@ -345,6 +351,8 @@ impl Command {
             | Self::UsageSummary(_)
             | Self::ShowCall(_)
             | Self::EndCall { .. }
+            | Self::Events(_)
+            | Self::ReplayEvent(_)
             | Self::Ledger(_)
             | Self::Audit
             | Self::Export(_)
@@ -355,6 +363,55 @@ impl Command {
             | Self::ShowTopUp
             | Self::SeePaymentMethod(_)
             | Self::Close => false,
+        }
+    }
+}
+
+/// Which events are listed: the newest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct EventsQuery {
+    /// How many, 1 to 500.
+    #[n(0)]
+    pub limit: u32,
+    /// Only events with a lower number: where an earlier page ended.
+    #[n(1)]
+    pub before: Option<EventNumber>,
+    /// Only those whose webhook stands so.
+    #[n(2)]
+    pub state: Option<EventState>,
+}
+
+/// How an event's webhook stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum EventState {
+    /// Still to be sent.
+    #[n(0)]
+    Waiting,
+    /// Taken.
+    #[n(1)]
+    Delivered,
+    /// Given up.
+    #[n(2)]
+    Parked,
+}
+
+impl EventState {
+    /// Every state, by its name.
+    pub const NAMES: [(&str, Self); 3] = [
+        (Self::Waiting.name(), Self::Waiting),
+        (Self::Delivered.name(), Self::Delivered),
+        (Self::Parked.name(), Self::Parked),
+    ];
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Delivered => "delivered",
+            Self::Parked => "parked",
         }
     }
 }

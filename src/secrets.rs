@@ -120,7 +120,7 @@ impl Secret {
     /// HMAC-SHA256 keyed with this secret.
     #[must_use]
     pub fn hmac(&self) -> HmacSha256 {
-        HmacSha256::new(&key_block(self.0.as_bytes()).into())
+        hmac_of(self.0.as_bytes())
     }
 
     /// The value of `Authorization` for whoever issued this secret: the one way in which a secret
@@ -302,6 +302,11 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
 /// part the values and spaces around them are nobody's.
 const fn is_listable(byte: u8) -> bool {
     matches!(byte, b'!'..=b'~') && byte != b','
+}
+
+/// HMAC-SHA256 with a key of any length.
+pub(crate) fn hmac_of(key: &[u8]) -> HmacSha256 {
+    HmacSha256::new(&key_block(key).into())
 }
 
 /// RFC 2104 §2: a key longer than a block is hashed, a shorter one filled up with zeros. Done

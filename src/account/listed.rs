@@ -1,10 +1,13 @@
 //! What an account is, as the admin API tells it: by itself, and in the directory's lists.
 
+use std::collections::BTreeMap;
+
 use crate::wire::{Decode, Encode};
 use serde::{Serialize, Serializer};
 
 use super::{Account, Status, Subscription, SubscriptionStatus};
 use crate::{
+    credits::Credits,
     id::{AccountId, ExternalId},
     time::Timestamp,
 };
@@ -37,6 +40,9 @@ pub struct Listed {
     /// When it was opened.
     #[n(7)]
     pub created_at: Timestamp,
+    /// By pool, the thresholds that it has in place of the policy's.
+    #[n(22)]
+    pub balance_low: Option<BTreeMap<String, Vec<Credits>>>,
 }
 
 impl Account {
@@ -53,6 +59,7 @@ impl Account {
             status: profile.status.clone(),
             subscription: profile.subscription,
             created_at: profile.created_at,
+            balance_low: profile.balance_low.clone(),
         }
     }
 }
@@ -101,6 +108,8 @@ struct View<'a> {
     created_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     closed_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    balance_low: Option<&'a BTreeMap<String, Vec<Credits>>>,
 }
 
 #[derive(Serialize)]
@@ -133,6 +142,7 @@ impl Serialize for Listed {
             },
             created_at: self.created_at,
             closed_at: self.status.closed_at(),
+            balance_low: self.balance_low.as_ref(),
         }
         .serialize(serializer)
     }

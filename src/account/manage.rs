@@ -73,6 +73,9 @@ pub struct PatchAccount {
     /// `subscription.status`.
     #[n(5)]
     pub subscription: Option<StatusChange>,
+    /// By pool, the thresholds that it has in place of the policy's.
+    #[n(22)]
+    pub balance_low: Option<Edit<BTreeMap<String, Vec<Credits>>>>,
 }
 
 /// What becomes of something that an account or a key can do without. Not an `Option` in an `Option`: on the
@@ -156,6 +159,12 @@ pub enum Rejected {
     UnknownPlan(String),
     /// The policy has no such pool.
     UnknownPool(String),
+    /// The policy has no pool of this name, for whose balance there could be thresholds.
+    UnknownPoolToWatch(String),
+    /// No event of that number is kept.
+    UnknownEvent,
+    /// The policy tells nobody of events.
+    NobodyToTell,
     /// The account was closed, for good, at this moment.
     Closed(Timestamp),
     /// The account is suspended.
@@ -289,9 +298,15 @@ impl Account {
     /// Changes the account.
     ///
     /// # Errors
-    /// No such plan.
+    /// No such plan, or no such pool.
     pub fn patch(&mut self, patch: PatchAccount, clock: Timestamp) -> Result<Changes, Rejected> {
         let plan = patch.plan.map(|name| self.plan_named(&name)).transpose()?;
+        if let Some(Edit::Set(thresholds)) = &patch.balance_low {
+            let mut pools = thresholds.keys();
+            if let Some(unknown) = pools.find(|pool| !self.policy.pools.contains_key(*pool)) {
+                return Err(Rejected::UnknownPoolToWatch(unknown.clone()));
+            }
+        }
         let mut changes = Changes::default();
         self.book_due(clock, &mut changes);
         let before = self.profile.clone();
@@ -300,6 +315,9 @@ impl Account {
         }
         if let Some(email) = patch.email {
             self.profile.email = email.into_value();
+        }
+        if let Some(thresholds) = patch.balance_low {
+            self.profile.balance_low = thresholds.into_value();
         }
         if let Some(status) = patch.status {
             self.change_status(status, &mut changes);

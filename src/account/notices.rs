@@ -116,7 +116,7 @@ impl Account {
             kind,
             data: event.data(&self.profile.id, self.profile.external_id.as_ref()),
             webhook: Fate::Waiting,
-            email: by_email.then_some(Fate::Waiting),
+            email: by_email.then(|| event.letter()),
         });
         changes.notices = true;
     }
@@ -266,7 +266,11 @@ impl Account {
         queue.pop();
         match messenger {
             Messenger::Webhook => record.webhook = fate,
-            Messenger::Email => record.email = Some(fate),
+            Messenger::Email => {
+                if let Some(letter) = &mut record.email {
+                    letter.fate = fate;
+                }
+            }
         }
         changes.events.push(record);
         changes

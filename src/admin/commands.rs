@@ -1,6 +1,9 @@
 //! Bodies of the admin API as commands for the account's object.
 
-use super::json::{Fields, Value};
+use super::{
+    events::thresholds,
+    json::{Fields, Value},
+};
 use crate::{
     account::{
         Adjustment, Edit, Fingerprint, NewAccount, NewGrant, PatchAccount, SetTopUp, Status,
@@ -85,7 +88,15 @@ pub(super) fn open(
 pub(super) fn patch(body: &[u8]) -> Result<PatchAccount, Problem> {
     let fields = Fields::parse(
         body,
-        &["plan", "status", "reason", "name", "email", "subscription"],
+        &[
+            "plan",
+            "status",
+            "reason",
+            "name",
+            "email",
+            "subscription",
+            "balance_low",
+        ],
     )?;
     let plan = fields.get("plan").given();
     let (billing_day, subscription) = read_subscription(fields.get("subscription").given())?;
@@ -96,6 +107,7 @@ pub(super) fn patch(body: &[u8]) -> Result<PatchAccount, Problem> {
         email: or_removed(fields.get("email"), read_email)?,
         billing_day,
         subscription,
+        balance_low: or_removed(fields.get("balance_low"), thresholds)?,
     })
 }
 

@@ -38,7 +38,7 @@ impl<'a> Fields<'a> {
             return Err(bad("the body must be a JSON object, not empty".to_owned()));
         }
         let object = json::parse(text).map_err(|invalid| not_json(&invalid.to_string()))?;
-        Self::of(object, String::new(), known)?.ok_or_else(|| {
+        Self::of(object, String::new(), Some(known))?.ok_or_else(|| {
             let found = found(Some(object.text()));
             bad(format!("the body must be a JSON object, not {found}"))
         })
@@ -61,8 +61,12 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// `None` for what is no object.
-    fn of(object: json::Value<'a>, place: String, known: &[&str]) -> Result<Option<Self>, Problem> {
+    /// `None` for what is no object. Where no names are `known`, any will do.
+    fn of(
+        object: json::Value<'a>,
+        place: String,
+        known: Option<&[&str]>,
+    ) -> Result<Option<Self>, Problem> {
         let Some(sent) = object.members() else {
             return Ok(None);
         };
@@ -73,7 +77,7 @@ impl<'a> Fields<'a> {
         }
         for (index, (name, _)) in members.iter().enumerate() {
             let field = format!("{place}{}", shortened(name));
-            if !known.contains(&name.as_str()) {
+            if let Some(known) = known.filter(|known| !known.contains(&name.as_str())) {
                 let known = if known.is_empty() {
                     "none".to_owned()
                 } else {
@@ -251,10 +255,28 @@ impl<'a> Value<'a> {
     pub(super) fn fields(&self, known: &[&str]) -> Result<Fields<'a>, Problem> {
         let place = format!("{}.", self.place);
         let fields = match self.sent {
-            Some(sent) => Fields::of(sent, place, known)?,
+            Some(sent) => Fields::of(sent, place, Some(known))?,
             None => None,
         };
         fields.ok_or_else(|| self.problem("an object"))
+    }
+
+    /// An object of 1 to `most` members, whose names are free.
+    ///
+    /// # Errors
+    ///
+    /// Anything else, or a member that is there twice.
+    pub(super) fn entries(&self, most: usize) -> Result<Vec<(String, Self)>, Problem> {
+        let place = format!("{}.", self.place);
+        let fields = match self.sent {
+            Some(sent) => Fields::of(sent, place, None)?,
+            None => None,
+        };
+        let fields = fields.filter(|fields| (1..=most).contains(&fields.members.len()));
+        let fields =
+            fields.ok_or_else(|| self.problem(&format!("an object of 1 to {most} members")))?;
+        let entry = |(name, _): &(String, _)| (name.clone(), fields.get(name));
+        Ok(fields.members.iter().map(entry).collect())
     }
 
     /// A list of 1 to `most` items.

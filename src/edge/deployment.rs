@@ -17,6 +17,7 @@ use crate::{
     repeat::RefusalMemory,
     secrets::Secrets,
     signature::Signer,
+    webhook::WebhookSigner,
 };
 
 /// A deployment that is fit to serve.
@@ -31,6 +32,8 @@ pub struct Deployment {
     pub signer: Signer,
     /// The operator's and the origin's tokens.
     pub secrets: Secrets,
+    /// Signs webhooks, where the policy has any sent.
+    pub webhooks: Option<WebhookSigner>,
     /// Refusals that may be repeated without asking the object again.
     pub refusals: RefCell<RefusalMemory>,
     /// What is known of keys issued before Tollgate.
@@ -99,6 +102,10 @@ impl Deployment {
                 .as_ref()
                 .map(|secrets| Stripe::new(env, secrets)),
             secrets,
+            webhooks: match &policy.notifications {
+                Some(_) => Some(WebhookSigner::read(|name| env.text(name))?),
+                None => None,
+            },
             refusals: RefCell::default(),
             imported_keys: RefCell::default(),
             origin_override: env

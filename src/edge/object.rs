@@ -12,11 +12,13 @@ use wasm_bindgen_futures::{future_to_promise, spawn_local};
 use super::{
     deployment,
     log::Fault,
+    messenger,
     platform::{Env, clock, to_number},
     question::{Question, Step, Stepwise},
     sql::{SqlStore, Storage},
 };
 use crate::{
+    account::{Attempt, Messenger},
     object::Object,
     protocol::{self, Answer, Reply},
     time::{Span, Timestamp},
@@ -25,6 +27,8 @@ use crate::{
 /// Alarms are set to multiples of this: holds that end one after the other share one, since
 /// setting an alarm costs a row.
 const SWEEP: Span = Span::from_seconds(10);
+/// So many messages of each kind are sent in one go.
+const MESSAGES_MAX: u32 = 20;
 /// So often other objects are asked in one go: each time, something else may have come between.
 const QUESTIONS_MAX: u32 = 4;
 
@@ -52,6 +56,10 @@ struct Core {
     is_reporting: Cell<bool>,
     /// Nobody is told before this, after somebody did not answer.
     report_after: Cell<Timestamp>,
+    /// Whether there is an event that operator or customer have to be told of now.
+    has_message: Cell<bool>,
+    /// Whether they are being told.
+    is_delivering: Cell<bool>,
 }
 
 #[wasm_bindgen]
@@ -69,6 +77,8 @@ impl AccountCore {
             is_behind: Cell::new(false),
             is_reporting: Cell::new(false),
             report_after: Cell::new(Timestamp::EPOCH),
+            has_message: Cell::new(false),
+            is_delivering: Cell::new(false),
         }))
     }
 
@@ -87,6 +97,7 @@ impl AccountCore {
         }
         let answer = self.0.answer(|object, now| object.handle(request, now));
         self.0.report_soon();
+        self.0.deliver_soon();
         encoded(&answer)
     }
 
@@ -96,6 +107,7 @@ impl AccountCore {
         future_to_promise(async move {
             core.sweep();
             core.report().await;
+            core.deliver().await;
             Ok(JsValue::UNDEFINED)
         })
     }
@@ -219,11 +231,69 @@ impl Core {
         }
     }
 
-    /// Sets the alarm, if it would come too late for `wakeup` or for what others are to be told.
+    /// Sends the events that are due, in the background: the alarm comes back to it if this is lost.
+    fn deliver_soon(self: &Rc<Self>) {
+        if self.has_message.get() && !self.is_delivering.get() {
+            let core = Rc::clone(self);
+            spawn_local(async move { core.deliver().await });
+        }
+    }
+
+    /// Sends the events that are due. Webhooks and e-mails take turns: none waits for more than one
+    /// answer to the other.
+    async fn deliver(&self) {
+        if !self.has_message.get() || self.is_delivering.replace(true) {
+            return;
+        }
+        for _ in 0..MESSAGES_MAX {
+            let told = self.deliver_next(Messenger::Webhook).await;
+            if !self.deliver_next(Messenger::Email).await && !told {
+                break;
+            }
+        }
+        self.is_delivering.set(false);
+    }
+
+    /// Sends the next event by `messenger`. Says whether there was one, and what came of it is kept.
+    async fn deliver_next(&self, messenger: Messenger) -> bool {
+        let next = self.with(|object, now| {
+            let account = object.account().map(|account| account.id().clone());
+            let message = object.message(messenger, now);
+            object.store_mut().take_rows_written();
+            (account, message)
+        });
+        let Ok((account, Ok(Some(message)))) = next else {
+            return false;
+        };
+        let attempt = messenger::send(&self.env, &message).await;
+        if let Attempt::Failed(detail) | Attempt::Refused(detail) = &attempt {
+            Fault {
+                event: match messenger {
+                    Messenger::Webhook => "webhook_failed",
+                    Messenger::Email => "email_failed",
+                },
+                account: account.as_ref(),
+                detail,
+            }
+            .write();
+        }
+        let booked = self.with(|object, now| {
+            let booked = object.attempted(messenger, message.number(), attempt, now);
+            // No request's: the next one must not be told as having cost this.
+            object.store_mut().take_rows_written();
+            booked
+        });
+        booked.is_ok_and(|booked| booked.is_ok())
+    }
+
+    /// Sets the alarm, if it would come too late for `wakeup`, for what others are to be told, or for
+    /// events.
     fn arm(&self, object: &Object<SqlStore>, wakeup: Option<Timestamp>, now: Timestamp) {
         let report_at = Question::due_at(object, now);
         self.is_behind.set(report_at.is_some());
-        let due = [wakeup, report_at].into_iter().flatten().min();
+        self.has_message.set(object.is_message_due(now));
+        let due = [wakeup, report_at, object.events_at(now)];
+        let due = due.into_iter().flatten().min();
         let Some(at) = due.map(|due| sweep_after(due).max(now)) else {
             return;
         };

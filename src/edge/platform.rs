@@ -43,6 +43,11 @@ extern "C" {
     #[wasm_bindgen(method, catch)]
     fn limit(this: &RateLimit, options: &JsValue) -> Result<Promise, JsValue>;
 
+    /// A binding that sends e-mail.
+    pub type SendEmail;
+    #[wasm_bindgen(method, catch)]
+    pub fn send(this: &SendEmail, message: &JsValue) -> Result<Promise, JsValue>;
+
     /// Another Worker, bound as a service.
     pub type Service;
     #[wasm_bindgen(method, catch, js_name = fetch)]
@@ -153,6 +158,12 @@ impl Env {
     /// What counts unknown keys by address, if it is bound.
     pub fn imported_key_misses(&self) -> Option<RateLimit> {
         let binding = self.get("IMPORTED_KEY_MISSES");
+        binding.is_object().then(|| binding.unchecked_into())
+    }
+
+    /// What sends e-mail, if it is bound.
+    pub fn email(&self) -> Option<SendEmail> {
+        let binding = self.get("EMAIL");
         binding.is_object().then(|| binding.unchecked_into())
     }
 
@@ -279,6 +290,13 @@ pub fn message_of(thrown: &JsValue) -> String {
         .map(|error| String::from(error.message()))
         .or_else(|| thrown.as_string())
         .unwrap_or_else(|| format!("{thrown:?}"))
+}
+
+/// The `code` of a thrown value, where it has one.
+pub fn code_of(thrown: &JsValue) -> Option<String> {
+    js_sys::Reflect::get(thrown, &JsValue::from_str("code"))
+        .ok()?
+        .as_string()
 }
 
 /// Whether a thrown value has this flag set: the runtime marks what went wrong so.

@@ -59,6 +59,7 @@ fn report(number: u32) -> Report {
                 billing_day: 1,
             },
             created_at: Timestamp::from_seconds(i64::from(number)),
+            balance_low: None,
         },
         plan: SOLD.plans[plan].as_ref().clone(),
         secrets: BTreeSet::new(),

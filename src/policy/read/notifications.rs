@@ -8,12 +8,10 @@ use super::{
 };
 use crate::{
     credits::Credits,
-    event::{EventType, letter::is_address},
+    event::{EventType, THRESHOLDS_MAX, letter::is_address},
     policy::{EmailNotices, Notifications, Pool},
 };
 
-/// The most thresholds that a pool has.
-pub const THRESHOLDS_MAX: usize = 5;
 const A_URL: &str =
     "\"https://HOST/PATH\" without user and fragment (http only for 127.0.0.1 and localhost)";
 const AN_ADDRESS: &str = "an e-mail address such as \"billing@example.com\"";
