@@ -14,7 +14,10 @@ mod shown;
 
 use sha2::{Digest, Sha256};
 
-pub(crate) use self::json::{nothing, only_line};
+pub(crate) use self::{
+    commands::set_top_up,
+    json::{nothing, only_line},
+};
 pub use self::{
     openapi::openapi,
     search::accounts,
@@ -565,7 +568,7 @@ impl<'a> Endpoint<'a> {
                 self.manage(Command::SetTopUp(set), None)
             }
             Action::RetryTopUp => {
-                commands::nothing(sent.body)?;
+                json::nothing(sent.body)?;
                 let idempotency = self.idempotency(sent)?.map(|(_, fingerprint)| fingerprint);
                 self.manage(Command::RetryTopUp, idempotency)
             }

@@ -548,7 +548,7 @@ impl<S: Store> Object<S> {
                     ..page
                 }));
             }
-            Page::Payments(ask) => return self.asked_by_customer(ask.clone(), standing),
+            Page::Payments(ask) => return self.asked_by_customer(ask.clone(), standing, clock),
             Page::Usage(query) => to_json(&self.usage(query)?),
             Page::UsageSummary(query) => match self.summary(query, clock)? {
                 Ok(view) => to_json(&view),
@@ -689,7 +689,7 @@ impl<S: Store> Object<S> {
             Command::EndCall { call, word } => self.end_call(call, word, clock),
             Command::Events(query) => Ok(Ok(shown(self.events(&query)?))),
             Command::ReplayEvent(number) => self.replay_event(number, clock),
-            Command::Payments(ask) => self.asked(ask),
+            Command::Payments(ask) => self.asked(ask, clock),
             Command::SeePayment(sighting) => self.see_payment(*sighting, clock),
             Command::SeeSubscription(sighting) => {
                 let changes = self.awake()?.subscription_sighted(sighting, clock);

@@ -662,4 +662,10 @@ pub struct SelfService {
     /// `billing_portal`, by default `/billing/portal`.
     #[n(9)]
     pub billing_portal: Option<String>,
+    /// `top_up`, by default `/credits/top-up`.
+    #[n(10)]
+    pub top_up: Option<String>,
+    /// `top_up_retry`, by default `/credits/top-up/retry`.
+    #[n(11)]
+    pub top_up_retry: Option<String>,
 }

@@ -416,6 +416,14 @@ impl EventState {
     }
 }
 
+impl Command {
+    /// Whether it is about what the deployment does only with Stripe's secrets.
+    #[must_use]
+    pub const fn is_of_payments(&self) -> bool {
+        matches!(self, Self::ShowTopUp | Self::SetTopUp(_) | Self::RetryTopUp)
+    }
+}
+
 /// Imports a key that was issued before Tollgate.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]

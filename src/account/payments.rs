@@ -104,7 +104,7 @@ impl Account {
                     price,
                 }
             }
-            What::Portal | What::History(_) => Ordered::Portal,
+            What::Portal | What::History(_) | What::TopUp(_) => Ordered::Portal,
         };
         let mut changes = Changes::default();
         if let (None, Some(made)) = (&self.state.billing.customer, ask.made) {

@@ -224,6 +224,9 @@ impl Account {
     /// # Errors
     /// Why none can be made now.
     pub fn retry_top_up(&mut self, clock: Timestamp) -> Result<Changes, Rejected> {
+        if self.policy.top_up.is_none() {
+            return Err(Rejected::NoTopUp);
+        }
         let mut changes = Changes::default();
         self.book_due(clock, &mut changes);
         if let Some(hindrance) = self.retry_hindrance(clock) {

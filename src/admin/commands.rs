@@ -174,8 +174,12 @@ pub(super) fn release(body: &[u8]) -> Result<Word, Problem> {
     })
 }
 
-/// `PUT /accounts/{id}/top-up`: what it is turned on with, or that it is off.
-pub(super) fn set_top_up(body: &[u8]) -> Result<SetTopUp, Problem> {
+/// `PUT /accounts/{id}/top-up`, and the customer's own: what it is turned on with, or that it is off.
+///
+/// # Errors
+///
+/// 400 with the field that is wrong.
+pub(crate) fn set_top_up(body: &[u8]) -> Result<SetTopUp, Problem> {
     let fields = Fields::parse(body, &["enabled", "threshold", "target", "monthly_cap"])?;
     let (threshold, target) = (fields.get("threshold"), fields.get("target"));
     let monthly_cap = fields.get("monthly_cap");
@@ -207,14 +211,6 @@ pub(super) fn set_top_up(body: &[u8]) -> Result<SetTopUp, Problem> {
         target: up_to,
         monthly_cap: cap.transpose()?,
     }))
-}
-
-/// The body of what needs none: nothing, or an empty object.
-pub(super) fn nothing(body: &[u8]) -> Result<(), Problem> {
-    if !body.is_empty() {
-        Fields::parse(body, &[])?;
-    }
-    Ok(())
 }
 
 fn read_status(fields: &Fields<'_>) -> Result<Option<Status>, Problem> {

@@ -30,7 +30,7 @@ const SWEEP: Span = Span::from_seconds(10);
 /// So many messages of each kind are sent in one go.
 const MESSAGES_MAX: u32 = 20;
 /// So often other objects are asked in one go: each time, something else may have come between.
-const QUESTIONS_MAX: u32 = 4;
+const QUESTIONS_MAX: u32 = 10;
 
 #[wasm_bindgen]
 extern "C" {
@@ -205,7 +205,7 @@ impl Core {
             if !self.should_report() {
                 return;
             }
-            let Ok(Some(question)) = self.with(|object, _| Question::next(object)) else {
+            let Ok(Some(question)) = self.with(|object, now| Question::next(object, now)) else {
                 return;
             };
             self.is_reporting.set(true);

@@ -1,10 +1,11 @@
-//! What an account's object asks other objects, and what it hears.
+//! What an account's object asks other objects and Stripe, and what it hears.
 
-use super::{directory, imported, platform::Env};
+use super::{deployment::Deployment, directory, imported, log::Fault, platform::Env};
 use crate::{
-    account::{Fingerprint, NewAccount},
+    account::{Fingerprint, NewAccount, TopUpAsk, TopUpAsked},
     directory as directory_core, imported as lookup_core,
     object::{Imported, Object, Opened, Store},
+    payments::stripe::Failure,
     protocol::{Command, ImportKey, Reply, Request},
     time::Timestamp,
 };
@@ -15,6 +16,8 @@ pub enum Question {
     Directory(Box<directory_core::Request>),
     /// A lookup object.
     Lookup(lookup_core::Request),
+    /// Stripe, about a top-up.
+    TopUp(TopUpAsk),
 }
 
 /// Its word.
@@ -23,6 +26,8 @@ pub enum Heard {
     Directory(directory_core::Reply),
     /// A lookup object's.
     Lookup(lookup_core::Reply),
+    /// Stripe's, about a top-up.
+    TopUp(TopUpAsked, Result<String, Failure>),
 }
 
 /// What may take several steps, with another object's word between them.
@@ -42,16 +47,19 @@ pub enum Step {
 }
 
 impl Question {
-    /// The next thing that the account has to tell, whoever asks for it.
-    pub fn next<S: Store>(object: &Object<S>) -> Option<Self> {
+    /// The next thing that the account has to tell or to ask at `clock`, whoever asks for it.
+    pub fn next<S: Store>(object: &Object<S>, clock: Timestamp) -> Option<Self> {
         let report = || object.report().map(Box::new).map(Self::Directory);
-        object.errand().map(Self::Lookup).or_else(report)
+        let errand = || object.errand().map(Self::Lookup);
+        let top_up = object.top_up_ask(clock).map(Self::TopUp);
+        top_up.or_else(errand).or_else(report)
     }
 
     /// When it should be told at the latest, counted from `clock`.
     pub fn due_at<S: Store>(object: &Object<S>, clock: Timestamp) -> Option<Timestamp> {
         let errand_at = object.errand_at(clock);
-        object.report_at(clock).into_iter().chain(errand_at).min()
+        let others = object.report_at(clock).into_iter().chain(errand_at);
+        others.chain(object.top_up_asks_at()).min()
     }
 
     /// Asks: what was said, and the rows that it cost.
@@ -66,8 +74,21 @@ impl Question {
             Self::Lookup(request) => imported::ask(env, request)
                 .await
                 .map(|answer| (Heard::Lookup(answer.reply), answer.rows_written)),
+            Self::TopUp(ask) => Ok((Heard::TopUp(ask.asked, ask_stripe(env, ask).await), 0)),
         }
     }
+}
+
+/// What Stripe answers about a top-up. That nobody could ask it is no answer: it is asked again.
+async fn ask_stripe(env: &Env, ask: &TopUpAsk) -> Result<String, Failure> {
+    let deployment = Deployment::of(env).map_err(Failure::Unclear)?;
+    let stripe = deployment.stripe.as_ref();
+    let stripe = stripe.ok_or_else(|| Failure::Unclear("payments are off".to_owned()))?;
+    let answer = stripe.ask(&ask.call).await;
+    if let Err(failure) = &answer {
+        Fault::new("top_up", &failure.to_string()).write();
+    }
+    answer
 }
 
 impl Heard {
@@ -79,6 +100,7 @@ impl Heard {
         match self {
             Self::Directory(reply) => object.hear(reply, clock),
             Self::Lookup(reply) => object.looked_up(reply, clock),
+            Self::TopUp(asked, answer) => object.top_up_answered(*asked, answer.clone(), clock),
         }
     }
 }

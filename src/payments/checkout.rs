@@ -31,6 +31,8 @@ pub struct Context<'a> {
     pub called: &'a str,
     /// How the policy has it.
     pub payments: &'a Payments,
+    /// Whether what a package is paid with is kept, for top-ups.
+    pub keeps_method: bool,
 }
 
 /// Makes the account's customer at Stripe. Made again within a day for the same name and address, it is the
@@ -110,6 +112,9 @@ fn pay_once(form: Form, package: &Package, context: Context<'_>) -> Form {
         )
         .with("line_items[0][price_data][product_data][name]", &what)
         .with("invoice_creation[enabled]", "true");
+    if context.keeps_method {
+        form = form.with("payment_intent_data[setup_future_usage]", "off_session");
+    }
     // The session tells of the payment, the payment intent of refunds and disputes.
     let noted = [
         (ACCOUNT, context.account.as_str()),

@@ -146,6 +146,8 @@ fn read_self_service(table: Option<Table<'_>>, base_path: &str) -> SelfService {
         subscription: page("subscription", "/subscription"),
         billing_history: page("billing_history", "/billing/history"),
         billing_portal: page("billing_portal", "/billing/portal"),
+        top_up: page("top_up", "/credits/top-up"),
+        top_up_retry: page("top_up_retry", "/credits/top-up/retry"),
     };
     if let Some(table) = table {
         table.finish();

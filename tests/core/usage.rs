@@ -10,7 +10,6 @@ use tollgate::{
 
 use crate::{
     branch::{Branch, cost},
-    sold,
     statement::moment,
 };
 

@@ -97,7 +97,13 @@ fn ask(path: &str, query: &str) -> Result<(), Problem> {
     match PAGES.iter().find(|(page, _)| *page == path) {
         Some((_, page)) => {
             let account = crate::id::AccountId::parse("acme").unwrap();
-            self_service::read(*page, Some(query), &account, &secrets().key_secret).map(drop)
+            self_service::read(
+                *page,
+                ("GET", Some(query), b""),
+                &account,
+                &secrets().key_secret,
+            )
+            .map(drop)
         }
         None => {
             let query = Some(query);
