@@ -149,6 +149,9 @@ pub(super) enum Why {
     /// A payment is disputed, or was with success.
     #[n(6)]
     Disputed,
+    /// It was turned off, or the account stopped, before anything was paid.
+    #[n(7)]
+    CalledOff,
 }
 
 /// How an attempt ended.
@@ -507,7 +510,7 @@ impl Why {
             | Self::NoPaymentMethod
             | Self::Refused
             | Self::Disputed => true,
-            Self::Unclear | Self::NotBilled => false,
+            Self::Unclear | Self::NotBilled | Self::CalledOff => false,
         }
     }
 }

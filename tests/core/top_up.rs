@@ -11,6 +11,7 @@ use tollgate::{
     payments::{
         ask::{Ask, What},
         money::Money,
+        sighting::Reversal,
         stripe::Failure,
         top_up::top_up_of,
     },
@@ -550,6 +551,101 @@ fn it_runs_only_where_it_can_be_of_use() {
 }
 
 #[test]
+fn what_is_called_off_is_not_paid_any_more() {
+    let calls_off: [fn(&mut Shop); 3] = [
+        |shop| {
+            shop.send(Command::SetTopUp(SetTopUp::Off));
+        },
+        |shop| {
+            drop(
+                shop.branch
+                    .change_status(Status::Suspended { reason: None }),
+            )
+        },
+        |shop| drop(shop.branch.close()),
+    ];
+    for (nth, call_off) in calls_off.into_iter().enumerate() {
+        // Before each request, and after a payment that did not arrive.
+        for at in 0..=5 {
+            let mut shop = Shop::new();
+            shop.charge(1_100);
+            shop.branch.tick().unwrap();
+            shop.faults = vec![
+                Fault::Broken,
+                Fault::None,
+                Fault::None,
+                Fault::None,
+                Fault::None,
+            ];
+            for _ in 0..at {
+                assert!(shop.step());
+            }
+            call_off(&mut shop);
+            shop.wait(Span::HOUR);
+            assert_eq!(shop.topped_up(), [0; 0], "{nth} at {at}");
+            assert_eq!(shop.charges(), 0, "{nth} at {at}");
+            let open = shop.stripe.invoices.iter();
+            assert!(
+                open.clone().all(|invoice| invoice.status != "open"),
+                "{nth} at {at}"
+            );
+        }
+    }
+}
+
+#[test]
+fn nothing_is_bought_while_a_payment_is_disputed() {
+    for is_won in [true, false] {
+        let mut shop = Shop::new();
+        shop.charge(1_100);
+        shop.work();
+        let invoice = shown(&shop.stripe.invoices[0]).to_string();
+        let disputed = |shop: &mut Shop, disputed, is_open| {
+            shop.pass(MINUTE);
+            let (_, mut sighting) = top_up_of(json::parse(&invoice).unwrap()).unwrap();
+            sighting.reversal = Some(Reversal {
+                as_of: shop.branch.clock,
+                refunded: 0,
+                disputed,
+                is_open,
+            });
+            assert_eq!(shop.send(Command::SeePayment(Box::new(sighting))), 200);
+        };
+        disputed(&mut shop, 1_600, true);
+        // What it had bought is gone.
+        assert_eq!(shop.available(), 400);
+        shop.charge(100);
+        shop.wait(Span::from_days(1));
+        assert_eq!(
+            shop.standing(),
+            "blocked: a payment is disputed, and nothing is bought until that is decided"
+        );
+        assert_eq!(shop.retry(), 409);
+        let now = shop.branch.clock;
+        shop.send(Command::SeePaymentMethod(now));
+        assert_eq!(shop.told(), ["top_up.succeeded", "top_up.paused"]);
+        assert_eq!(shop.charges(), 1);
+        if is_won {
+            disputed(&mut shop, 0, false);
+            assert_eq!(shop.told()[2..], ["top_up.resumed"]);
+            assert!(shop.standing().starts_with("ready"));
+        } else {
+            disputed(&mut shop, 1_600, false);
+            shop.wait(Span::from_days(1));
+            assert!(
+                shop.standing()
+                    .starts_with("paused: paused: a payment was disputed;")
+            );
+            assert_eq!(shop.charges(), 1);
+            assert_eq!(shop.retry(), 202);
+            shop.work();
+            assert_eq!(shop.topped_up(), [1_600, 1_700]);
+        }
+        shop.branch.check().unwrap();
+    }
+}
+
+#[test]
 fn a_charge_that_starts_a_top_up_writes_one_row_more() {
     let mut shop = Shop::new();
     shop.charge(900);
@@ -687,7 +783,6 @@ impl History {
                 return Err("an attempt began while top-up was paused".into());
             }
             history.check()?;
-            history.shop.branch.check_waking()?;
         }
         history.come_to_rest()
     }
@@ -766,9 +861,15 @@ impl History {
                     shop.send(Command::SeePaymentMethod(*at));
                 }
             }
-            Move::Retry => drop(shop.retry()),
-            Move::Set(threshold, target, cap) => drop(shop.set(threshold, target, cap)),
-            Move::Off => drop(shop.send(Command::SetTopUp(SetTopUp::Off))),
+            Move::Retry => {
+                shop.retry();
+            }
+            Move::Set(threshold, target, cap) => {
+                shop.set(threshold, target, cap);
+            }
+            Move::Off => {
+                shop.send(Command::SetTopUp(SetTopUp::Off));
+            }
         }
     }
 

@@ -7,8 +7,7 @@
 
 use super::{Account, Ended, TopUp, Why};
 use crate::{
-    account::Changes,
-    id::AccountId,
+    account::{Changes, Profile},
     payments::{
         history::Payment,
         stripe::{Call, Failure},
@@ -142,7 +141,7 @@ impl Account {
     #[must_use]
     pub fn top_up_ask(&self) -> Option<(Timestamp, Ask)> {
         let asking = self.state.top_up.as_ref()?.asking()?;
-        let call = asking.call(&self.profile.id)?;
+        let call = asking.call(&self.profile)?;
         let asked = asking.asked();
         Some((asking.ask_at, Ask { asked, call }))
     }
@@ -172,15 +171,16 @@ impl Account {
     ) -> Changes {
         let mut changes = Changes::default();
         self.book_due(clock, &mut changes);
+        let is_wanted = self.is_top_up_wanted();
         let Some(top_up) = &mut self.state.top_up else {
             return changes;
         };
-        let is_waited_for = top_up.attempt.as_ref().is_some_and(Attempt::is_waiting);
+        // One that another waits for must be out of its way.
+        let is_wanted = is_wanted && !top_up.attempt.as_ref().is_some_and(Attempt::is_waiting);
         let (turn, bought) = match top_up.asking_mut() {
-            Some(asking) if asking.asked() == asked => (
-                asking.hear(answer, is_waited_for, clock),
-                asking.bought.clone(),
-            ),
+            Some(asking) if asking.asked() == asked => {
+                (asking.hear(answer, is_wanted, clock), asking.bought.clone())
+            }
             _ => return changes,
         };
         changes.snapshot = true;
@@ -191,7 +191,8 @@ impl Account {
                 None
             }
             Turn::Failed(why) => Some(why),
-            Turn::Gone => Some(Why::Unclear),
+            Turn::Gone if is_wanted => Some(Why::Unclear),
+            Turn::Gone => Some(Why::CalledOff),
         };
         if let Some(why) = why {
             self.top_up_over(why, clock, &mut changes);
@@ -206,8 +207,12 @@ impl Account {
             return;
         };
         if top_up.unpaid.take_if(|unpaid| unpaid.is_asking()).is_none()
-            && let Some(attempt) = top_up.attempt.take()
+            && let Some(mut attempt) = top_up.attempt.take()
         {
+            if !why.pauses() {
+                // What is gone is paid by nobody.
+                attempt.rest();
+            }
             self.top_up_failed(attempt, why, clock, changes);
         }
     }
@@ -263,7 +268,8 @@ impl TopUp {
                 strayed |= brought_forward(since, clock);
             }
         }
-        for moment in [&mut self.begun_at, &mut self.paid_at]
+        let paused_at = self.paused.as_mut().map(|paused| &mut paused.since);
+        for moment in [self.begun_at.as_mut(), self.paid_at.as_mut(), paused_at]
             .into_iter()
             .flatten()
         {
@@ -378,13 +384,13 @@ impl Attempt {
     }
 
     /// The request of its step. Each has the idempotency key of the attempt, by what it does.
-    fn call(&self, account: &AccountId) -> Option<Call> {
+    fn call(&self, of: &Profile) -> Option<Call> {
+        let account = &of.id;
         let key = |what: &str| {
-            let begun = self.begun_at.as_millis();
-            format!(
-                "tollgate-{account}-top-up-{}-{begun}-{what}",
-                self.bought.number
-            )
+            // An id comes again where somebody has erased the objects, but not a Stripe account.
+            let opened = of.created_at.as_millis();
+            let number = self.bought.number;
+            format!("tollgate-top-up-{account}-{opened}-{number}-{what}")
         };
         let invoice = self.invoice.as_deref().unwrap_or_default();
         Some(match self.step {
@@ -403,22 +409,21 @@ impl Attempt {
         })
     }
 
-    /// What an answer makes of it, or of one that another attempt waits for.
-    fn hear(
-        &mut self,
-        answer: Result<String, Failure>,
-        is_waited_for: bool,
-        clock: Timestamp,
-    ) -> Turn {
+    /// What an answer makes of it; where it is not wanted any more, nothing is paid that was not
+    /// paid before.
+    fn hear(&mut self, answer: Result<String, Failure>, is_wanted: bool, clock: Timestamp) -> Turn {
         match self.step {
             Step::Wait | Step::Rest => Turn::GoOn,
             Step::Customer | Step::Method | Step::Draft | Step::Line => {
-                self.hear_prepared(answer, clock)
+                if is_wanted {
+                    self.hear_prepared(answer, clock)
+                } else {
+                    Turn::Gone
+                }
             }
-            Step::Finalize | Step::Pay => self.hear_paid(answer, clock),
+            Step::Finalize | Step::Pay => self.hear_paid(answer, is_wanted, clock),
             Step::Look => match answer.as_deref().map(Invoice::read) {
-                Ok(Some(invoice)) if is_waited_for => self.clear(invoice, clock),
-                Ok(Some(invoice)) => self.look_at(invoice, clock),
+                Ok(Some(invoice)) => self.look_at(invoice, is_wanted, clock),
                 Err(Failure::Missing) => Turn::Gone,
                 _ => self.wait_at(Step::Look, clock),
             },
@@ -435,10 +440,7 @@ impl Attempt {
     fn hear_prepared(&mut self, answer: Result<String, Failure>, clock: Timestamp) -> Turn {
         let body = match answer {
             Ok(body) => body,
-            Err(Failure::Unclear(_) | Failure::Busy) if self.is_given_up(clock) => {
-                return Turn::Failed(Why::Unclear);
-            }
-            Err(Failure::Unclear(_) | Failure::Busy) => return self.wait_at(self.step, clock),
+            Err(Failure::Unclear(_) | Failure::Busy) => return self.try_again(clock),
             Err(
                 Failure::Declined(_)
                 | Failure::AuthenticationRequired
@@ -467,18 +469,32 @@ impl Attempt {
                     self.invoice = Some(invoice.id);
                     Step::Line
                 }
-                None => return self.wait_at(Step::Draft, clock),
+                None => return self.try_again(clock),
             },
             _ => Step::Finalize,
         };
         self.goes_to(next, clock)
     }
 
+    /// Does the same once more, unless it was tried for too long.
+    fn try_again(&mut self, clock: Timestamp) -> Turn {
+        if self.is_given_up(clock) {
+            Turn::Gone
+        } else {
+            self.wait_at(self.step, clock)
+        }
+    }
+
     /// Its invoice is finalized or paid: what is not known of that, the invoice tells.
-    fn hear_paid(&mut self, answer: Result<String, Failure>, clock: Timestamp) -> Turn {
+    fn hear_paid(
+        &mut self,
+        answer: Result<String, Failure>,
+        is_wanted: bool,
+        clock: Timestamp,
+    ) -> Turn {
         match answer {
             Ok(body) => match Invoice::read(&body) {
-                Some(invoice) => self.look_at(invoice, clock),
+                Some(invoice) => self.look_at(invoice, is_wanted, clock),
                 None => self.wait_at(Step::Look, clock),
             },
             Err(Failure::Declined(code)) => Turn::Failed(Why::Declined(code)),
@@ -492,31 +508,23 @@ impl Attempt {
     }
 
     /// What is to be done about an invoice that stands like this.
-    fn look_at(&mut self, invoice: Invoice, clock: Timestamp) -> Turn {
+    fn look_at(&mut self, invoice: Invoice, is_wanted: bool, clock: Timestamp) -> Turn {
+        let is_over = !is_wanted || self.is_given_up(clock);
         if invoice.link.is_some() {
             self.link.clone_from(&invoice.link);
         }
         match invoice.status {
             InvoiceStatus::Paid => Turn::Paid(Box::new(invoice)),
             InvoiceStatus::Void => Turn::Gone,
+            InvoiceStatus::Open if invoice.is_processing => self.wait_at(Step::Look, clock),
+            // Nobody can pay a draft.
+            InvoiceStatus::Draft if is_over => Turn::Gone,
+            InvoiceStatus::Open if is_over => self.goes_to(Step::Void, clock),
             InvoiceStatus::Draft | InvoiceStatus::Open if self.is_refused => {
                 Turn::Failed(Why::Refused)
             }
-            InvoiceStatus::Draft if self.is_given_up(clock) => Turn::Gone,
             InvoiceStatus::Draft => self.go_on_at(Step::Finalize, clock),
-            InvoiceStatus::Open if invoice.is_processing => self.wait_at(Step::Look, clock),
-            InvoiceStatus::Open if self.is_given_up(clock) => self.goes_to(Step::Void, clock),
             InvoiceStatus::Open => self.go_on_at(Step::Pay, clock),
-        }
-    }
-
-    /// The invoice must be paid or gone before another one is made.
-    fn clear(&mut self, invoice: Invoice, clock: Timestamp) -> Turn {
-        match invoice.status {
-            InvoiceStatus::Paid => Turn::Paid(Box::new(invoice)),
-            InvoiceStatus::Void | InvoiceStatus::Draft => Turn::Gone,
-            InvoiceStatus::Open if invoice.is_processing => self.wait_at(Step::Look, clock),
-            InvoiceStatus::Open => self.goes_to(Step::Void, clock),
         }
     }
 

@@ -118,6 +118,18 @@ impl Account {
         Ok(top_up)
     }
 
+    /// Whether what has been begun may still be paid.
+    pub(super) fn is_top_up_wanted(&self) -> bool {
+        let offer = self.policy.top_up.as_ref();
+        let is_on = self
+            .state
+            .top_up
+            .as_deref()
+            .and_then(TopUp::is_on)
+            .is_some();
+        is_on && !self.is_closed() && offer.is_some_and(|offer| self.hindrance(offer).is_none())
+    }
+
     /// What stands in the way whoever asks for it.
     fn hindrance(&self, offer: &TopUpOffer) -> Option<Standing<'static>> {
         if matches!(self.profile.status, Status::Suspended { .. }) {
