@@ -48,6 +48,8 @@ const USAGE = [
 ];
 const LOT = ["pool", "id", "source", "amount", "spent", "held", "available", "expires_at"];
 
+const PAYMENT = ["timestamp", "kind", "status", "paid", "refunded", "id", "receipt_url"];
+
 /** @type {Record<string, Command>} */
 export const COMMANDS = {
   "accounts list": {
@@ -244,6 +246,16 @@ export const COMMANDS = {
         params: { path: given.account, query: given.named("limit", "next") },
       }),
     show: ({ data }) => table(data, LEDGER),
+  },
+  payments: {
+    does: "what was paid, newest first, and what became of it",
+    takes: ["ACCOUNT"],
+    options: PAGE,
+    ask: (client, given) =>
+      client.GET(`${V1}/accounts/{id}/billing/history`, {
+        params: { path: given.account, query: given.named("limit", "next") },
+      }),
+    show: ({ data }) => table(data, PAYMENT),
   },
   audit: {
     does: "works all balances out anew; exit code 1 where they differ",

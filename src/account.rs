@@ -58,7 +58,7 @@ pub use self::{
     stored::{Broken, Stored},
     top_up::{
         APART as TOP_UP_APART, Ask as TopUpAsk, Asked as TopUpAsked, LEAST_CREDITS as TOP_UP_LEAST,
-        SetTopUp, TARGET as TOP_UP_TARGET, THRESHOLD as TOP_UP_THRESHOLD, TopUpSettings, TopUpView,
+        TARGET as TOP_UP_TARGET, THRESHOLD as TOP_UP_THRESHOLD, TopUpSettings, TopUpView,
     },
     view::{UsageLine, UsageView},
 };
@@ -338,7 +338,28 @@ pub struct LogMonth {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct InFlight {
     requests: u32,
+    /// Those of the requests that open a job if they succeed.
+    opening: u32,
     jobs: u32,
+}
+
+impl InFlight {
+    /// What counts towards `jobs_open`: a job that is still being opened has its place, too, or as
+    /// many as are asked for at once would pass.
+    const fn jobs_open(self) -> u32 {
+        self.jobs.saturating_add(self.opening)
+    }
+
+    fn count(&mut self, call: &Call, count: impl Fn(u32) -> u32) {
+        if call.is_job {
+            self.jobs = count(self.jobs);
+            return;
+        }
+        self.requests = count(self.requests);
+        if call.hold.terms.job.is_some() {
+            self.opening = count(self.opening);
+        }
+    }
 }
 
 /// What one command changed: committed as a whole or not at all.
@@ -510,11 +531,7 @@ impl Account {
             call.hold.deadline = *deadline;
         }
         let in_flight = self.in_flight.entry(call.key).or_default();
-        if call.is_job {
-            in_flight.jobs = in_flight.jobs.saturating_add(1);
-        } else {
-            in_flight.requests = in_flight.requests.saturating_add(1);
-        }
+        in_flight.count(&call, |count| count.saturating_add(1));
         self.deadlines.insert((call.hold.deadline, call.number));
         self.operations.insert(call.hold.operation, call.number);
         self.open.insert(call.number, call);
@@ -531,11 +548,7 @@ impl Account {
         self.operations.remove(&call.hold.operation);
         self.state.brought_forward.remove(&number);
         if let Some(in_flight) = self.in_flight.get_mut(&call.key) {
-            if call.is_job {
-                in_flight.jobs = in_flight.jobs.saturating_sub(1);
-            } else {
-                in_flight.requests = in_flight.requests.saturating_sub(1);
-            }
+            in_flight.count(&call, |count| count.saturating_sub(1));
             if *in_flight == InFlight::default() {
                 self.in_flight.remove(&call.key);
             }

@@ -85,13 +85,15 @@ pub trait Store {
         limit: u64,
     ) -> Result<Vec<CallRow>, Self::Error>;
 
-    /// Calls of `month`, newest first, undone ones left out: `limit` of them after `offset`.
+    /// Calls of `month` with a number below `before`, newest first, undone ones left out: `limit`
+    /// of them after `offset`.
     ///
     /// # Errors
     /// Storage that cannot be read.
     fn newest_calls(
         &self,
         month: MonthNumber,
+        before: u64,
         offset: u64,
         limit: u64,
     ) -> Result<Vec<CallRow>, Self::Error>;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::{
     account::{
         Adjustment, Admission, Admit, Cancel, Fingerprint, NewAccount, NewGrant, NewKey,
-        PatchAccount, PatchKey, Refusal, RotateKey, SetTopUp, Settled, Word,
+        PatchAccount, PatchKey, Refusal, RotateKey, Settled, TopUpSettings, Word,
     },
     call::Settle,
     export::{ExportPlace, ExportSlice},
@@ -316,7 +316,7 @@ pub enum Command {
     ShowTopUp,
     /// `PUT /accounts/{id}/top-up`.
     #[n(85)]
-    SetTopUp(#[n(0)] SetTopUp),
+    SetTopUp(#[n(0)] TopUpSettings),
     /// `POST /accounts/{id}/top-up/retry`.
     #[n(86)]
     RetryTopUp,

@@ -13,8 +13,8 @@ use tollgate::{
     event::EventType,
     payments::money::Money,
     policy::{
-        Access, Amount, Cors, Field, Grant, Mode, Origin, Policy, Renews, Source, TopUpOffer,
-        WhenUnavailable,
+        Access, Amount, Cors, Field, Grant, Mode, Origin, Package, Payments, Policy, Renews,
+        Source, TopUpOffer, WhenUnavailable,
     },
     price::{ChargeOn, Job, OnUnknown},
     time::{Calendar, Span},
@@ -86,6 +86,24 @@ fn a_field_that_is_absent_has_its_default() {
     assert!(!gateway.extra_needs_subscription);
     assert_eq!(gateway.admin_hosts, None);
     assert_eq!(policy.imported_keys, None);
+    assert_eq!(policy.packages, []);
+    assert_eq!(policy.payments, Payments::default());
+    assert_eq!(
+        policy.self_service.purchase.as_deref(),
+        Some("/credits/purchase")
+    );
+    assert_eq!(
+        policy.self_service.subscription.as_deref(),
+        Some("/subscription")
+    );
+    assert_eq!(
+        policy.self_service.billing_history.as_deref(),
+        Some("/billing/history")
+    );
+    assert_eq!(
+        policy.self_service.billing_portal.as_deref(),
+        Some("/billing/portal")
+    );
     assert_eq!(policy.notifications, None);
     assert_eq!(policy.top_up, None);
 
@@ -203,6 +221,32 @@ fn every_field_of_the_contract_is_read() {
     );
     assert_eq!(policy.self_service.me.as_deref(), Some("/account"));
     assert_eq!(policy.self_service.quote, None);
+    assert_eq!(policy.self_service.purchase.as_deref(), Some("/buy"));
+    assert_eq!(policy.self_service.subscription, None);
+    assert_eq!(
+        policy.self_service.billing_history.as_deref(),
+        Some("/bills")
+    );
+    assert_eq!(
+        policy.self_service.billing_portal.as_deref(),
+        Some("/portal")
+    );
+    assert_eq!(
+        policy.plans["starter"].stripe_price.as_deref(),
+        Some("price_1Qx")
+    );
+    assert_eq!(
+        policy.packages,
+        [Package {
+            id: "songs".into(),
+            pool: "lyrics".into(),
+            credits: credits(5_000),
+            price: Money::parse("7500 JPY").unwrap(),
+        }]
+    );
+    let home = policy.payments.return_url.as_deref();
+    assert_eq!(home, Some("https://app.example.com/billing"));
+    assert!(policy.payments.automatic_tax);
 
     let [search, hooks, create, dub, train] = &policy.routes[..] else {
         panic!("{:?}", policy.routes);
@@ -258,7 +302,8 @@ fn every_mistake_is_named_with_its_place() {
         ("", "policy.toml: gateway: expected a table, found nothing".to_owned()),
         ("[gateway", "policy.toml: line 1, column 9: ".to_owned()),
         ("[gateway]\nmode = \"a\"\nmode = \"b\"", "policy.toml: line 3, column 1: ".to_owned()),
-        (&with("", "[packages]\nx = 1"), format!("packages: {}", unknown("gateway, origins, pools, plans, self_service, imported_keys, notifications, top_up, routes"))),
+        (&with("", "[package]\nx = 1"), format!("package: {}", unknown("gateway, origins, pools, plans, self_service, imported_keys, packages, payments, notifications, top_up, routes"))),
+        (&with("", "[packages]\nx = 1"), "packages: expected [[packages]] tables, found a table".into()),
         (&with("gateway", "base_path = 7"), "gateway.base_path: expected a path such as \"/api/v1\", or \"\", found 7".into()),
         (&with("gateway", "base_path = \"/api/\""), "gateway.base_path: expected a path without a closing /, found \"/api/\"".into()),
         (&with("gateway", "base_path = \"/{v}\""), "gateway.base_path: expected a path without {name} and *".into()),
@@ -295,7 +340,10 @@ fn every_mistake_is_named_with_its_place() {
         (&with("pools", "restore = \"7 days\""), "pools.lyrics.restore: expected a time such as \"7d\"".into()),
         (&with("pools", "[pools.\"a b\"]"), "pools.\"a b\": expected a name of 1 to 64 letters, digits, _ and -, found \"a b\"".into()),
         (&with("plans", "requests_per_minute = 0"), "plans.free.requests_per_minute: expected a whole number from 1 to 4294967295, found 0".into()),
-        (&with("plans", "stripe_price = \"p\""), "plans.free.stripe_price: expected one of requests_per_minute".into()),
+        (&with("plans", "price = \"p\""), "plans.free.price: expected one of requests_per_minute".into()),
+        (&with("plans", "stripe_price = \"19.00 USD\""), "plans.free.stripe_price: expected the id of a price at Stripe, \"price_…\", found \"19.00 USD\"".into()),
+        (&with("plans", "stripe_price = \"price_1\"\npaid = false"), "plans.free.paid: expected true beside stripe_price, found false".into()),
+        (&with("plans", "stripe_price = \"price_1\"\n[plans.pro]\nstripe_price = \"price_1\""), "plans.pro.stripe_price: expected another price than that of free, found \"price_1\"".into()),
         (&with("plans", "grants = { pool = \"credits\" }"), "plans.free.grants: expected an array of grants, found a table".into()),
         (&with("plans", "grants = [{ amount = 1 }]"), "plans.free.grants[0].renews: expected \"never\", \"monthly\" or \"calendar-month\", found nothing".into()),
         (&with("plans", "grants = [{ amount = 9007199254740992, renews = \"never\" }]"), "plans.free.grants[0].amount: expected a whole number from 0 to 9007199254740991, found 9007199254740992".into()),
@@ -306,10 +354,122 @@ fn every_mistake_is_named_with_its_place() {
         (&with("", "[self_service]\nme = \"/usage\""), "self_service.me: expected another path than that of usage, found \"/usage\"".into()),
         (&with("", "[self_service]\nme = \"/{me}\""), "self_service.me: expected a path without {name} and *".into()),
         (&with("", "[self_service]\nme = \"/_tollgate/me\""), "self_service.me: expected a path outside /_tollgate".into()),
-        (&with("", "[self_service]\nmee = \"/x\""), "self_service.mee: expected one of me, usage, usage_summary, ledger, get_credits, quote, found an unknown field".into()),
+        (&with("", "[self_service]\nmee = \"/x\""), "self_service.mee: expected one of me, usage, usage_summary, ledger, get_credits, quote, purchase, subscription, billing_history, billing_portal, found an unknown field".into()),
     ] {
         let told = mistakes(text);
         assert!(told.contains(&expected), "{expected}\nis not what was told:\n{told}\nof\n{text}");
+    }
+}
+
+#[test]
+fn every_mistake_in_a_package_is_named_with_its_place() {
+    const GOOD: [(&str, &str); 4] = [
+        ("id", "\"small\""),
+        ("pool", "\"credits\""),
+        ("credits", "5000"),
+        ("price", "\"50.00 USD\""),
+    ];
+    let package = |changed: &str, value: &str| {
+        let lines = GOOD.map(|(name, good)| {
+            let value = if name == changed { value } else { good };
+            if value.is_empty() {
+                String::new()
+            } else {
+                format!("{name} = {value}\n")
+            }
+        });
+        with("", &format!("[[packages]]\n{}", lines.concat()))
+    };
+    parse(&package("", ""));
+    for (field, value, expected) in [
+        ("id", "", "id: expected the package's name, found nothing"),
+        (
+            "id",
+            "\"a b\"",
+            "id: expected a name of 1 to 64 letters, digits, _ and -, found \"a b\"",
+        ),
+        (
+            "pool",
+            "\"gold\"",
+            "pool: expected a pool that [pools] declares (credits, lyrics), found \"gold\"",
+        ),
+        (
+            "credits",
+            "",
+            "credits: expected how many credits, found nothing",
+        ),
+        (
+            "credits",
+            "0",
+            "credits: expected a whole number from 1 to 9007199254740991, found 0",
+        ),
+        (
+            "credits",
+            "1.5",
+            "credits: expected a whole number from 1 to 9007199254740991, found 1.5",
+        ),
+        (
+            "price",
+            "",
+            "price: expected a price such as \"50.00 USD\" or \"5000 JPY\", found nothing",
+        ),
+        (
+            "price",
+            "50.00",
+            "price: expected a price such as \"50.00 USD\" or \"5000 JPY\", found 50.00",
+        ),
+        (
+            "price",
+            "\"50.00 JPY\"",
+            "price: expected a price such as \"50.00 USD\" or \"5000 JPY\", found \"50.00 JPY\"",
+        ),
+        (
+            "price",
+            "\"0.49 USD\"",
+            "price: expected an amount that Stripe takes, 0.50 USD or more, found \"0.49 USD\"",
+        ),
+        (
+            "price",
+            "\"49 JPY\"",
+            "price: expected an amount that Stripe takes, 50 JPY or more, found \"49 JPY\"",
+        ),
+    ] {
+        let told = mistakes(&package(field, value));
+        assert!(
+            told.contains(&format!("packages[0].{expected}")),
+            "{expected}\nis not what was told:\n{told}"
+        );
+    }
+    let twice = package("", "").replace(
+        "[[packages]]",
+        "[[packages]]\nid = \"small\"\ncredits = 1\nprice = \"1 EUR\"\n[[packages]]",
+    );
+    let expected =
+        "packages[1]: expected another id than that of an earlier package, found \"small\"";
+    assert!(mistakes(&twice).contains(expected), "{}", mistakes(&twice));
+    for (line, expected) in [
+        (
+            "return_url = \"app.example.com\"",
+            "payments.return_url: expected a page of yours such as ",
+        ),
+        (
+            "return_url = \"https:///billing\"",
+            "payments.return_url: expected a page of yours such as ",
+        ),
+        (
+            "automatic_tax = 1",
+            "payments.automatic_tax: expected true or false, found 1",
+        ),
+        (
+            "tax = true",
+            "payments.tax: expected one of return_url, automatic_tax, found an unknown field",
+        ),
+    ] {
+        let told = mistakes(&with("", &format!("[payments]\n{line}")));
+        assert!(
+            told.contains(expected),
+            "{expected}\nis not what was told:\n{told}"
+        );
     }
 }
 

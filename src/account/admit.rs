@@ -333,8 +333,16 @@ impl Account {
             .and_then(|limit| self.state.account_minute.frees_at(limit, clock));
         let jobs = limits
             .jobs_open
-            .filter(|limit| opens_job && open.jobs >= *limit)
-            .map(|_| clock.plus(JOBS_RETRY));
+            .filter(|limit| opens_job && open.jobs_open() >= *limit)
+            .map(|limit| {
+                // One that is still being opened may fail in a moment; a job goes on.
+                let is_lasting = open.jobs >= limit;
+                clock.plus(if is_lasting {
+                    JOBS_RETRY
+                } else {
+                    IN_FLIGHT_RETRY
+                })
+            });
         let all = [
             (ViolatedPolicy::Minute, limits.requests_per_minute, minute),
             (ViolatedPolicy::Daily, limits.requests_per_day, daily),

@@ -22,7 +22,7 @@ pub struct Errand {
     /// SHA-256 of the secret.
     #[n(0)]
     digest: SecretDigest,
-    /// Since when.
+    /// Since when it waits.
     #[n(1)]
     since: Timestamp,
     #[n(2)]
@@ -113,7 +113,7 @@ impl Account {
     }
 
     /// Books what a lookup object has replied. Late and repeated replies change nothing.
-    pub fn looked_up(&mut self, reply: &Reply) -> Changes {
+    pub fn looked_up(&mut self, reply: &Reply, clock: Timestamp) -> Changes {
         let mut changes = Changes::default();
         let (key, is_withdrawn) = match reply {
             Reply::Registered(key) | Reply::Taken { key, .. } => (key, false),
@@ -129,6 +129,12 @@ impl Account {
             return changes;
         };
         errands.remove(&key.number);
+        // Where one answers, so will the others: what still waits has not been asked in vain.
+        for waiting in errands.values_mut() {
+            if matches!(waiting.matter, Matter::Withdraw) {
+                waiting.since = waiting.since.max(clock);
+            }
+        }
         changes.profile = true;
         if let (Reply::Registered(_), Matter::Register(new)) = (reply, errand.matter) {
             let key_there = Key {

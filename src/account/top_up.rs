@@ -64,17 +64,6 @@ pub struct TopUpSettings {
     pub monthly_cap: Option<Money>,
 }
 
-/// What becomes of the settings.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub enum SetTopUp {
-    /// They are these.
-    #[n(0)]
-    On(#[n(0)] TopUpSettings),
-    /// It is off; what it was set to stays known.
-    #[n(1)]
-    Off,
-}
-
 /// All that is known of an account's top-ups. Stored in the snapshot, which comes with each change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
@@ -195,28 +184,25 @@ impl Account {
     ///
     /// # Errors
     /// Nothing is sold that way, or the cap does not allow one whole top-up.
-    pub fn set_top_up(&mut self, set: SetTopUp, clock: Timestamp) -> Result<Changes, Rejected> {
+    pub fn set_top_up(
+        &mut self,
+        settings: TopUpSettings,
+        clock: Timestamp,
+    ) -> Result<Changes, Rejected> {
         let offer = self.policy.top_up.as_ref().ok_or(Rejected::NoTopUp)?;
-        if let SetTopUp::On(settings) = &set {
-            let whole = offer.price_of(settings.target).ok_or(Rejected::NoTopUp)?;
-            let allows = |cap: Money| cap.currency == whole.currency && cap.amount >= whole.amount;
-            if !settings.monthly_cap.is_none_or(allows) {
-                return Err(Rejected::CapTooLow(whole));
-            }
+        let whole = offer.price_of(settings.target).ok_or(Rejected::NoTopUp)?;
+        let allows = |cap: Money| cap.currency == whole.currency && cap.amount >= whole.amount;
+        if settings.is_on && !settings.monthly_cap.is_none_or(allows) {
+            return Err(Rejected::CapTooLow(whole));
         }
         let mut changes = Changes::default();
         self.book_due(clock, &mut changes);
         let top_up = self.state.top_up.get_or_insert_default();
-        match set {
-            SetTopUp::On(settings) => top_up.settings = Some(settings),
-            SetTopUp::Off => {
-                if let Some(settings) = &mut top_up.settings {
-                    settings.is_on = false;
-                }
-                // What the customer did not want must not be paid.
-                top_up.drop_prepared();
-            }
+        if !settings.is_on {
+            // What the customer did not want must not be paid.
+            top_up.drop_prepared();
         }
+        top_up.settings = Some(settings);
         changes.snapshot = true;
         self.review_top_up(true, &mut changes);
         Ok(changes)

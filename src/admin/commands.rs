@@ -6,8 +6,8 @@ use super::{
 };
 use crate::{
     account::{
-        Adjustment, Edit, Fingerprint, NewAccount, NewGrant, PatchAccount, SetTopUp, Status,
-        StatusChange, TOP_UP_APART, TOP_UP_TARGET, TOP_UP_THRESHOLD, Told, TopUpSettings, Word,
+        Adjustment, Edit, Fingerprint, NewAccount, NewGrant, PatchAccount, Status, StatusChange,
+        TOP_UP_APART, TOP_UP_TARGET, TOP_UP_THRESHOLD, Told, TopUpSettings, Word,
     },
     credits::Credits,
     id::{AccountId, ExternalId},
@@ -147,10 +147,8 @@ pub(super) fn settle(body: &[u8]) -> Result<Word, Problem> {
         return Ok(Word::Settle(Told::Hold));
     }
     let fields = Fields::parse(body, &["credits", "value"])?;
-    let (credits, value) = (
-        fields.get("credits").not_null(),
-        fields.get("value").not_null(),
-    );
+    // A null is a quantity that went wrong (JSON has no NaN), and not the word that all of it is due.
+    let (credits, value) = (fields.get("credits").given(), fields.get("value").given());
     Ok(Word::Settle(match (credits, value) {
         (None, None) => Told::Hold,
         (Some(credits), None) => {
@@ -174,43 +172,36 @@ pub(super) fn release(body: &[u8]) -> Result<Word, Problem> {
     })
 }
 
-/// `PUT /accounts/{id}/top-up`, and the customer's own: what it is turned on with, or that it is off.
+/// `PUT /accounts/{id}/top-up`, and the customer's own.
 ///
 /// # Errors
 ///
 /// 400 with the field that is wrong.
-pub(crate) fn set_top_up(body: &[u8]) -> Result<SetTopUp, Problem> {
+pub(crate) fn set_top_up(body: &[u8]) -> Result<TopUpSettings, Problem> {
     let fields = Fields::parse(body, &["enabled", "threshold", "target", "monthly_cap"])?;
-    let (threshold, target) = (fields.get("threshold"), fields.get("target"));
-    let monthly_cap = fields.get("monthly_cap");
-    if !fields.get("enabled").flag()? {
-        for value in [threshold, target, monthly_cap] {
-            if let Some(value) = value.not_null() {
-                return Err(value.problem("nothing beside enabled = false"));
-            }
-        }
-        return Ok(SetTopUp::Off);
-    }
-    let credits = |value: &Value<'_>, (least, most)| {
-        let whole = value.whole(least, most)?;
-        Ok::<_, Problem>(Credits::new(whole).unwrap_or(Credits::MAX))
-    };
-    let below = credits(&threshold, TOP_UP_THRESHOLD)?;
-    let up_to = credits(&target, TOP_UP_TARGET)?;
-    let least = below.get().saturating_add(TOP_UP_APART);
-    if up_to.get() < least {
-        return Err(target.problem(&format!(
+    let is_on = fields.get("enabled").flag()?;
+    let threshold = top_up_credits(&fields.get("threshold"), TOP_UP_THRESHOLD)?;
+    let target_field = fields.get("target");
+    let target = top_up_credits(&target_field, TOP_UP_TARGET)?;
+    let least = threshold.get().saturating_add(TOP_UP_APART);
+    if target.get() < least {
+        return Err(target_field.problem(&format!(
             "{least} or more, {TOP_UP_APART} above the threshold"
         )));
     }
-    let cap = monthly_cap.not_null();
+    let cap = fields.get("monthly_cap").not_null();
     let cap = cap.map(|cap| cap.text("an amount such as \"200.00 USD\"", Money::parse));
-    Ok(SetTopUp::On(TopUpSettings {
-        is_on: true,
-        threshold: below,
-        target: up_to,
+    Ok(TopUpSettings {
+        is_on,
+        threshold,
+        target,
         monthly_cap: cap.transpose()?,
-    }))
+    })
+}
+
+fn top_up_credits(field: &Value<'_>, (least, most): (u64, u64)) -> Result<Credits, Problem> {
+    let credits = field.whole(least, most)?;
+    Ok(Credits::new(credits).unwrap_or(Credits::MAX))
 }
 
 fn read_status(fields: &Fields<'_>) -> Result<Option<Status>, Problem> {

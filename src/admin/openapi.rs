@@ -39,6 +39,12 @@ fn place(path: &str, policy: &Policy) -> Option<String> {
         "/ledger" => &pages.ledger,
         "/get-credits" => &pages.get_credits,
         "/quote" => &pages.quote,
+        "/credits/purchase" => &pages.purchase,
+        "/subscription" => &pages.subscription,
+        "/billing/history" => &pages.billing_history,
+        "/billing/portal" => &pages.billing_portal,
+        "/credits/top-up" => &pages.top_up,
+        "/credits/top-up/retry" => &pages.top_up_retry,
         _ => return None,
     };
     Some(format!("{}{}", policy.gateway.base_path, page.as_ref()?))

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use crate::{
     account::{
         Adjustment, Edit, KeyLimits, Limit, NewAccount, NewGrant, PatchAccount, PatchKey, Scope,
-        SetTopUp, Status, StatusChange, Told, TopUpSettings, Word,
+        Status, StatusChange, Told, TopUpSettings, Word,
     },
     credits::Credits,
     directory::{Filter, Page, Position},
@@ -487,15 +487,14 @@ fn a_top_up_is_set_within_its_bounds() {
     let credits = |amount| Credits::new(amount).unwrap();
     let set = |body| command("PUT", "/accounts/acme/top-up", body);
     let on = |threshold, target, cap: Option<&str>| {
-        Command::SetTopUp(SetTopUp::On(TopUpSettings {
+        Command::SetTopUp(TopUpSettings {
             is_on: true,
             threshold: credits(threshold),
             target: credits(target),
             monthly_cap: cap.map(|cap| Money::parse(cap).unwrap()),
-        }))
+        })
     };
     for (body, expected) in [
-        (r#"{"enabled":false}"#, Command::SetTopUp(SetTopUp::Off)),
         (
             r#"{"enabled":true,"threshold":100,"target":1100}"#,
             on(100, 1_100, None),
@@ -522,11 +521,6 @@ fn a_top_up_is_set_within_its_bounds() {
             r#"{"enabled":1}"#,
             "enabled",
             "enabled: expected true or false, found 1",
-        ),
-        (
-            r#"{"enabled":false,"target":2000}"#,
-            "target",
-            "target: expected nothing beside enabled = false, found 2000",
         ),
         (
             r#"{"enabled":true,"target":2000}"#,
@@ -629,11 +623,6 @@ fn the_end_of_a_call_is_told_by_its_id() {
     for (verb, body, word) in [
         ("settle", "", settle(Told::Hold)),
         ("settle", "{}", settle(Told::Hold)),
-        (
-            "settle",
-            r#"{"credits":null,"value":null}"#,
-            settle(Told::Hold),
-        ),
         ("settle", r#"{"credits":0}"#, settle(credits(0))),
         ("settle", r#"{"credits":15}"#, settle(credits(15))),
         ("settle", r#"{"value":180}"#, settle(value("180"))),
@@ -712,12 +701,14 @@ fn the_origins_token_ends_calls_and_nothing_else() {
         let path = format!("/_tollgate/v1{path}");
         let code_for = |who| Endpoint::find(method, &path, Ok(who)).err().map(|e| e.code);
         let ends = path.ends_with("/settle") || path.ends_with("/release");
-        let is_open = ends || path.ends_with("/healthz") || path.ends_with("/openapi.json");
+        let by_stripe = path.ends_with("/stripe/webhook");
+        let is_open =
+            ends || by_stripe || path.ends_with("/healthz") || path.ends_with("/openapi.json");
         let refused = (!is_open).then_some(Code::OutOfScope);
         assert_eq!(code_for(Operator::Origin), refused, "{method} {path}");
         assert_eq!(code_for(Operator::Admin), None, "{method} {path}");
         let reads = method == "GET";
-        let refused = (!reads).then_some(Code::OutOfScope);
+        let refused = (!reads && !by_stripe).then_some(Code::OutOfScope);
         assert_eq!(code_for(Operator::ReadOnly), refused, "{method} {path}");
     }
 }
@@ -1346,6 +1337,20 @@ fn a_wrong_field_is_named_with_what_was_expected_and_found() {
             r#"{"value":"180"}"#,
             "value",
             "found \"180\"",
+        ),
+        (
+            "POST",
+            "/calls/call_acme_1/settle",
+            r#"{"credits":null}"#,
+            "credits",
+            "found null",
+        ),
+        (
+            "POST",
+            "/calls/call_acme_1/settle",
+            r#"{"value":null}"#,
+            "value",
+            "found null",
         ),
         (
             "POST",

@@ -707,15 +707,18 @@ impl Store for SqlStore {
     fn newest_calls(
         &self,
         month: MonthNumber,
+        before: u64,
         offset: u64,
         limit: u64,
     ) -> Result<Vec<CallRow>, StorageError> {
         let query = format!(
-            "SELECT {CALL_COLUMNS} FROM {} WHERE state <> {} ORDER BY number DESC LIMIT ? OFFSET ?",
+            "SELECT {CALL_COLUMNS} FROM {} WHERE number < ? AND state <> {} \
+             ORDER BY number DESC LIMIT ? OFFSET ?",
             table_of(month),
             CallState::Cancelled.number()
         );
-        self.calls(&query, &[to_number(limit).into(), to_number(offset).into()])
+        let bindings = [before, limit, offset].map(|number| to_number(number).into());
+        self.calls(&query, &bindings)
     }
 
     fn calls_before(

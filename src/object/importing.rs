@@ -116,7 +116,7 @@ impl<S: Store> Object<S> {
 
     fn try_look_up(&mut self, reply: &imported::Reply, clock: Timestamp) -> Result<(), Failure> {
         self.wake(clock)?;
-        let changes = self.awake()?.looked_up(reply);
+        let changes = self.awake()?.looked_up(reply, clock);
         self.commit(changes, None)
     }
 }

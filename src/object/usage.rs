@@ -10,7 +10,7 @@ use crate::{
 
 impl<S: Store> Object<S> {
     pub(super) fn usage(&self, query: &UsageQuery) -> Result<UsageView, Failure> {
-        if query.filter == UsageFilter::default() && query.before.is_none() {
+        if query.filter == UsageFilter::default() {
             self.unfiltered(query)
         } else {
             self.filtered(query)
@@ -24,27 +24,34 @@ impl<S: Store> Object<S> {
         let total_count = months
             .iter()
             .fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
-        let limit = u64::from(query.limit);
+        let before = below(query, account);
+        // One more tells whether there is a page after this one.
+        let wanted = u64::from(query.limit).saturating_add(1);
         let mut to_skip = u64::from(query.offset);
         let mut rows = Vec::new();
         for (month, count) in months.into_iter().rev() {
-            let missing = limit.saturating_sub(len(&rows));
+            let missing = wanted.saturating_sub(len(&rows));
             if missing == 0 {
                 break;
+            }
+            if month.first.get() >= before {
+                continue;
             }
             if to_skip >= count {
                 to_skip = to_skip.saturating_sub(count);
                 continue;
             }
-            let of_month = self.store.newest_calls(month.month, to_skip, missing);
+            let of_month = self
+                .store
+                .newest_calls(month.month, before, to_skip, missing);
             rows.extend(of_month.map_err(storage)?);
             to_skip = 0;
         }
-        let listed = u64::from(query.offset).saturating_add(len(&rows));
-        let next = rows
-            .last()
-            .filter(|_| listed < total_count)
-            .map(|row| row.call.number);
+        let is_more = len(&rows) == wanted;
+        if is_more {
+            rows.pop();
+        }
+        let next = rows.last().filter(|_| is_more).map(|row| row.call.number);
         Ok(page(
             account,
             query,
@@ -63,8 +70,7 @@ impl<S: Store> Object<S> {
         let account = self.account.as_ref().ok_or(Failure::NoAccount)?;
         let (limit, offset) = (u64::from(query.limit), u64::from(query.offset));
         let mut to_look_at = ROWS_MAX.saturating_sub(limit);
-        let end = account.calls_admitted().saturating_add(1);
-        let mut before = query.before.map_or(end, |before| before.get().min(end));
+        let mut before = below(query, account);
         let mut matched = 0_u64;
         let mut rows: Vec<CallRow> = Vec::new();
         for month in account.log().iter().rev() {
@@ -95,12 +101,12 @@ impl<S: Store> Object<S> {
             }
         }
         let first_kept = account.log().first().map(|month| month.first.get());
-        let total_exact = first_kept.is_none_or(|first| before <= first);
+        let is_all = first_kept.is_none_or(|first| before <= first);
         let is_more = matched > offset.saturating_add(len(&rows));
         let next = if is_more {
             rows.last().map(|row| row.call.number)
         } else {
-            CallNumber::new(before).filter(|_| !total_exact)
+            CallNumber::new(before).filter(|_| !is_all)
         };
         Ok(page(
             account,
@@ -108,11 +114,18 @@ impl<S: Store> Object<S> {
             rows,
             Found {
                 total_count: matched,
-                total_exact,
+                // What earlier pages listed was not looked at again.
+                total_exact: is_all && query.before.is_none(),
                 next,
             },
         ))
     }
+}
+
+/// The calls below this number are those that a page is about.
+fn below(query: &UsageQuery, account: &Account) -> u64 {
+    let end = account.calls_admitted().saturating_add(1);
+    query.before.map_or(end, |before| before.get().min(end))
 }
 
 struct Found {

@@ -1,7 +1,7 @@
 //! What is asked about payments, by a customer or by the operator for an account.
 
 use crate::{
-    account::SetTopUp,
+    account::TopUpSettings,
     admin::{nothing, only_line},
     headers::Standing,
     policy::Package,
@@ -55,7 +55,7 @@ pub enum TopUpWish {
     Show,
     /// To turn it on or off.
     #[n(1)]
-    Set(#[n(0)] SetTopUp),
+    Set(#[n(0)] TopUpSettings),
     /// To have it tried now.
     #[n(2)]
     Retry,

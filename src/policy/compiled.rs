@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn what_another_release_compiled_is_refused() {
         let mut bytes = full().compile();
-        assert_eq!(bytes[..2], [0x82, 3]);
+        assert_eq!(bytes[..2], [0x82, 4]);
         bytes[1] = 1;
         for (bytes, fault) in [
             (&bytes[..], "another release"),
@@ -112,6 +112,6 @@ mod tests {
         let sum = bytes.iter().fold(0_u32, |sum, byte| {
             sum.wrapping_mul(31).wrapping_add((*byte).into())
         });
-        assert_eq!((FORMAT, bytes.len(), sum), (3, 223, 1_698_310_533));
+        assert_eq!((FORMAT, bytes.len(), sum), (4, 331, 1_546_459_698));
     }
 }

@@ -150,7 +150,8 @@ fn a_job_is_held_past_its_answer_and_leaves_the_in_flight_count() {
         "2026-11-02T10:00:00 | open tight       | 201
                              | key              | 201
                              | call 5 job       | call 1 holds 5
-                             | call 5 job       | call 2 holds 5
+                             | call 5 job       | 429 jobs, wait 1
+                             | call 5           | call 2 holds 5
                              | call 1           | 429 in_flight, wait 1
                              | settle 1 202     | job 0
                              | settle 1 202     | job 0

@@ -562,6 +562,26 @@ fn a_closed_account_gives_up_its_secrets_and_is_not_erased_before() {
 }
 
 #[test]
+fn a_closed_account_with_many_secrets_gives_them_up_within_the_hour() {
+    let mut world = World::new(1);
+    for number in 1..=200 {
+        world.import(0, number, None, None);
+        world.arrive_all();
+    }
+    world.manage(0, Command::Close);
+    let closed_at = world.clock;
+    while let Some(at) = world.objects[0].errand_at(world.clock) {
+        world.clock = at;
+        // As many as one alarm asks about: see `edge/object.rs`.
+        for _ in 0..4 {
+            world.tell(0);
+            world.arrive_all();
+        }
+    }
+    assert!(world.clock.since(closed_at) < Span::from_seconds(3_600));
+}
+
+#[test]
 fn keys_that_are_asked_for_count_among_those_that_an_account_may_have() {
     let mut world = World::on_plan("tight", 1);
     // The plan allows for two keys.

@@ -226,6 +226,24 @@ fn open_jobs_have_a_limit_of_their_own() {
 }
 
 #[test]
+fn a_job_that_is_being_opened_has_its_place_among_the_open_ones() {
+    statement(
+        "2026-11-02T10:00:00 | open free        | 201
+                             | key              | 201
+                             | call 1 job       | call 1 holds 1
+                             | call 1 job       | call 2 holds 1
+                             | settle 1 202     | job 0
+                             | call 1 job       | call 3 holds 1
+                             | call 1 job       | 429 jobs, wait 1
+                             | evict            | ok
+                             | call 1 job       | 429 jobs, wait 1
+                             | settle 2 500     | released 0
+                             | call 1 job       | call 4 holds 1
+                             | call 1 job       | 429 jobs, wait 1",
+    );
+}
+
+#[test]
 fn a_refund_gives_back_to_the_lots_that_paid() {
     statement(
         "2026-11-02T10:00:00 | open saver              | 201

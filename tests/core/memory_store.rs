@@ -265,6 +265,7 @@ impl Store for MemoryStore {
     fn newest_calls(
         &self,
         month: MonthNumber,
+        before: u64,
         offset: u64,
         limit: u64,
     ) -> Result<Vec<CallRow>, DiskFull> {
@@ -274,8 +275,9 @@ impl Store for MemoryStore {
                 .is_none_or(|outcome| outcome.state != CallState::Cancelled)
         };
         let rows: Vec<CallRow> = self.months[&month]
-            .values()
+            .range(..before)
             .rev()
+            .map(|(_, row)| row)
             .filter(is_listed)
             .skip(offset as usize)
             .take(limit as usize)

@@ -1382,7 +1382,15 @@ impl World {
             .filter(|row| !is_undone(row) && calendar.day_of(row.call.admitted_at) == today)
             .count();
         let in_flight = of_key().filter(|row| state(row) == CallState::Open).count();
-        let jobs = of_key().filter(|row| state(row) == CallState::Job).count();
+        // The newest is not one of them yet.
+        let is_or_becomes_a_job = |row: &&&CallRow| match state(row) {
+            CallState::Job => true,
+            CallState::Open => {
+                row.call.hold.terms.job.is_some() && row.call.number != newest.call.number
+            }
+            _ => false,
+        };
+        let jobs = of_key().filter(is_or_becomes_a_job).count();
         let exceeds =
             |count: usize, limit: Option<u32>| limit.is_some_and(|limit| count > limit as usize);
         let counted = |unlimited: &BTreeSet<_>, row: &CallRow| {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use serde_json::Value;
 use tollgate::{
-    account::{SetTopUp, Status, StatusChange, TopUpAsk, TopUpAsked, TopUpSettings},
+    account::{Status, StatusChange, TopUpAsk, TopUpAsked, TopUpSettings},
     json,
     ledger::EntryKind,
     payments::{
@@ -64,12 +64,20 @@ impl Shop {
     }
 
     fn set(&mut self, threshold: u64, target: u64, cap: Option<&str>) -> u16 {
-        self.send(Command::SetTopUp(SetTopUp::On(TopUpSettings {
-            is_on: true,
+        self.set_to(true, threshold, target, cap)
+    }
+
+    fn turn_off(&mut self) -> u16 {
+        self.set_to(false, 500, 2_000, None)
+    }
+
+    fn set_to(&mut self, is_on: bool, threshold: u64, target: u64, cap: Option<&str>) -> u16 {
+        self.send(Command::SetTopUp(TopUpSettings {
+            is_on,
             threshold: sold::credits(threshold),
             target: sold::credits(target),
             monthly_cap: cap.map(|cap| Money::parse(cap).unwrap()),
-        })))
+        }))
     }
 
     fn send(&mut self, command: Command) -> u16 {
@@ -521,7 +529,7 @@ fn it_runs_only_where_it_can_be_of_use() {
     shop.charge(1_100);
     shop.branch.tick().unwrap();
     shop.step();
-    shop.send(Command::SetTopUp(SetTopUp::Off));
+    shop.turn_off();
     assert!(shop.ask().is_none());
     shop.stripe.requests.clear();
     shop.branch.grant("credits", 1_100, Source::Extra, None);
@@ -554,7 +562,7 @@ fn it_runs_only_where_it_can_be_of_use() {
 fn what_is_called_off_is_not_paid_any_more() {
     let calls_off: [fn(&mut Shop); 3] = [
         |shop| {
-            shop.send(Command::SetTopUp(SetTopUp::Off));
+            shop.turn_off();
         },
         |shop| {
             drop(
@@ -868,7 +876,7 @@ impl History {
                 shop.set(threshold, target, cap);
             }
             Move::Off => {
-                shop.send(Command::SetTopUp(SetTopUp::Off));
+                shop.turn_off();
             }
         }
     }
@@ -916,7 +924,7 @@ impl History {
 
     /// When everything has been said, what was paid is there.
     fn come_to_rest(mut self) -> Result<(), String> {
-        self.shop.send(Command::SetTopUp(SetTopUp::Off));
+        self.shop.turn_off();
         let clock = self.shop.branch.clock;
         if self.shop.stripe.card == Card::Slow {
             self.shop.stripe.card = Card::Good;

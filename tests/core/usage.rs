@@ -1,4 +1,4 @@
-//! `/usage`, filtered: every call that is asked for once, and no request reads more than its bound.
+//! `/usage`: every call that is asked for once, how many there are, and what it costs to read.
 
 use serde_json::Value;
 use tollgate::{
@@ -109,4 +109,46 @@ fn a_filtered_page_reads_no_more_than_5_000_rows_and_goes_on_with_next() {
         page["usage"].as_array(),
         listed.get(3_000..3_300).map(<[_]>::to_vec).as_ref()
     );
+}
+
+#[test]
+fn a_page_after_another_reads_what_it_shows_and_tells_how_many_calls_there_are() {
+    let mut branch = long_history();
+    let mut query = having(UsageFilter::default(), 500);
+    let mut listed = 0;
+    loop {
+        let page = page(&mut branch, &query);
+        assert_eq!(page["total_count"], CALLS - 1);
+        assert_eq!(page["total_exact"], Value::Null);
+        let rows_read = branch.store().rows_read.get();
+        assert!(rows_read <= 502, "{rows_read} rows for 500 lines");
+        listed += page["usage"].as_array().map_or(0, Vec::len) as u64;
+        let Some(next) = page["next"].as_str() else {
+            break;
+        };
+        query.before = next.parse().ok().and_then(CallNumber::new);
+    }
+    assert_eq!(listed, CALLS - 1);
+}
+
+#[test]
+fn the_count_of_a_filtered_page_after_another_is_no_exact_one() {
+    let mut branch = long_history();
+    let succeeded = UsageFilter {
+        from: Some(moment("2026-11-01T20:00:00")),
+        status: Some(200),
+        ..UsageFilter::default()
+    };
+    let mut query = UsageQuery {
+        before: CallNumber::new(CALLS - 4),
+        ..having(succeeded, 50)
+    };
+    let second = page(&mut branch, &query);
+    assert_eq!(second["total_exact"], false);
+    query.before = None;
+    let first = page(&mut branch, &query);
+    let more = first["total_count"]
+        .as_u64()
+        .zip(second["total_count"].as_u64());
+    assert!(more.is_some_and(|(all, rest)| all > rest), "{more:?}");
 }

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import * as suite from "node:test";
 import { test } from "node:test";
-import { openAccount } from "./harness/account.mjs";
+import { openAccount, statuses } from "./harness/account.mjs";
 import { secrets, startGateway } from "./harness/gateway.mjs";
 import { answer, startOrigin } from "./harness/origin.mjs";
 
@@ -42,6 +42,38 @@ test("music-search: one credit for a success, five calls a minute, fifty credits
   assert.deepEqual(bill(await post(pro, "/search")), [200, "1", "49999"]);
   const starter = await openAccount(gateway, { plan: "starter" });
   assert.deepEqual(bill(await post(starter, "/search")), [200, "1", "299"]);
+});
+
+test("music-search: fifty calls a day, ten and three hundred a minute, and a new month's credits", async (t) => {
+  const gateway = await startExample("music-search", t);
+  const search = (account) => () => account.call("POST", "/api/external/v1/search");
+  const times = (count, status) => Array(count).fill(status);
+  const MINUTE = 60_000;
+
+  // What fails is free, and counts against the day: five a minute, fifty a day.
+  const free = await openAccount(gateway, { plan: "free" });
+  origin.on("POST /api/external/v1/search", answer({ status: 500 }));
+  for (let minute = 0; minute < 10; minute++) {
+    assert.deepEqual(await statuses(5, search(free)), times(5, 500));
+    gateway.clock.advance(MINUTE);
+  }
+  const over = await search(free)();
+  assert.deepEqual([over.status, over.json()["violated-policies"]], [429, ["daily"]]);
+  gateway.clock.moveTo("2031-01-16T00:00:00Z");
+  origin.on("POST /api/external/v1/search", answer());
+  assert.deepEqual(bill(await free.finished("POST", "/api/external/v1/search")), [200, "1", "49"]);
+
+  // The plans that are paid: their minute, no day, and each month's credits anew.
+  for (const [plan, a_minute, credits] of [
+    ["starter", 10, 300],
+    ["pro", 300, 50_000],
+  ]) {
+    const account = await openAccount(gateway, { plan });
+    assert.deepEqual(await statuses(a_minute + 1, search(account)), [...times(a_minute, 200), 429], plan);
+    const { renews_at } = await account.balance();
+    gateway.clock.moveTo(renews_at);
+    assert.equal((await account.balance()).available, credits, `${plan}: what was not used is gone`);
+  }
 });
 
 test("music-generation: each operation has its price, and lyrics a pool of their own", async (t) => {
@@ -123,6 +155,20 @@ test("voice-dubbing: the origin tells the minutes, and what is held is not what 
 
   const quote = await customer.page("/v1/quote?method=POST&path=/dub&value=180");
   assert.equal(quote.credits, 30);
+});
+
+test("voice-dubbing: packages of any size never expire", async (t) => {
+  const gateway = await startExample("voice-dubbing", t);
+  const packages = [500, 5_000, 50_000, 125_000];
+  const customer = await openAccount(gateway, { plan: "payg" });
+  for (const credits of packages) await customer.grant(credits);
+  gateway.clock.moveTo("2041-01-15T12:00:00Z");
+  const { available, lots } = await customer.balance();
+  assert.equal(available, 180_500);
+  assert.deepEqual(
+    lots.map(({ amount, expires_at }) => [amount, expires_at]),
+    packages.map((credits) => [credits, null]),
+  );
 });
 
 test("voice-dubbing: training is a job that the origin ends, hours later, also by failing", async (t) => {

@@ -115,3 +115,159 @@ test("money that takes days, or never comes, is credited when it is there", asyn
   assert.equal(await available(), 5000);
   assert.deepEqual((await history()).map(({ status }) => status), ["failed", "paid"]);
 });
+
+test("refunds and disputes take back what is left, pause buying while it is open, and a won one gives it back", async (t) => {
+  const { stripe, gateway, account, post, buy, available, history, audited } = await shop(t);
+  const { intent } = stripe.pays(await buy());
+  await stripe.deliver();
+  assert.equal((await account.finished("POST", "/search")).status, 200);
+
+  const refund = stripe.refunds(intent, 2_500);
+  await stripe.deliver();
+  assert.equal(await available(), 2_400);
+  stripe.refundFails(refund);
+  await stripe.deliver([...stripe.pending.splice(0)].reverse());
+  assert.equal(await available(), 4_900);
+
+  const dispute = stripe.disputes(intent);
+  await stripe.deliver();
+  assert.equal(await available(), 0);
+  assert.deepEqual((await history()).map(({ status, credits }) => [status, credits[0].shortfall]), [["disputed", 100]]);
+  assert.equal((await post("/credits/purchase", { package: "small" }, 409)).code, "conflict");
+  const kinds = (await account.page("/ledger")).data.map(({ kind, credits }) => [kind, credits]);
+  assert.deepEqual(kinds.slice(0, 2).sort(), [["shortfall", -100], ["taken_back", -4_900]]);
+
+  // Events of its beginning come once more after its end.
+  const before = stripe.all("event").filter(({ type }) => type.startsWith("charge.dispute"));
+  stripe.decides(dispute, "won");
+  await stripe.deliver();
+  await stripe.deliver(before);
+  assert.equal(await available(), 4_900);
+  await buy();
+  await audited();
+
+  // A refund that is heard of before the payment.
+  const early = stripe.pays(await buy());
+  const payment = stripe.pending.splice(0);
+  stripe.refunds(early.intent, 1_000);
+  await stripe.deliver();
+  await stripe.deliver(payment);
+  assert.equal(await available(), 4_900 + 4_000);
+  assert.equal((await gateway.admin("GET", `/accounts/${account.id}/billing/history`)).json().data.length, 2);
+  await audited();
+});
+
+test("a plan is subscribed to at Stripe, granted by its paid invoices, and changed and cancelled in the portal", async (t) => {
+  const { stripe, gateway, account, post, available, history, audited } = await shop(t);
+  const plan = async () => {
+    const { plan, subscription } = await account.show();
+    return [plan, subscription.status];
+  };
+  assert.deepEqual((await post("/subscription", { plan: "free" }, 400)).field, "plan");
+  const { subscription } = stripe.pays((await post("/subscription", { plan: "starter" })).url);
+  await stripe.deliver([...stripe.pending.splice(0)].reverse());
+  assert.deepEqual([await plan(), await available()], [["starter", "active"], 300]);
+  assert.equal((await post("/subscription", { plan: "pro" }, 409)).code, "conflict");
+  assert.match((await post("/billing/portal")).url, /^https:\/\/billing\.stripe\.test\//);
+
+  const day = 86_400_000;
+  const period = () => new Date(stripe.object(subscription.id).items.data[0].current_period_end * 1000);
+  gateway.clock.moveTo(new Date(period().getTime() + 60_000));
+  const first = stripe.renews(subscription);
+  await stripe.deliver();
+  await stripe.deliver(stripe.all("event").filter(({ data }) => data.object.id === first.id));
+  assert.deepEqual([await plan(), await available()], [["starter", "active"], 350]);
+
+  stripe.changesPlan(subscription, "price_pro");
+  await stripe.deliver();
+  assert.deepEqual([await plan(), await available()], [["pro", "active"], 1050]);
+
+  stripe.changesCard(subscription.customer, "pm_card_visa_chargeDeclinedInsufficientFunds");
+  gateway.clock.moveTo(new Date(period().getTime() + 4 * 3_600_000));
+  const unpaid = stripe.renews(subscription);
+  await stripe.deliver();
+  assert.deepEqual([await plan(), await available()], [["pro", "lapsed"], 0]);
+  gateway.clock.advance(2 * day);
+  stripe.paysInvoice(unpaid.id, "pm_card_visa");
+  stripe.update(subscription, { status: "active" });
+  await stripe.deliver();
+  assert.deepEqual([await plan(), await available()], [["pro", "active"], 1000]);
+
+  stripe.cancels(subscription);
+  await stripe.deliver();
+  assert.deepEqual(await plan(), ["pro", "cancelled"]);
+  stripe.cancels(subscription, { now: true });
+  await stripe.deliver();
+  assert.deepEqual(await plan(), ["pro", "lapsed"]);
+  assert.deepEqual((await history()).map(({ kind, status }) => `${kind} ${status}`), Array(3).fill("subscription paid"));
+  await audited();
+});
+
+test("an event counts only as Stripe has signed it, just now", async (t) => {
+  const { stripe, gateway, buy, available } = await shop(t);
+  stripe.pays(await buy());
+  const paid = stripe.pending.find(({ type }) => type === "checkout.session.completed");
+  const now = gateway.clock.now().getTime();
+  for (const wrong of [
+    { secret: "whsec_of_somebody_else_0123456789abcdef" },
+    { at: new Date(now - 301_000) },
+    { at: new Date(now + 302_000) },
+    { header: "" },
+    { header: "t=1,v1=00" },
+  ]) {
+    const refused = await stripe.send(paid, wrong);
+    assert.deepEqual([refused.status, refused.json().code, refused.json().field], [400, "bad_request", "Stripe-Signature"]);
+    const { rows } = await gateway.log((line) => line.request_id === refused.headers["x-request-id"]);
+    assert.equal(rows, 0);
+  }
+  assert.equal(await available(), 0);
+  for (const event of [
+    { id: "evt_1", object: "event", type: "plan.created", data: { object: { id: "plan_1" } } },
+    { id: "evt_2", object: "event", type: "checkout.session.completed", data: { object: { id: "cs_of_another_shop" } } },
+    { id: "evt_3", object: "event", type: "customer.subscription.updated", data: { object: { id: "sub_unknown" } } },
+    // An account that is not here, or no longer.
+    { ...paid, data: { object: { ...paid.data.object, metadata: { ...paid.data.object.metadata, tollgate_account: "nobody" } } } },
+  ])
+    assert.equal((await stripe.send(event)).status, 200);
+  assert.equal((await stripe.send(paid, { payload: "{}" })).status, 400);
+  assert.equal((await stripe.send(paid, { at: new Date(now - 200_000) })).status, 200);
+  assert.equal(await available(), 5_000);
+});
+
+test("what is paid is not what was asked: nothing is granted, and the operator is told", async (t) => {
+  const { stripe, gateway, buy, available, history } = await shop(t);
+  stripe.pays(await buy(), { amount: 50 });
+  await stripe.deliver();
+  assert.equal(await available(), 0);
+  assert.equal((await history())[0].problem, "what was paid is not what the package costs");
+  await gateway.log(({ event }) => event === "payment_in_vain");
+});
+
+test("the same request gets the same page, and Stripe out of reach costs nobody anything", async (t) => {
+  const { stripe, gateway, account, available } = await shop(t);
+  const buy = (key, body = { package: "small" }) =>
+    gateway.admin("POST", `/accounts/${account.id}/credits/purchase`, body, { "idempotency-key": key });
+  for (const fault of ["break", "busy", "fail"]) {
+    stripe.plan("POST /v1/checkout/sessions", fault);
+    const failed = await buy(`order-${fault}`);
+    assert.deepEqual([failed.status, failed.json().code], [503, "unavailable"]);
+  }
+  // The page was made, and its answer lost.
+  stripe.plan("POST /v1/checkout/sessions", "lose");
+  assert.equal((await buy("order-1")).status, 503);
+  const [first, again] = [(await buy("order-1")).json(), (await buy("order-1")).json()];
+  assert.deepEqual(first, again);
+  assert.notDeepEqual((await buy("order-2")).json(), first);
+  assert.equal((await buy("order-3", { package: "huge" })).json().field, "package");
+
+  // An event that cannot be followed up is sent again.
+  const { intent } = stripe.pays(first.url);
+  await stripe.deliver();
+  stripe.refunds(intent, 5_000);
+  const events = stripe.pending.splice(0);
+  stripe.plan(`GET /v1/payment_intents/${intent.id}`, "break");
+  assert.equal((await stripe.send(events[0])).status, 503);
+  assert.equal(await available(), 5_000);
+  await stripe.deliver(events);
+  assert.equal(await available(), 0);
+});

@@ -12,6 +12,7 @@ import { isSchemathesisThere } from "../../scripts/setup.mjs";
 import { openAccount, policyFor } from "./harness/account.mjs";
 import { secrets, startGateway } from "./harness/gateway.mjs";
 import { startOrigin } from "./harness/origin.mjs";
+import { startStripe } from "./harness/stripe.mjs";
 
 // What the examples in the description speak of is there.
 const TABLES = `
@@ -24,6 +25,11 @@ requests_per_minute = 1000
 paid = true
 grants = [{ pool = "credits", amount = 300, renews = "monthly", rollover = 20 }]
 [plans.pro]
+stripe_price = "price_pro"
+[[packages]]
+id = "small"
+credits = 500
+price = "5.00 USD"
 [[routes]]
 match = "POST /search"
 cost  = 15
@@ -43,7 +49,8 @@ const skip = !isSchemathesisThere() && "schemathesis is not installed: it needs 
 
 test("the gateway is as it is described", { skip, timeout: 240_000 }, async (t) => {
   const origin = await startOrigin(t);
-  const gateway = await startGateway(t, { policy: policyFor(origin, TABLES, 'base_path = "/api/v1"') });
+  const { vars } = await startStripe(t);
+  const gateway = await startGateway(t, { policy: policyFor(origin, TABLES, 'base_path = "/api/v1"'), vars });
   const acme = await openAccount(gateway, { id: "acme", external_id: "customer 7", plan: "starter" });
   // Its key is not revoked by what is tried on those of acme.
   const reader = await openAccount(gateway, { id: "reader", plan: "starter" });

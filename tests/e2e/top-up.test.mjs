@@ -160,7 +160,7 @@ test("a kill between paid and granted neither loses nor repeats a payment", asyn
   await stripe.deliver();
   assert.equal(await available(), 400 + told.credits);
   assert.deepEqual([paid().length, (await topUp()).status], [2, "ready"]);
-  await own("PUT", "/credits/top-up", 200, { enabled: false });
+  await own("PUT", "/credits/top-up", 200, { enabled: false, threshold: 500, target: 2000 });
   assert.equal((await topUp()).reason, "automatic top-up is off");
 });
 
@@ -170,7 +170,7 @@ test("without Stripe's secrets top-up is 501, and where the policy sells none, 4
   const tables = "[pools.credits]\n[plans.free]\n[[routes]]\nmatch = \"GET /\"\ncost = 0\n";
   const gateway = await startGateway(t, { policy: policyFor(origin, tables) });
   const account = await openAccount(gateway);
-  const off = { enabled: false };
+  const off = { enabled: false, threshold: 500, target: 2000 };
   async function answers(status) {
     for (const [method, path, body] of [["GET", ""], ["PUT", "", off], ["POST", "/retry"]]) {
       const own = await gateway.call(account.key, method, `/credits/top-up${path}`, { body });

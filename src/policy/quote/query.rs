@@ -13,7 +13,7 @@ pub(super) fn look_up(query: &str, name: &str) -> Result<Option<String>, Stop> {
     for pair in query.split('&') {
         let (key, text) = pair.split_once('=').unwrap_or((pair, ""));
         let key = decode_form(key);
-        if !caseless::same(&key, name) {
+        if !caseless::same(&key, name) && !caseless::same(as_an_origin_reads(&key), name) {
             continue;
         }
         if key != name {
@@ -27,6 +27,16 @@ pub(super) fn look_up(query: &str, name: &str) -> Result<Option<String>, Stop> {
         value = Some(decode_form(text));
     }
     Ok(value)
+}
+
+/// What an origin may take a name for: many read `n[]=60` and `n[0]=60` as `n`, in place of an `n=5` or
+/// along with it, and pass over space before a name.
+fn as_an_origin_reads(key: &str) -> &str {
+    let trimmed = key.trim();
+    match trimmed.find('[') {
+        Some(bracket) if bracket > 0 => trimmed.get(..bracket).unwrap_or(trimmed).trim_end(),
+        _ => trimmed,
+    }
 }
 
 #[cfg(test)]
@@ -55,6 +65,14 @@ mod tests {
     }
 
     #[test]
+    fn a_name_may_have_brackets_of_its_own() {
+        assert_eq!(
+            look_up("page[size]=5", "page[size]"),
+            Ok(Some("5".to_owned()))
+        );
+    }
+
+    #[test]
     fn a_query_field_there_twice_or_in_another_case_is_refused() {
         for query in [
             "minutes=5&minutes=5",
@@ -62,6 +80,11 @@ mod tests {
             "Minutes=5",
             "minutes=5&MINUTES=60",
             "minute%C5%BF=60",
+            "minutes=5&minutes[]=60",
+            "minutes=5&minutes%5B0%5D=60",
+            "minutes[]=5",
+            "minutes=5&+minutes=60",
+            "minutes=5&%20Minutes[x]=60",
         ] {
             assert!(
                 matches!(look_up(query, "minutes"), Err(Stop::Bad(_))),

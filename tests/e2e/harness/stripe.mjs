@@ -583,6 +583,7 @@ export async function startStripe(t, { now = () => new Date() } = {}) {
       emit("customer.updated", found, { invoice_settings: before });
     },
     // Pays an open invoice on its own page, where 3-D Secure can be answered.
+    update,
     paysInvoice: (id, card) => payInvoice(get(id), card, { onSession: true }),
     changesPlan(subscription, price) {
       const [item] = subscription.items.data;
