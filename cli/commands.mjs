@@ -46,6 +46,7 @@ const USAGE = [
   "key",
   "request_id",
 ];
+const EVENT = ["id", "timestamp", "type", "state", "attempts", "last_error"];
 const LOT = ["pool", "id", "source", "amount", "spent", "held", "available", "expires_at"];
 
 const PAYMENT = ["timestamp", "kind", "status", "paid", "refunded", "id", "receipt_url"];
@@ -266,6 +267,24 @@ export const COMMANDS = {
       return `${list(findings)}\n\n${table(differences, ["pool", "lot", "figure", "books", "history"])}`;
     },
   },
+  "events list": {
+    does: "what an account told of, newest first, and what became of it",
+    takes: ["ACCOUNT"],
+    options: { state: "only those that are waiting, delivered or parked", ...PAGE },
+    ask: (client, given) =>
+      client.GET(`${V1}/accounts/{id}/events`, {
+        params: { path: given.account, query: given.named("state", "limit", "next") },
+      }),
+    show: ({ data }) => table(data, EVENT),
+  },
+  "events replay": {
+    does: "sends an event's webhook once more",
+    takes: ["EVENT_ID"],
+    options: IDEMPOTENCY,
+    ask: (client, given) =>
+      client.POST(`${V1}/events/{event}/replay`, { params: { path: given.event, ...given.idempotency } }),
+    show: list,
+  },
   "calls show": {
     does: "a call",
     takes: ["CALL_ID"],
@@ -353,6 +372,10 @@ export class Given {
 
   get call() {
     return { call: this.#names[0] ?? "" };
+  }
+
+  get event() {
+    return { event: this.#names[0] ?? "" };
   }
 
   get idempotency() {

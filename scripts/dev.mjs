@@ -17,7 +17,7 @@ const USAGE = `npm run dev -- [options]
   --state DIR     keep accounts and calls here (.dev/state)
   --plan NAME     the demo account's plan (the one it has; at first, the policy's first)
   --quiet         print only one JSON line when ready: {"url", "admin_token", "demo_key"}
-ADMIN_TOKEN, KEY_SECRET, ORIGIN_TOKEN and ORIGIN_SECRET are taken from the environment when set.`;
+ADMIN_TOKEN, KEY_SECRET, ORIGIN_TOKEN, ORIGIN_SECRET and WEBHOOK_SECRET are taken from the environment when set.`;
 
 // A deployed Worker refuses values that begin like this: they are no secrets.
 const developmentSecrets = {
@@ -25,6 +25,7 @@ const developmentSecrets = {
   KEY_SECRET: "development-only-key-secret-01234567890",
   ORIGIN_TOKEN: "development-only-origin-token-012345678",
   ORIGIN_SECRET: "development-only-origin-secret-01234567",
+  WEBHOOK_SECRET: `whsec_${btoa("development-only-webhook-secret-0123")}`,
 };
 
 function optionsFrom(args) {

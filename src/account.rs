@@ -66,7 +66,7 @@ use self::{notices::Notices, outbox::Outbox};
 use crate::{
     call::{Call, CallRow, Hold, Outcome},
     credits::Credits,
-    event::EventRecord,
+    event::{BalanceLow, EventRecord},
     id::{AccountId, CallNumber, ExternalId, KeyNumber},
     key::SecretId,
     ledger::{Entry, Ledger, LotNumber, Moment},
@@ -156,7 +156,7 @@ pub struct Profile {
     pub errands: BTreeMap<KeyNumber, Errand>,
     /// By pool, the thresholds that it has in place of the policy's.
     #[n(22)]
-    pub balance_low: Option<BTreeMap<String, Vec<Credits>>>,
+    pub balance_low: Option<BalanceLow>,
 }
 
 /// A digest of an `Idempotency-Key` and one of what it was sent with.

@@ -577,7 +577,10 @@ impl<'a> Endpoint<'a> {
             Action::BillingPortal => self.payments(ask::portal(sent.body)?),
             Action::BillingHistory => self.payments(ask::history(sent.query)?),
             Action::StripeEvent => Ok(AdminRequest::StripeEvent),
-            Action::Events => self.manage(Command::Events(events::query(sent.query)?), None),
+            Action::Events => {
+                let query = events::query(sent.query, &self.account()?)?;
+                self.manage(Command::Events(query), None)
+            }
             Action::ReplayEvent => {
                 let event = self.event()?;
                 let idempotency = self.idempotency(sent)?.map(|(_, fingerprint)| fingerprint);

@@ -4,7 +4,7 @@
 //! (`account/notices.rs`). What is stored of it is an [`EventRecord`], and what is sent of it never
 //! changes: a repeat has the same id and the same content.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 pub mod letter;
 
@@ -24,6 +24,51 @@ pub const EVENTS_KEPT: u64 = 1_000;
 pub const THRESHOLDS_MAX: usize = 5;
 /// The most pools for which an account has thresholds of its own.
 pub const THRESHOLD_POOLS_MAX: usize = 20;
+
+/// By pool, the balances below which `balance.low` is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(transparent)]
+pub struct BalanceLow(#[n(0)] Vec<Thresholds>);
+
+/// Those of one pool.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Thresholds {
+    /// The pool.
+    #[n(0)]
+    pub pool: String,
+    /// The balances.
+    #[n(1)]
+    pub below: Vec<Credits>,
+}
+
+impl BalanceLow {
+    /// These thresholds, each pool's once.
+    #[must_use]
+    pub const fn new(thresholds: Vec<Thresholds>) -> Self {
+        Self(thresholds)
+    }
+
+    /// Those of `pool`, if any are told of it.
+    #[must_use]
+    pub fn of(&self, pool: &str) -> Option<&[Credits]> {
+        let mut all = self.0.iter();
+        let of_pool = all.find(|thresholds| thresholds.pool == pool)?;
+        Some(&of_pool.below)
+    }
+
+    /// The pools that there are thresholds of.
+    pub fn pools(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|thresholds| thresholds.pool.as_str())
+    }
+}
+
+impl Serialize for BalanceLow {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let members = self.0.iter();
+        serializer.collect_map(members.map(|thresholds| (&thresholds.pool, &thresholds.below)))
+    }
+}
 
 /// Something that happened to an account, with what is told of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -187,22 +232,25 @@ impl Event {
     /// What is told of it, as JSON: whose it is, then what happened.
     #[must_use]
     pub fn data(&self, account: &AccountId, external_id: Option<&ExternalId>) -> String {
-        let data = Data {
+        // Plain structs with string keys: serialising them cannot fail.
+        let whose = Whose {
             account,
             external_id,
-            event: self,
         };
-        // Plain structs with string keys: serialising them cannot fail.
-        serde_json::to_string(&data).unwrap_or_default()
+        let mut data = serde_json::to_string(&whose).unwrap_or_default();
+        let what = serde_json::to_string(self).unwrap_or_default();
+        // Both are objects, and neither is empty.
+        data.pop();
+        data.push(',');
+        data.extend(what.chars().skip(1));
+        data
     }
 }
 
 #[derive(Serialize)]
-struct Data<'a> {
+struct Whose<'a> {
     account: &'a AccountId,
     external_id: Option<&'a ExternalId>,
-    #[serde(flatten)]
-    event: &'a Event,
 }
 
 /// An event as it is stored; places are only added.

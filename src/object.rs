@@ -204,17 +204,11 @@ pub trait Store {
     /// Storage that cannot be read.
     fn first(&self, days: &[Day], key: &[u8; 32]) -> Result<Option<First>, Self::Error>;
 
-    /// The event in a row of its own, if it is still there: a later one may have taken the row.
+    /// An event that was emitted, if it is still there: a later one may have taken its row.
     ///
     /// # Errors
     /// Storage that cannot be read.
     fn event(&self, number: EventNumber) -> Result<Option<EventRecord>, Self::Error>;
-
-    /// Every event that is kept, in any order.
-    ///
-    /// # Errors
-    /// Storage that cannot be read.
-    fn events(&self) -> Result<Vec<EventRecord>, Self::Error>;
 
     /// Writes everything, or nothing.
     ///

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use crate::{
     credits::Credits,
-    event::EventType,
+    event::{BalanceLow, EventType},
     payments::money::Money,
     price::{ChargeOn, Job, Meter, OnUnknown, Quantity},
     time::{Calendar, Span},
@@ -575,7 +575,7 @@ pub struct Notifications {
     pub url: String,
     /// `balance_low`: by pool, the thresholds of accounts that have none of their own.
     #[n(1)]
-    pub balance_low: BTreeMap<String, Vec<Credits>>,
+    pub balance_low: BalanceLow,
     /// `[notifications.email]`: what customers are told themselves.
     #[n(2)]
     pub email: Option<EmailNotices>,

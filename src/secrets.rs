@@ -14,7 +14,7 @@ pub type HmacSha256 = Hmac<Sha256>;
 
 const LEAST_CHARACTERS: usize = 32;
 /// What the secrets of `npm run dev` start with, so that a deployed Worker knows and refuses them.
-const DEVELOPMENT_PREFIX: &str = "development-only-";
+pub(crate) const DEVELOPMENT_PREFIX: &str = "development-only-";
 /// SHA-256 works on blocks of this size.
 const BLOCK_BYTES: usize = 64;
 

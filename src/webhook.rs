@@ -11,7 +11,7 @@ use hmac::Mac;
 use crate::{
     event::EventRecord,
     id::{AccountId, EventId, EventNumber},
-    secrets::{HmacSha256, hmac_of},
+    secrets::{DEVELOPMENT_PREFIX, HmacSha256, hmac_of},
     time::Timestamp,
 };
 
@@ -55,11 +55,15 @@ pub struct WebhookSigner(Vec<HmacSha256>);
 
 impl WebhookSigner {
     /// Reads WEBHOOK_SECRET and those of WEBHOOK_SECRET_PREVIOUS: `whsec_` and 24 to 64 bytes in
-    /// base64. `lookup` gives the value of a name where it is set.
+    /// base64. `lookup` gives the value of a name where it is set. Development values are accepted
+    /// only where `development` says so.
     ///
     /// # Errors
     /// What is wrong, as a sentence for the log, without the secret.
-    pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+    pub fn read(
+        lookup: impl Fn(&str) -> Option<String>,
+        development: bool,
+    ) -> Result<Self, String> {
         let previous = lookup("WEBHOOK_SECRET_PREVIOUS").unwrap_or_default();
         let current = lookup(WEBHOOK_SECRET)
             .filter(|text| !text.is_empty())
@@ -67,9 +71,12 @@ impl WebhookSigner {
         let previous = previous.split(',').map(str::trim);
         let all = std::iter::once(current.as_str()).chain(previous.filter(|text| !text.is_empty()));
         let keys = all.enumerate().map(|(place, text)| {
-            read_secret(text).ok_or_else(|| {
+            read_secret(text, development).ok_or_else(|| {
                 let list = if place == 0 { "" } else { "_PREVIOUS" };
-                format!("{WEBHOOK_SECRET}{list} is not whsec_ and 24 to 64 bytes in base64")
+                format!(
+                    "{WEBHOOK_SECRET}{list} is not whsec_ and 24 to 64 bytes in base64, or is a \
+                     development value"
+                )
             })
         });
         keys.collect::<Result<_, _>>().map(Self)
@@ -97,9 +104,11 @@ impl fmt::Debug for WebhookSigner {
     }
 }
 
-fn read_secret(text: &str) -> Option<HmacSha256> {
+fn read_secret(text: &str, development: bool) -> Option<HmacSha256> {
     let bytes = BASE64_STANDARD.decode(text.strip_prefix(PREFIX)?).ok()?;
-    (24..=64).contains(&bytes.len()).then(|| hmac_of(&bytes))
+    let is_long_enough = (24..=64).contains(&bytes.len());
+    let is_known_to_all = bytes.starts_with(DEVELOPMENT_PREFIX.as_bytes()) && !development;
+    (is_long_enough && !is_known_to_all).then(|| hmac_of(&bytes))
 }
 
 #[cfg(test)]
@@ -109,10 +118,11 @@ mod tests {
     const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
     fn signer(previous: &str) -> Result<WebhookSigner, String> {
-        WebhookSigner::read(|name| match name {
+        let lookup = |name: &str| match name {
             WEBHOOK_SECRET => Some(SECRET.to_owned()),
             _ => Some(previous.to_owned()),
-        })
+        };
+        WebhookSigner::read(lookup, false)
     }
 
     /// The example of the specification's own libraries.
@@ -135,18 +145,22 @@ mod tests {
 
     #[test]
     fn a_secret_that_cannot_be_used_is_named_and_not_told() {
+        // `development-only-webhook-secret-0123`
+        let development = "whsec_ZGV2ZWxvcG1lbnQtb25seS13ZWJob29rLXNlY3JldC0wMTIz";
         for bad in [
             "whsec_",
             "whsec_AAAA",
             "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
             "whsec_!",
+            development,
         ] {
             let told = signer(bad).unwrap_err();
             assert!(told.starts_with("WEBHOOK_SECRET_PREVIOUS is not"), "{told}");
-            let told = WebhookSigner::read(|_| Some(bad.to_owned())).unwrap_err();
+            let told = WebhookSigner::read(|_| Some(bad.to_owned()), false).unwrap_err();
             assert!(told.starts_with("WEBHOOK_SECRET is not"), "{told}");
         }
-        let missing = WebhookSigner::read(|_| None).unwrap_err();
+        assert!(WebhookSigner::read(|_| Some(development.to_owned()), true).is_ok());
+        let missing = WebhookSigner::read(|_| None, false).unwrap_err();
         assert!(missing.starts_with("WEBHOOK_SECRET is missing"));
     }
 }

@@ -162,8 +162,9 @@ fn every_field_of_the_contract_is_read() {
     assert_eq!(top_up.price.to_string(), "2.99 EUR");
     let told = policy.notifications.as_ref().unwrap();
     assert_eq!(told.url, "https://hooks.example.com/tollgate?from=api");
-    assert_eq!(told.balance_low["credits"], [credits(100), credits(20)]);
-    assert_eq!(told.balance_low["lyrics"], [credits(5)]);
+    let low = |pool| told.balance_low.of(pool).unwrap();
+    assert_eq!(low("credits"), [credits(100), credits(20)]);
+    assert_eq!(low("lyrics"), [credits(5)]);
     let email = told.email.as_ref().unwrap();
     assert_eq!(email.from, "billing@example.com");
     assert_eq!(email.name.as_deref(), Some("Example"));
@@ -639,7 +640,7 @@ fn a_top_up_is_rounded_up_to_what_the_currency_can_be_paid_in() {
         (100, "0.070 KWD", 1_001, "0.710 KWD"),
         // No places, but counted in hundredths.
         (100, "7 UGX", 1_001, "71.00 UGX"),
-        (99_999, "999999.99 USD", 100_000, "1000009.99 USD"),
+        (99_999, "999999.99 USD", 100_000, "1000010.00 USD"),
     ] {
         let offer = TopUpOffer {
             pool: "credits".into(),

@@ -1,13 +1,11 @@
 //! What an account is, as the admin API tells it: by itself, and in the directory's lists.
 
-use std::collections::BTreeMap;
-
 use crate::wire::{Decode, Encode};
 use serde::{Serialize, Serializer};
 
 use super::{Account, Status, Subscription, SubscriptionStatus};
 use crate::{
-    credits::Credits,
+    event::BalanceLow,
     id::{AccountId, ExternalId},
     time::Timestamp,
 };
@@ -42,7 +40,7 @@ pub struct Listed {
     pub created_at: Timestamp,
     /// By pool, the thresholds that it has in place of the policy's.
     #[n(22)]
-    pub balance_low: Option<BTreeMap<String, Vec<Credits>>>,
+    pub balance_low: Option<BalanceLow>,
 }
 
 impl Account {
@@ -109,7 +107,7 @@ struct View<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     closed_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    balance_low: Option<&'a BTreeMap<String, Vec<Credits>>>,
+    balance_low: Option<&'a BalanceLow>,
 }
 
 #[derive(Serialize)]

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     credits::Credits,
-    event::Event,
+    event::{BalanceLow, Event},
     id::{AccountId, ExternalId, KeyId},
     ledger::{Book, EntryKind, LotNumber, NewLot, Spending},
     payments::money::Money,
@@ -75,7 +75,7 @@ pub struct PatchAccount {
     pub subscription: Option<StatusChange>,
     /// By pool, the thresholds that it has in place of the policy's.
     #[n(22)]
-    pub balance_low: Option<Edit<BTreeMap<String, Vec<Credits>>>>,
+    pub balance_low: Option<Edit<BalanceLow>>,
 }
 
 /// What becomes of something that an account or a key can do without. Not an `Option` in an `Option`: on the
@@ -302,9 +302,9 @@ impl Account {
     pub fn patch(&mut self, patch: PatchAccount, clock: Timestamp) -> Result<Changes, Rejected> {
         let plan = patch.plan.map(|name| self.plan_named(&name)).transpose()?;
         if let Some(Edit::Set(thresholds)) = &patch.balance_low {
-            let mut pools = thresholds.keys();
+            let mut pools = thresholds.pools();
             if let Some(unknown) = pools.find(|pool| !self.policy.pools.contains_key(*pool)) {
-                return Err(Rejected::UnknownPoolToWatch(unknown.clone()));
+                return Err(Rejected::UnknownPoolToWatch(unknown.to_owned()));
             }
         }
         let mut changes = Changes::default();

@@ -5,7 +5,7 @@
 //! webhook's queue is sent in order: the next one waits until the one before was taken or parked. The
 //! e-mail's is another, so that neither waits for the other.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use super::{Account, Changes};
 use crate::{
@@ -66,7 +66,7 @@ pub(super) struct Notices {
 #[cbor(array)]
 struct Queue {
     #[n(0)]
-    waiting: VecDeque<Waiting>,
+    waiting: Vec<Waiting>,
     /// How often the first was sent.
     #[n(1)]
     attempts: u32,
@@ -83,7 +83,7 @@ struct Queue {
 struct Waiting {
     #[n(0)]
     number: EventNumber,
-    /// Since when, by the clock as read.
+    /// Since when; what it is given up by.
     #[n(1)]
     since: Timestamp,
 }
@@ -132,18 +132,18 @@ impl Account {
         let policy = Arc::clone(&self.policy);
         let balances = self.balances.clone().into_iter();
         for ((pool, before), balance) in policy.pools.keys().zip(before).zip(balances) {
+            if balance >= before {
+                continue;
+            }
             let threshold = self.threshold_passed(pool, before, balance);
-            let pool = pool.clone();
-            let event = if balance.is_zero() && !before.is_zero() {
-                Event::BalanceExhausted { pool }
-            } else if let Some(threshold) = threshold {
-                Event::BalanceLow {
-                    pool,
+            let event = match threshold {
+                _ if balance.is_zero() => Event::BalanceExhausted { pool: pool.clone() },
+                Some(threshold) => Event::BalanceLow {
+                    pool: pool.clone(),
                     threshold,
                     balance,
-                }
-            } else {
-                continue;
+                },
+                None => continue,
             };
             self.emit(&event, self.state.latest, changes);
         }
@@ -175,13 +175,10 @@ impl Account {
 
     /// The lowest threshold that a balance fell below.
     fn threshold_passed(&self, pool: &str, before: Credits, now: Credits) -> Option<Credits> {
-        if now >= before {
-            return None;
-        }
         let own = self.profile.balance_low.as_ref();
-        let thresholds = own.and_then(|own| own.get(pool)).or_else(|| {
+        let thresholds = own.and_then(|own| own.of(pool)).or_else(|| {
             let told = self.policy.notifications.as_ref()?;
-            told.balance_low.get(pool)
+            told.balance_low.of(pool)
         })?;
         let passed = |threshold: &&Credits| before >= **threshold && now < **threshold;
         thresholds.iter().filter(passed).min().copied()
@@ -207,6 +204,12 @@ impl Account {
         let email = told.email.as_ref().map(|_| &self.notices.email);
         let queues = std::iter::once(&self.notices.webhook).chain(email);
         queues.filter_map(|queue| queue.wakes_at(clock)).min()
+    }
+
+    /// The last event's number; 0 before the first.
+    #[must_use]
+    pub const fn events_emitted(&self) -> EventNumber {
+        EventNumber::new(self.notices.emitted)
     }
 
     /// How `messenger` stands with an event: how often it was sent, and what went wrong the last
@@ -236,12 +239,13 @@ impl Account {
         let mut changes = Changes::default();
         let spread_by = self.spread_by(record.number);
         let queue = self.notices.queue_mut(messenger);
-        let Some(first) = queue.waiting.front().copied() else {
+        let first = queue.waiting.first_mut();
+        let Some(first) = first.filter(|first| first.number == record.number) else {
             return changes;
         };
-        if first.number != record.number {
-            return changes;
-        }
+        // It was emitted in order time, which may lie ahead of the clock.
+        first.since = first.since.min(clock);
+        let since = first.since;
         changes.notices = true;
         let attempts = queue.attempts.saturating_add(1);
         let fate = match attempt {
@@ -249,8 +253,8 @@ impl Account {
                 at: clock,
                 attempts,
             },
-            Attempt::Failed(error) if clock.since(first.since) < GIVEN_UP_AFTER => {
-                let last = first.since.plus(GIVEN_UP_AFTER);
+            Attempt::Failed(error) if clock.since(since) < GIVEN_UP_AFTER => {
+                let last = since.plus(GIVEN_UP_AFTER);
                 let retry_at = clock.plus(wait_after(attempts, spread_by));
                 queue.attempts = attempts;
                 queue.retry_at = retry_at.min(last.max(clock));
@@ -344,7 +348,7 @@ impl Notices {
 
 impl Queue {
     fn first(&self) -> Option<EventNumber> {
-        self.waiting.front().map(|first| first.number)
+        self.waiting.first().map(|first| first.number)
     }
 
     /// Whether the first should be sent now. A wait longer than any is one of a clock that strayed.
@@ -368,14 +372,16 @@ impl Queue {
         let newest = waiting.number.get();
         let is_kept = |other: &Waiting| newest < other.number.get().saturating_add(EVENTS_KEPT);
         self.waiting.retain(is_kept);
-        self.waiting.push_back(waiting);
+        self.waiting.push(waiting);
         if self.first() != first {
             self.begin_anew();
         }
     }
 
     fn pop(&mut self) {
-        self.waiting.pop_front();
+        if !self.waiting.is_empty() {
+            self.waiting.remove(0);
+        }
         self.begin_anew();
     }
 

@@ -9,11 +9,12 @@ use crate::{
     },
     credits::Credits,
     directory::{Filter, Page, Position},
-    id::{CallNumber, ExternalId},
+    event::{BalanceLow, Thresholds},
+    id::{CallNumber, EventNumber, ExternalId},
     payments::money::Money,
     policy::{Policy, Source},
     price::Quantity,
-    protocol::{self, KeysQuery, SummaryQuery, UsageQuery},
+    protocol::{self, EventState, EventsQuery, KeysQuery, SummaryQuery, UsageQuery},
     time::{Span, Timestamp},
 };
 
@@ -136,6 +137,20 @@ fn every_endpoint_answers_to_its_method() {
         ("POST", "/accounts/acme/top-up/retry", Command::RetryTopUp),
         (
             "GET",
+            "/accounts/acme/events",
+            Command::Events(EventsQuery {
+                limit: 50,
+                before: None,
+                state: None,
+            }),
+        ),
+        (
+            "POST",
+            "/events/event_acme_7/replay",
+            Command::ReplayEvent(EventNumber::new(7)),
+        ),
+        (
+            "GET",
             "/accounts/acme/usage",
             Command::Usage(UsageQuery {
                 limit: 50,
@@ -170,6 +185,79 @@ fn every_endpoint_answers_to_its_method() {
         read("GET", "/plans", &Sent::default()),
         Ok(AdminRequest::Plans)
     );
+}
+
+#[test]
+fn events_are_listed_by_page_and_state() {
+    let ask = |query| {
+        let sent = Sent {
+            query: Some(query),
+            ..Sent::default()
+        };
+        read("GET", "/accounts/acme/events", &sent)
+    };
+    let Ok(AdminRequest::Manage { manage, .. }) = ask("limit=500&next=event_acme_7&state=parked")
+    else {
+        panic!("not read");
+    };
+    let expected = EventsQuery {
+        limit: 500,
+        before: Some(EventNumber::new(7)),
+        state: Some(EventState::Parked),
+    };
+    assert_eq!(manage.command, Command::Events(expected));
+    for (query, field, expected) in [
+        ("limit=501", "limit", "from 1 to 500"),
+        ("next=7", "next", "the `next` of an earlier page"),
+        (
+            "next=event_other_7",
+            "next",
+            "the `next` of an earlier page",
+        ),
+        ("state=lost", "state", "waiting, delivered or parked"),
+    ] {
+        let (named, told) = complaint(ask(query));
+        assert_eq!(named.as_deref(), Some(field), "{query}");
+        assert!(told.contains(expected), "{told}");
+    }
+    let (named, _) = complaint(read("POST", "/events/call_acme_1/replay", &Sent::default()));
+    assert_eq!(named.as_deref(), Some("event"));
+}
+
+#[test]
+fn an_account_is_given_thresholds_of_its_own() {
+    let read = patched(r#"{"balance_low":{"credits":[500,100],"lyrics":[5]}}"#);
+    let thresholds = |pool: &str, below: &[u64]| Thresholds {
+        pool: pool.to_owned(),
+        below: below
+            .iter()
+            .filter_map(|amount| Credits::new(*amount))
+            .collect(),
+    };
+    let expected = BalanceLow::new(vec![
+        thresholds("credits", &[500, 100]),
+        thresholds("lyrics", &[5]),
+    ]);
+    assert_eq!(read.balance_low, Some(Edit::Set(expected)));
+    let read = patched(r#"{"balance_low":null}"#);
+    assert_eq!(read.balance_low, Some(Edit::Remove));
+    for (body, field) in [
+        (r#"{"balance_low":7}"#, "balance_low"),
+        (r#"{"balance_low":{}}"#, "balance_low"),
+        (r#"{"balance_low":{"credits":[]}}"#, "balance_low.credits"),
+        (
+            r#"{"balance_low":{"credits":[0]}}"#,
+            "balance_low.credits[0]",
+        ),
+        (
+            r#"{"balance_low":{"credits":[1,2,3,4,5,6]}}"#,
+            "balance_low.credits",
+        ),
+        (r#"{"balance_low":{"a":[1],"a":[2]}}"#, "balance_low.a"),
+    ] {
+        let (named, _) = complaint(send("PATCH", "/accounts/acme", body));
+        assert_eq!(named.as_deref(), Some(field), "{body}");
+    }
 }
 
 /// What `GET /accounts` with this query string asks for.

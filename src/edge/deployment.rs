@@ -103,7 +103,7 @@ impl Deployment {
                 .map(|secrets| Stripe::new(env, secrets)),
             secrets,
             webhooks: match &policy.notifications {
-                Some(_) => Some(WebhookSigner::read(|name| env.text(name))?),
+                Some(_) => Some(WebhookSigner::read(|name| env.text(name), development)?),
                 None => None,
             },
             refusals: RefCell::default(),

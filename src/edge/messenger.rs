@@ -22,11 +22,7 @@ const PUT_AWAY_MILLIS: i64 = 1_000;
 /// The receiver's word that it will take nothing any more (RFC 9110 §15.5.11).
 const GONE: u16 = 410;
 /// What the e-mail service says of addresses that it will never write to.
-const NEVER: [&str; 3] = [
-    "E_RECIPIENT_SUPPRESSED",
-    "E_RECIPIENT_NOT_ALLOWED",
-    "E_VALIDATION_ERROR",
-];
+const NEVER: [&str; 2] = ["E_RECIPIENT_SUPPRESSED", "E_RECIPIENT_NOT_ALLOWED"];
 
 /// Sends a message, once.
 pub async fn send(env: &Env, message: &Message) -> Attempt {

@@ -27,7 +27,7 @@ use crate::{
 /// Alarms are set to multiples of this: holds that end one after the other share one, since
 /// setting an alarm costs a row.
 const SWEEP: Span = Span::from_seconds(10);
-/// So many messages of each kind are sent in one go.
+/// So many events are sent in one go.
 const MESSAGES_MAX: u32 = 20;
 /// So often other objects are asked in one go: each time, something else may have come between.
 const QUESTIONS_MAX: u32 = 10;
@@ -58,8 +58,10 @@ struct Core {
     report_after: Cell<Timestamp>,
     /// Whether there is an event that operator or customer have to be told of now.
     has_message: Cell<bool>,
-    /// Whether they are being told.
-    is_delivering: Cell<bool>,
+    /// Whether the operator is being told.
+    is_posting: Cell<bool>,
+    /// Whether the customer is being told.
+    is_mailing: Cell<bool>,
 }
 
 #[wasm_bindgen]
@@ -78,7 +80,8 @@ impl AccountCore {
             is_reporting: Cell::new(false),
             report_after: Cell::new(Timestamp::EPOCH),
             has_message: Cell::new(false),
-            is_delivering: Cell::new(false),
+            is_posting: Cell::new(false),
+            is_mailing: Cell::new(false),
         }))
     }
 
@@ -106,8 +109,8 @@ impl AccountCore {
         let core = Rc::clone(&self.0);
         future_to_promise(async move {
             core.sweep();
+            core.deliver_soon();
             core.report().await;
-            core.deliver().await;
             Ok(JsValue::UNDEFINED)
         })
     }
@@ -232,26 +235,32 @@ impl Core {
     }
 
     /// Sends the events that are due, in the background: the alarm comes back to it if this is lost.
+    /// Neither messenger waits for the other.
     fn deliver_soon(self: &Rc<Self>) {
-        if self.has_message.get() && !self.is_delivering.get() {
+        if !self.has_message.get() {
+            return;
+        }
+        for messenger in [Messenger::Webhook, Messenger::Email] {
             let core = Rc::clone(self);
-            spawn_local(async move { core.deliver().await });
+            spawn_local(async move { core.deliver(messenger).await });
         }
     }
 
-    /// Sends the events that are due. Webhooks and e-mails take turns: none waits for more than one
-    /// answer to the other.
-    async fn deliver(&self) {
-        if !self.has_message.get() || self.is_delivering.replace(true) {
+    /// Sends the events that are due by `messenger`, one after the other.
+    async fn deliver(&self, messenger: Messenger) {
+        let is_delivering = match messenger {
+            Messenger::Webhook => &self.is_posting,
+            Messenger::Email => &self.is_mailing,
+        };
+        if is_delivering.replace(true) {
             return;
         }
         for _ in 0..MESSAGES_MAX {
-            let told = self.deliver_next(Messenger::Webhook).await;
-            if !self.deliver_next(Messenger::Email).await && !told {
+            if !self.deliver_next(messenger).await {
                 break;
             }
         }
-        self.is_delivering.set(false);
+        is_delivering.set(false);
     }
 
     /// Sends the next event by `messenger`. Says whether there was one, and what came of it is kept.

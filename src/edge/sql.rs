@@ -313,21 +313,6 @@ impl SqlStore {
             .collect()
     }
 
-    fn events_of(
-        &self,
-        query: &str,
-        bindings: &[JsValue],
-    ) -> Result<Vec<EventRecord>, StorageError> {
-        if !self.has_table("events")? {
-            return Ok(Vec::new());
-        }
-        let read = |row: JsValue| {
-            let body = bytes(&row.unchecked_into::<Array>().get(0));
-            minicbor::decode(&body).map_err(|_| StorageError::unreadable("event"))
-        };
-        self.rows(query, bindings)?.iter().map(read).collect()
-    }
-
     /// Drops every table, which writes no rows, and leaves the tombstone.
     fn erase(&mut self, tombstone: &[u8]) -> Result<(), StorageError> {
         // The runtime keeps tables of its own, whose names begin with `_`.
@@ -925,12 +910,14 @@ impl Store for SqlStore {
 
     fn event(&self, number: EventNumber) -> Result<Option<EventRecord>, StorageError> {
         let row = to_number(event::row_of(number)).into();
-        let found = self.events_of("SELECT body FROM events WHERE row = ?", &[row])?;
-        Ok(found.into_iter().find(|event| event.number == number))
-    }
-
-    fn events(&self) -> Result<Vec<EventRecord>, StorageError> {
-        self.events_of("SELECT body FROM events", &[])
+        let found = self.rows("SELECT body FROM events WHERE row = ?", &[row])?;
+        let Some(row) = found.iter().next() else {
+            return Ok(None);
+        };
+        let body = bytes(&row.unchecked_into::<Array>().get(0));
+        let event: EventRecord =
+            minicbor::decode(&body).map_err(|_| StorageError::unreadable("event"))?;
+        Ok(Some(event).filter(|event| event.number == number))
     }
 
     fn commit(&mut self, write: &Write) -> Result<(), StorageError> {

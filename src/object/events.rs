@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{Done, Failure, Object, Store, storage, to_json, told};
 use crate::{
     account::{Account, Attempt, Changes, Messenger, Rejected},
-    event::{EventRecord, Fate, letter::is_address},
+    event::{EVENTS_KEPT, EventRecord, Fate, letter::is_address},
     id::{EventId, EventNumber},
     protocol::{EventState, EventsQuery},
     time::Timestamp,
@@ -61,8 +61,10 @@ struct EventView<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     timestamp: Timestamp,
-    #[serde(flatten)]
-    webhook: FateView<'a>,
+    state: &'static str,
+    attempts: u32,
+    last_error: Option<&'a str>,
+    ended_at: Option<Timestamp>,
     email: Option<FateView<'a>>,
 }
 
@@ -142,7 +144,7 @@ impl<S: Store> Object<S> {
         clock: Timestamp,
     ) -> Result<(), String> {
         let booked = self.wake(clock).and_then(|()| {
-            let Some(record) = self.store.event(number).map_err(storage)? else {
+            let Some(record) = self.event(number)? else {
                 return Ok(());
             };
             let changes = self.awake()?.attempted(messenger, record, attempt, clock);
@@ -155,28 +157,42 @@ impl<S: Store> Object<S> {
     }
 
     /// A page of the events that are kept, newest first.
-    pub(super) fn events(&mut self, query: &EventsQuery) -> Result<String, Failure> {
-        let mut events = self.store.events().map_err(storage)?;
-        let account = self.awake()?;
-        events.retain(|event| {
-            let is_of_page = query.before.is_none_or(|before| event.number < before);
-            is_of_page && query.state.is_none_or(|state| state.is_of(&event.webhook))
-        });
-        events.sort_unstable_by_key(|event| std::cmp::Reverse(event.number));
-        let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);
-        let is_last = events.len() <= limit;
-        events.truncate(limit);
-        let next = events.last().filter(|_| !is_last);
-        let next = next.map(|event| event_id(account, event.number));
-        let data: Vec<String> = events
-            .iter()
-            .map(|event| event_json(account, event))
-            .collect();
-        Ok(format!(
-            "{{\"data\":[{}],\"next\":{}}}",
-            data.join(","),
-            to_json(&next)
-        ))
+    pub(super) fn events(&self, query: &EventsQuery) -> Result<String, Failure> {
+        let account = self.account.as_ref().ok_or(Failure::NoAccount)?;
+        let last = account.events_emitted().get();
+        let below = query.before.map_or(u64::MAX, EventNumber::get);
+        let newest = last.min(below.saturating_sub(1));
+        let oldest = last.saturating_sub(EVENTS_KEPT).saturating_add(1);
+        let (mut data, mut listed, mut last, mut next) = (String::new(), 0, None, None);
+        for number in (oldest..=newest).rev().map(EventNumber::new) {
+            let is_asked_for =
+                |event: &EventRecord| query.state.is_none_or(|state| state.is_of(&event.webhook));
+            let Some(event) = self.event(number)?.filter(is_asked_for) else {
+                continue;
+            };
+            if listed == query.limit {
+                next = last;
+                break;
+            }
+            if listed > 0 {
+                data.push(',');
+            }
+            data.push_str(&event_json(account, &event));
+            last = Some(event_id(account, number));
+            listed = listed.saturating_add(1);
+        }
+        let next = to_json(&next);
+        Ok(format!("{{\"data\":[{data}],\"next\":{next}}}"))
+    }
+
+    /// An event, if there ever was such a one and it is still kept.
+    fn event(&self, number: EventNumber) -> Result<Option<EventRecord>, Failure> {
+        let account = self.account.as_ref().ok_or(Failure::NoAccount)?;
+        let was_emitted = (1..=account.events_emitted().get()).contains(&number.get());
+        if !was_emitted {
+            return Ok(None);
+        }
+        self.store.event(number).map_err(storage)
     }
 
     /// Has an event's webhook sent once more.
@@ -188,7 +204,7 @@ impl<S: Store> Object<S> {
         if self.policy.notifications.is_none() {
             return Ok(Err(Rejected::NobodyToTell));
         }
-        let Some(mut record) = self.store.event(number).map_err(storage)? else {
+        let Some(mut record) = self.event(number)? else {
             return Ok(Err(Rejected::UnknownEvent));
         };
         let account = self.awake()?;
@@ -232,11 +248,15 @@ fn event_id(account: &Account, number: EventNumber) -> EventId {
 /// The event with its data, which is JSON already.
 fn event_json(account: &Account, event: &EventRecord) -> String {
     let fate = |messenger, fate| FateView::of(account, messenger, event.number, fate);
+    let webhook = fate(Messenger::Webhook, &event.webhook);
     let view = EventView {
         id: event_id(account, event.number),
         kind: event.kind.as_str(),
         timestamp: event.at,
-        webhook: fate(Messenger::Webhook, &event.webhook),
+        state: webhook.state,
+        attempts: webhook.attempts,
+        last_error: webhook.last_error,
+        ended_at: webhook.ended_at,
         email: event
             .email
             .as_ref()

@@ -442,7 +442,7 @@ impl Branch {
         );
         let open = before.open_calls() as u64;
         let keys = u64::from(before.next_key().get());
-        if rows_read > 2 + keys + open + 256 {
+        if rows_read > 3 + keys + open + 256 {
             return Err(format!("waking read {rows_read} rows"));
         }
         let seen = |account: &tollgate::account::Account| {
@@ -450,7 +450,7 @@ impl Branch {
                 .map(|key| account.standing(KeyNumber::new(key), Some("credits"), self.clock))
                 .collect();
             format!(
-                "{}\n{}\n{}\n{}\n{standings:?}\n{:?}",
+                "{}\n{}\n{}\n{}\n{standings:?}\n{:?}\n{:?}",
                 serde_json::to_string(&account.view()).expect("JSON"),
                 serde_json::to_string(&account.balance_view()).expect("JSON"),
                 serde_json::to_string(&account.me_view(KeyNumber::new(1), self.clock))
@@ -458,6 +458,7 @@ impl Branch {
                 serde_json::to_string(&account.keys_view(&KeysQuery::default(), self.clock))
                     .expect("JSON"),
                 account.next_wakeup(),
+                account.notices_bytes(),
             )
         };
         let (before, after) = (seen(before), seen(after));

@@ -1,7 +1,5 @@
 //! What an account tells of by itself: when, to whom, in which order, and what becomes of it.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 use tollgate::{
     account::{Attempt, Edit, Messenger, PatchAccount, Status},
@@ -14,7 +12,7 @@ use tollgate::{
 
 use crate::{
     branch::{Branch, cost},
-    sold::credits,
+    sold::low,
     statement::moment,
 };
 
@@ -359,7 +357,9 @@ fn what_nobody_takes_in_three_days_is_parked_and_can_be_replayed() {
         assert_eq!(post(&mut branch, Attempt::Taken).as_deref(), Some(event));
     }
     assert_eq!(post(&mut branch, Attempt::Taken), None);
-    assert!(matches!(replay(&mut branch, 9), Reply::Problem(_)));
+    for unknown in [0, 4] {
+        assert!(matches!(replay(&mut branch, unknown), Reply::Problem(_)));
+    }
 }
 
 #[test]
@@ -440,6 +440,23 @@ fn a_clock_that_strayed_delays_nothing_for_long() {
     post(&mut branch, failed());
     branch.set_clock(clock);
     assert!(post(&mut branch, Attempt::Taken).is_some());
+    // An event of a moment that has not come yet is given up in three days all the same.
+    branch.set_clock(clock.plus(Span::from_days(400)));
+    branch.grant("credits", 50, Source::Extra, None);
+    spend(&mut branch, 50);
+    branch.set_clock(clock);
+    for _ in 0..4 {
+        post(&mut branch, Attempt::Taken);
+    }
+    assert_eq!(webhook(&mut branch), None);
+    branch.set_clock(clock.plus(Span::from_days(400)));
+    branch.grant("credits", 50, Source::Extra, None);
+    spend(&mut branch, 50);
+    branch.set_clock(clock);
+    post(&mut branch, failed());
+    branch.set_clock(clock.plus(Span::from_days(3)));
+    post(&mut branch, failed());
+    assert!(states(&mut branch).starts_with("5 parked 2"));
 }
 
 #[test]
@@ -457,6 +474,8 @@ fn so_many_of_the_latest_events_are_kept_and_no_more() {
         .collect();
     assert_eq!(kept.len(), 1_000);
     assert_eq!(kept.iter().max(), Some(&1_203));
+    let queue = branch.object.account().expect("an account").notices_bytes();
+    assert!(queue.len() < 14_000, "{} bytes", queue.len());
     // Those whose rows were taken are passed over.
     assert_eq!(
         post(&mut branch, Attempt::Taken).as_deref(),
@@ -485,7 +504,7 @@ fn an_account_may_have_thresholds_of_its_own() {
             ..PatchAccount::default()
         })
     };
-    let own = |pool: &str| Edit::Set(BTreeMap::from([(pool.to_owned(), vec![credits(500)])]));
+    let own = |pool: &str| Edit::Set(low(pool, &[500]));
     let told = patch(&mut branch, own("credits"));
     let Reply::Document(told) = told else {
         panic!("{told:?}");

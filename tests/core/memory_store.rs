@@ -157,7 +157,7 @@ impl Store for MemoryStore {
     type Error = DiskFull;
 
     fn load(&self) -> Result<Option<Loaded>, DiskFull> {
-        self.read(2 + self.keys.len());
+        self.read(2 + self.keys.len() + self.notices.iter().len());
         Ok(self.profile.clone().map(|profile| Loaded {
             profile,
             keys: self
@@ -367,11 +367,6 @@ impl Store for MemoryStore {
         self.read(1);
         let mut events = self.all_events();
         Ok(events.find(|event| event.number == number))
-    }
-
-    fn events(&self) -> Result<Vec<EventRecord>, DiskFull> {
-        self.read(self.events.len());
-        Ok(self.all_events().collect())
     }
 
     fn commit(&mut self, write: &Write) -> Result<(), DiskFull> {

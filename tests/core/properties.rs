@@ -77,7 +77,7 @@ const PLANS: [&str; 8] = [
     "free", "starter", "pro", "saver", "calendar", "prepaid", "tight", "strict",
 ];
 const POOLS: [&str; 3] = ["credits", "lyrics", "strict"];
-const POLICIES: [&str; 8] = [
+const POLICIES: [&str; 10] = [
     "standard",
     "usage_1",
     "usage_20",
@@ -86,6 +86,8 @@ const POLICIES: [&str; 8] = [
     "without_lyrics",
     "extra_needs_subscription",
     "subscription_first",
+    "told",
+    "told starter_500",
 ];
 
 fn terms() -> impl Strategy<Value = Terms> {

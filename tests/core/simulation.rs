@@ -951,7 +951,8 @@ impl World {
                 if self.chance.percent(20) {
                     self.mode = self.chance.one_of(&["standard", "observe"]);
                 }
-                let edits = format!("{edits} {} {}", self.usage, self.mode);
+                let told = self.chance.one_of(&["", "told"]);
+                let edits = format!("{edits} {told} {} {}", self.usage, self.mode);
                 self.branch.policy = sold::edited(&edits);
                 self.branch.evict();
             }

@@ -1,10 +1,10 @@
 //! What the tests' deployment sells.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use tollgate::{
     credits::Credits,
-    event::EventType,
+    event::{BalanceLow, EventType, Thresholds},
     payments::money::Money,
     policy::{EmailNotices, Mode, Notifications, Package, Plan, Policy, Source, TopUpOffer},
     time::Calendar,
@@ -141,11 +141,19 @@ pub fn edited(edits: &str) -> Arc<Policy> {
     Arc::new(policy)
 }
 
+/// The thresholds of one pool.
+pub fn low(pool: &str, below: &[u64]) -> BalanceLow {
+    BalanceLow::new(vec![Thresholds {
+        pool: pool.to_owned(),
+        below: below.iter().copied().map(credits).collect(),
+    }])
+}
+
 /// Who is told what happens.
 pub fn told() -> Notifications {
     Notifications {
         url: "https://hooks.example.com/tollgate".into(),
-        balance_low: BTreeMap::from([("credits".into(), vec![credits(100), credits(20)])]),
+        balance_low: low("credits", &[100, 20]),
         email: Some(EmailNotices {
             from: "billing@example.com".into(),
             name: None,

@@ -22,7 +22,11 @@ cost  = 1
 const SECOND = 1_000;
 
 const origin = await startOrigin(suite);
-const gateway = await startGateway(suite, { policy: policyFor(origin, TABLES) });
+const receiver = await startOrigin(suite);
+const gateway = await startGateway(suite, {
+  policy: policyFor(origin, `${TABLES}\n[notifications]\nurl = "${receiver.url}/hooks"`),
+  vars: { WEBHOOK_SECRET: `whsec_${"A".repeat(32)}` },
+});
 const { clock } = gateway;
 clock.stop("2031-03-10T12:00:00Z");
 
@@ -94,6 +98,9 @@ test("an operator's day", async () => {
   assert.deepEqual([data[0].kind, data[0].balance, data.at(-1).kind], ["charged", 5, "granted"]);
   assert.equal((await done("balance", "acme")).pools.credits.available, 5);
   assert.equal((await done("audit", "acme")).ok, true);
+  const events = (await done("events", "list", "acme", "--limit", "5")).data;
+  assert.deepEqual(events.map(({ type }) => type), ["account.suspended", "balance.exhausted"]);
+  assert.equal((await done("events", "replay", events[1].id)).id, events[1].id);
 
   await done("keys", "revoke", issued.id);
   assert.equal(await search(rotated.key), "invalid_key");

@@ -85,6 +85,7 @@ fn read(method: &str, template: &str, sent: &Sent<'_>) -> Result<AdminRequest, P
     let path = template
         .replace("{id}", "acme")
         .replace("{key}", "key_acme_1")
+        .replace("{event}", "event_acme_1")
         .replace("{call}", "call_acme_1");
     Endpoint::find(method, &path, Ok(Operator::Admin))?.read(sent, &secrets(), None)
 }
@@ -217,8 +218,8 @@ fn bodies_and_idempotency_keys_are_where_they_are_read() {
         let has_key = method == "POST" && !path.ends_with("/stripe/webhook");
         assert_eq!(described.is_some(), has_key, "{method} {path}");
         if let Some(described) = described {
-            let (_, example) = examples(operation).pop().unwrap();
-            let body = example.to_string();
+            let example = examples(operation).pop();
+            let body = example.map_or_else(String::new, |(_, example)| example.to_string());
             let without = Sent {
                 content_type: Some("application/json"),
                 body: body.as_bytes(),

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     credits::Credits,
-    event::{EventType, THRESHOLDS_MAX, letter::is_address},
+    event::{BalanceLow, EventType, THRESHOLDS_MAX, Thresholds, letter::is_address},
     policy::{EmailNotices, Notifications, Pool},
 };
 
@@ -65,12 +65,9 @@ fn is_port(text: &str) -> bool {
     text.is_empty() || text.starts_with(':')
 }
 
-fn read_thresholds(
-    table: &Table<'_>,
-    pools: &BTreeMap<String, Pool>,
-) -> BTreeMap<String, Vec<Credits>> {
+fn read_thresholds(table: &Table<'_>, pools: &BTreeMap<String, Pool>) -> BalanceLow {
     let expected = format!("an array of at most {THRESHOLDS_MAX} numbers of credits");
-    let mut all = BTreeMap::new();
+    let mut all = Vec::new();
     for (pool, value) in table.entries() {
         if !pools.contains_key(pool) {
             value.say(&format!(
@@ -80,13 +77,14 @@ fn read_thresholds(
         let Some(list) = value.list(&expected) else {
             continue;
         };
-        let thresholds: Vec<Credits> = list.filter_map(|value| value.credits(1)).collect();
-        if thresholds.len() > THRESHOLDS_MAX {
+        let below: Vec<Credits> = list.filter_map(|value| value.credits(1)).collect();
+        if below.len() > THRESHOLDS_MAX {
             value.wrong(&expected);
         }
-        all.insert(pool.to_owned(), thresholds);
+        let pool = pool.to_owned();
+        all.push(Thresholds { pool, below });
     }
-    all
+    BalanceLow::new(all)
 }
 
 fn read_email(mut table: Table<'_>) -> EmailNotices {
