@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use super::{Account, Changes, Cycle, Rejected, Status, SubscriptionStatus};
 use crate::{
     credits::Credits,
+    event::Event,
     ledger::{EntryKind, Lot, NewLot},
     payments::{
         ask::{Ask, Order, Ordered, What},
@@ -178,6 +179,7 @@ impl Account {
         });
         let reversal = sighting.reversal;
         let has_come = sighting.progress == Progress::Paid && payment.progress != Progress::Paid;
+        let gone_before = payment.gone();
         if sighting.progress > payment.progress {
             payment.progress = sighting.progress;
             // Until it is paid, what is to be paid may change.
@@ -192,7 +194,7 @@ impl Account {
         {
             self.reverse(&mut payment, reversal, clock, changes);
         }
-        self.settle_up(&mut payment, changes);
+        self.settle_up(&mut payment, gone_before, changes);
         if payment.progress == Progress::Paid {
             self.top_up_paid(&payment, has_come, clock, changes);
         }
@@ -223,7 +225,10 @@ impl Account {
         };
         match brought {
             Ok(brought) => payment.brought = brought,
-            Err(in_vain) => payment.in_vain = Some(in_vain),
+            Err(in_vain) => {
+                payment.in_vain = Some(in_vain);
+                self.flag(format!("{}: {}", payment.name, in_vain.reason()), changes);
+            }
         }
     }
 
@@ -276,16 +281,31 @@ impl Account {
         payment.reversal = reversal;
         let disputed = &mut self.state.billing.disputed;
         if reversal.is_open {
-            disputed.insert(payment.number);
-            self.top_up_disputed(clock, changes);
+            if disputed.insert(payment.number) {
+                self.flag(
+                    format!("{}: the payment is disputed", payment.name),
+                    changes,
+                );
+                self.top_up_disputed(clock, changes);
+            }
         } else if disputed.remove(&payment.number) && reversal.disputed == 0 {
             self.top_up_undisputed(changes);
         }
     }
 
+    /// Tells the operator to look at the account.
+    fn flag(&mut self, reason: String, changes: &mut Changes) {
+        let event = Event::AccountFlagged { reason };
+        self.emit(&event, self.state.latest, changes);
+    }
+
     /// Makes the credits that a payment brought what its money comes to.
-    fn settle_up(&mut self, payment: &mut Payment, changes: &mut Changes) {
+    fn settle_up(&mut self, payment: &mut Payment, gone_before: u64, changes: &mut Changes) {
         let now = self.state.latest;
+        let went_back = Money {
+            amount: payment.gone().saturating_sub(gone_before),
+            currency: payment.currency,
+        };
         // A period's credits end with it: then there is nothing to take or to give back.
         let is_for_good = payment.purpose.is_for_good();
         let gone: Vec<Credits> = payment
@@ -327,6 +347,16 @@ impl Account {
             change(self, EntryKind::GivenBack, to_give, false);
             brought.taken = gone;
             brought.short = brought.short.saturating_add(short).saturating_sub(to_give);
+            if !to_take.is_zero() {
+                let event = Event::PaymentRefunded {
+                    pool: brought.pool.clone(),
+                    credits: to_take.saturating_sub(short),
+                    shortfall: short,
+                    price: went_back.to_string(),
+                    payment: payment.name.clone(),
+                };
+                self.emit(&event, now, changes);
+            }
         }
     }
 
@@ -435,6 +465,12 @@ impl Account {
                 // Its invoice comes late: the cycle that runs is another's.
                 self.state.cycles.pop();
             }
+            let event = Event::CreditsRenewed {
+                pool: grant.pool.clone(),
+                credits: grant.amount,
+                renews_at: self.renews_at(&grant.pool),
+            };
+            self.emit(&event, now, changes);
             brought.push(Brought {
                 pool: grant.pool,
                 lot,

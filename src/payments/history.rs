@@ -127,13 +127,19 @@ impl Payment {
         }
     }
 
+    /// How much of what was paid has gone back.
+    #[must_use]
+    pub fn gone(&self) -> u64 {
+        let reversal = &self.reversal;
+        let gone = reversal.refunded.saturating_add(reversal.disputed);
+        gone.min(self.total)
+    }
+
     /// What of `credits` goes back with the money that did, what is left of one included: nothing with none,
     /// everything with all.
     #[must_use]
     pub fn gone_of(&self, credits: Credits) -> Credits {
-        let reversal = self.reversal;
-        let gone = reversal.refunded.saturating_add(reversal.disputed);
-        let left = self.total.saturating_sub(gone);
+        let left = self.total.saturating_sub(self.gone());
         let share = u128::from(credits.get()).saturating_mul(u128::from(left));
         // Nothing that was free is taken back.
         let Some(kept) = share.checked_div(u128::from(self.total)) else {

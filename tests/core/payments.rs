@@ -20,6 +20,7 @@ use tollgate::{
 
 use crate::{
     branch::{Branch, cost},
+    properties::config,
     sold::{self, credits},
     statement::moment,
 };
@@ -270,6 +271,48 @@ fn a_lot_that_was_let_go_of_is_taken_back_and_given_back_in_the_books() {
     assert_eq!(branch.entries()[3..], [("given_back", 5_000)]);
     assert_eq!(branch.available(), 7);
     branch.check().unwrap();
+}
+
+#[test]
+fn what_goes_back_and_what_is_disputed_is_told() {
+    let mut branch = Branch::with_account("sold told", "prepaid", moment("2026-01-10T15:00:00"));
+    branch.pays(purchase("pi_1", Progress::Paid));
+    let call = branch.spends(3_000);
+    branch.settle(call, 200);
+    let now = branch.clock;
+    branch.pays(reversed(purchase("pi_1", Progress::Paid), now, 1_200, 0));
+    branch.pays(reversed(
+        purchase("pi_1", Progress::Paid),
+        now,
+        1_200,
+        4_800,
+    ));
+    branch.pays(reversed(
+        purchase("pi_1", Progress::Paid),
+        now,
+        1_200,
+        4_800,
+    ));
+    let told: Vec<Value> = branch
+        .store()
+        .all_events()
+        .map(|event| serde_json::from_str(&event.data).unwrap())
+        .filter(|data: &Value| data.get("payment").is_some() || data.get("reason").is_some())
+        .collect();
+    let refunded = |credits, shortfall, price| {
+        json!({ "account": "acc", "external_id": null, "pool": "credits", "credits": credits,
+            "shortfall": shortfall, "price": price, "payment": "pi_1" })
+    };
+    let flagged =
+        json!({ "account": "acc", "external_id": null, "reason": "pi_1: the payment is disputed" });
+    assert_eq!(
+        told,
+        [
+            refunded(1_000, 0, "12.00 USD"),
+            flagged,
+            refunded(1_000, 3_000, "48.00 USD")
+        ]
+    );
 }
 
 #[test]
@@ -563,6 +606,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
+    #![proptest_config(config(64))]
+
     /// The last of everything is told at some time: whatever came before, in whatever order and number, the
     /// credits are what was paid less what went back.
     #[test]

@@ -33,10 +33,13 @@ pub(super) fn read_plans(
         let Some(price) = &plan.stripe_price else {
             continue;
         };
-        if let Some((other, _)) = sold.iter().find(|(_, taken)| taken == price) {
-            let place = format!("{}.stripe_price", plan.name);
-            let expected = format!("another price than that of {other}");
-            table.note(&place, &expected, &format!("{price:?}"));
+        let other = sold.iter().find(|(_, taken)| taken == price);
+        let mut values = table.entries();
+        if let Some((other, _)) = other
+            && let Some((_, value)) = values.find(|(name, _)| *name == plan.name)
+            && let Some(value) = value.field("stripe_price")
+        {
+            value.wrong(&format!("another price than that of {other}"));
         }
         sold.push((&plan.name, price));
     }
