@@ -1,7 +1,7 @@
 // Accounts to call with, opened as an operator would.
 import { secrets } from "./servers.mjs";
 
-async function operate(port, method, path, body, headers) {
+export async function operate(port, method, path, body, headers) {
   const answer = await fetch(`http://127.0.0.1:${port}/_tollgate/v1${path}`, {
     method,
     headers: { authorization: `Bearer ${secrets.ADMIN_TOKEN}`, "content-type": "application/json", ...headers },

@@ -3,7 +3,7 @@ import { cpSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
-import { openAccount } from "./accounts.mjs";
+import { openAccount, operate } from "./accounts.mjs";
 import { startCounting } from "./counts.mjs";
 import { request } from "./load.mjs";
 import { databaseOf } from "./objects.mjs";
@@ -30,6 +30,7 @@ export async function history(origin, { count, seconds }) {
   console.log(`\nAn account with ${digits(CALLS)} calls behind it, state on disk`);
   await countWakeUp(origin, state, keys.long);
   await timeWakeUps(origin, state, keys);
+  await timeAudit(origin, state, keys);
   await timeCalls(origin, state, keys, { count, seconds });
 }
 
@@ -74,7 +75,7 @@ async function countWakeUp(origin, state, key) {
   const server = await startCounting({ origin, state });
   const wakeUp = await server.counted(() => server.ask("GET", "/tracks/1", key));
   const pages = {};
-  for (const page of ["/usage?limit=50", "/usage?limit=50&endpoint=/search"]) {
+  for (const page of ["/usage?limit=50", "/usage?limit=50&endpoint=/search", "/usage/summary"]) {
     pages[page] = (await server.counted(() => get(server.port, page, key))).rowsRead;
   }
   await server.stop();
@@ -104,6 +105,32 @@ async function timeWakeUps(origin, state, keys) {
     ["/usage?limit=50&endpoint=/search, which nothing matches", told.filtered],
   ];
   console.log(`\n${table(["one caller, new connections, median", "ms"], rows.map(([name, millis]) => [name, digits(median(millis), 1)]))}`);
+}
+
+// Calls of one caller, one after the other, before an audit of all of the history and while it goes on. What
+// the audit answers is not looked at: the history is made up.
+async function timeAudit(origin, state, keys) {
+  const server = await startWorker(tollgate(), { origin, state });
+  const call = async () => (await get(server.port, "/tracks/1", keys.long)).millis;
+  const alone = [];
+  for (let calls = 0; calls < 50; calls++) alone.push(await call());
+  const started = performance.now();
+  let isDone = false;
+  const audit = (async () => {
+    // Each answers after a while, and the next one goes on where it was.
+    while ((await operate(server.port, "GET", "/accounts/long/audit")).ok === null);
+    isDone = true;
+  })();
+  const during = [];
+  while (!isDone) during.push(await call());
+  await audit;
+  const seconds = (performance.now() - started) / 1000;
+  await server.stop();
+  const ms = (value) => `${digits(value, 1)} ms`;
+  console.log(
+    `\nAn audit of all of it took ${digits(seconds, 1)} s. Meanwhile ${digits(during.length)} calls of one caller were admitted: ` +
+      `${ms(median(during))} each, the slowest ${ms(Math.max(...during))}; before it ${ms(median(alone))}.`,
+  );
 }
 
 // On tmpfs, where the disk's own moods do not hide a difference.

@@ -12,6 +12,7 @@ import { list, table } from "./table.mjs";
  * @property {readonly string[]} [takes] what stands behind its name
  * @property {Record<string, string>} [options] each with what it is; one that begins with "*" cannot be left out
  * @property {readonly string[]} [repeated] options that may come more than once
+ * @property {readonly string[]} [switches] options that take no value
  * @property {(client: Client, given: Given) => Promise<Answer>} ask
  * @property {(data: any) => string} show
  */
@@ -61,13 +62,18 @@ export const COMMANDS = {
       plan: "on this plan",
       status: "active, suspended or closed",
       keys: "previous: with a key under an older KEY_SECRET",
+      flagged: "whose consumption is unusual",
       ...PAGE,
     },
+    switches: ["flagged"],
     ask(client, given) {
-      const { next, ...query } = given.named("query", "external-id", "plan", "status", "keys", "limit", "next");
+      const { next, ...query } = given.named("query", "external-id", "plan", "status", "keys", "flagged", "limit", "next");
       return client.GET(`${V1}/accounts`, { params: { query: { ...query, cursor: next } } });
     },
-    show: ({ data }) => table(data, ACCOUNT),
+    show({ data }) {
+      const isFlagged = data.some((/** @type {Schemas["Account"]} */ account) => account.flags);
+      return table(data, isFlagged ? [...ACCOUNT, "flags"] : ACCOUNT);
+    },
   },
   "accounts show": {
     does: "an account",
@@ -115,6 +121,12 @@ export const COMMANDS = {
     does: "ends a suspension",
     takes: ["ACCOUNT"],
     ask: (client, given) => changeAccount(client, given, { status: "active" }),
+    show: list,
+  },
+  "accounts unflag": {
+    does: "takes the flags for unusual consumption away, and ends what they restrict",
+    takes: ["ACCOUNT"],
+    ask: (client, given) => changeAccount(client, given, { flags: null }),
     show: list,
   },
   "keys list": {

@@ -95,9 +95,9 @@ function nameOf(words) {
  * @returns {{ values: Record<string, string | boolean | (string | boolean)[] | undefined>, positionals: string[] }}
  */
 function parsed(command, words) {
-  const texts = { ...command.options, url: "" };
-  const textOption = (/** @type {string} */ option) => ({
-    type: /** @type {const} */ ("string"),
+  const own = { ...command.options, url: "" };
+  const ownOption = (/** @type {string} */ option) => ({
+    type: /** @type {"string" | "boolean"} */ (command.switches?.includes(option) ? "boolean" : "string"),
     multiple: command.repeated?.includes(option) ?? false,
   });
   try {
@@ -105,7 +105,7 @@ function parsed(command, words) {
       args: [...words],
       allowPositionals: true,
       options: {
-        ...Object.fromEntries(Object.keys(texts).map((option) => [option, textOption(option)])),
+        ...Object.fromEntries(Object.keys(own).map((option) => [option, ownOption(option)])),
         json: { type: "boolean" },
         table: { type: "boolean" },
         help: { type: "boolean", short: "h" },

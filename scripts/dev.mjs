@@ -99,6 +99,9 @@ async function runGateway(options) {
     const secrets = Object.fromEntries(
       Object.entries(developmentSecrets).map(([name, value]) => [name, process.env[name] || value]),
     );
+    // With these of a sandbox at Stripe, and `stripe listen --forward-to …/_tollgate/v1/stripe/webhook`, payments work here.
+    for (const name of ["STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET", "STRIPE_API"])
+      if (process.env[name]) secrets[name] = process.env[name];
     const { miniflare, url } = await runBundle({
       port: options.port,
       policy: policyText,

@@ -13,6 +13,7 @@ mod budget;
 mod close;
 mod conclude;
 mod due;
+mod habit;
 mod hourly;
 mod imported;
 mod key_view;
@@ -31,6 +32,7 @@ mod scope;
 mod settle;
 mod stored;
 mod top_up;
+mod unusual;
 mod view;
 
 use std::{
@@ -50,7 +52,7 @@ pub use self::{
     },
     notices::{Attempt, Messenger},
     plan_view::PlanView,
-    refusal::Refusal,
+    refusal::{Refusal, Restricted},
     retried::{Earlier, First},
     rolled::{ROWS_PER_SLICE, Rolled, Rolling},
     scope::{SCOPE_MAX, Scope},
@@ -60,6 +62,7 @@ pub use self::{
         APART as TOP_UP_APART, Ask as TopUpAsk, Asked as TopUpAsked, LEAST_CREDITS as TOP_UP_LEAST,
         TARGET as TOP_UP_TARGET, THRESHOLD as TOP_UP_THRESHOLD, TopUpSettings, TopUpView,
     },
+    unusual::{Cause, Flag, FlagView},
     view::{UsageLine, UsageView},
 };
 use self::{notices::Notices, outbox::Outbox};
@@ -270,6 +273,9 @@ struct State {
     /// The days whose tables of firsts are kept, in the order in which they were made.
     #[cbor(n(20), default)]
     first_days: Vec<Day>,
+    /// What is usually spent, in the order of the pools' names.
+    #[cbor(n(21), default)]
+    habits: Vec<habit::Habit>,
     /// What it has to do with Stripe.
     #[cbor(n(24), default)]
     billing: payments::Billing,
@@ -314,6 +320,9 @@ struct KeyUsage {
     /// Refusals, those that isolates repeated from memory included.
     #[cbor(n(5), default)]
     refused: DayCounts,
+    /// Why it was last flagged.
+    #[n(21)]
+    flag: Option<Flag>,
 }
 
 /// A month of the call log: its table and the calls in it.
@@ -393,6 +402,8 @@ pub struct Changes {
     pub payments: Vec<Payment>,
     /// Keys to be written anew.
     pub keys: BTreeSet<KeyNumber>,
+    /// What was found to be unusual: the directory is told of it, and the log.
+    pub flagged: Vec<Flag>,
     /// The profile is to be written anew.
     pub profile: bool,
     /// A snapshot is to be written.

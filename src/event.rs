@@ -11,7 +11,7 @@ pub mod letter;
 use self::letter::Letter;
 use crate::{
     credits::Credits,
-    id::{AccountId, EventNumber, ExternalId},
+    id::{AccountId, EventNumber, ExternalId, KeyId},
     time::Timestamp,
     wire::{Decode, Encode},
 };
@@ -147,6 +147,10 @@ pub enum Event {
     AccountFlagged {
         /// Why, in one sentence.
         reason: String,
+        /// The key that it is about, where it is about one.
+        key: Option<KeyId>,
+        /// Until when it restricts, where it does.
+        restricted_until: Option<Timestamp>,
     },
 }
 

@@ -42,6 +42,9 @@ pub struct ExportPlace {
     /// How many lines there are so far.
     #[n(7)]
     pub lines: u64,
+    /// Payments with a number below this one are still to be written.
+    #[cbor(n(8), default)]
+    pub payments_before: u64,
 }
 
 /// A slice of an export.
@@ -108,6 +111,7 @@ mod tests {
             entries_written: 7,
             calls_written: 4,
             lines: 13,
+            payments_before: 9,
         };
         let (acme, other) = (AccountId::parse("acme"), AccountId::parse("globex"));
         let (acme, other) = (acme.unwrap(), other.unwrap());

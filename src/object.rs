@@ -27,7 +27,7 @@ pub use self::{
 };
 use crate::{
     account::{
-        Account, Admit, BUDGET_POOL, Broken, Changes, Earlier, Fingerprint, First, LogMonth,
+        Account, Admit, BUDGET_POOL, Broken, Changes, Earlier, Fingerprint, First, Flag, LogMonth,
         Refusal, Rejected, Rolled, Stored, Word,
     },
     audit::Audit,
@@ -323,6 +323,8 @@ pub struct Object<S> {
     reads: std::collections::BTreeMap<(KeyNumber, u32), MinuteWindow>,
     reads_counted: u64,
     audit: Option<RunningAudit>,
+    /// Flags that were raised and committed since they were last taken.
+    flagged: Vec<Flag>,
 }
 
 /// What a command came to: its answer and what is to be committed, or why it is not carried out.
@@ -373,6 +375,7 @@ impl<S: Store> Object<S> {
             reads: std::collections::BTreeMap::new(),
             reads_counted: 0,
             audit: None,
+            flagged: Vec::new(),
         }
     }
 
@@ -384,6 +387,11 @@ impl<S: Store> Object<S> {
     /// The storage.
     pub const fn store_mut(&mut self) -> &mut S {
         &mut self.store
+    }
+
+    /// Flags that were raised since this was last asked: for the log.
+    pub fn take_flagged(&mut self) -> Vec<Flag> {
+        std::mem::take(&mut self.flagged)
     }
 
     /// The account, while it is awake.
@@ -860,7 +868,7 @@ impl<S: Store> Object<S> {
         }
         let account = self.account.as_mut().ok_or(Failure::NoAccount)?;
         account.note_balances(&mut changes);
-        if changes.profile || !changes.keys.is_empty() {
+        if changes.profile || !changes.keys.is_empty() || !changes.flagged.is_empty() {
             changes.snapshot |= account.note_listing();
         }
         if changes.snapshot {
@@ -893,6 +901,8 @@ impl<S: Store> Object<S> {
         if committed.is_err() {
             self.account = None;
             self.audit = None;
+        } else {
+            self.flagged.extend(write.changes.flagged);
         }
         committed
     }

@@ -21,10 +21,12 @@ pub mod quote;
 mod read;
 pub mod router;
 pub mod template;
+mod unusual;
 
 pub use self::{
     pattern::KeyPattern,
     read::{Mistake, Mistakes},
+    unusual::{FarAbove, MostlyRefused, Unusual},
 };
 
 /// The pool that is meant where none is named.
@@ -67,6 +69,9 @@ pub struct Policy {
     /// `[top_up]`: what automatic top-up buys, where it is sold.
     #[n(12)]
     pub top_up: Option<TopUpOffer>,
+    /// `[unusual]`: which consumption is flagged; `None`: none is.
+    #[n(21)]
+    pub unusual: Option<Unusual>,
 }
 
 impl Policy {

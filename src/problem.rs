@@ -33,8 +33,8 @@ enum Members {
     Credits(Shortage),
     Allow(String),
     Field(String),
-    /// It may be otherwise in a moment.
-    Passing,
+    /// It will be otherwise after so many seconds.
+    Passing(u64),
 }
 
 impl Problem {
@@ -70,7 +70,16 @@ impl Problem {
             code: Code::Conflict,
             detail: "the first call with this Idempotency-Key is still running; try again later"
                 .to_owned(),
-            members: Members::Passing,
+            members: Members::Passing(1),
+        }
+    }
+
+    /// The same, which will be over after `span`.
+    #[must_use]
+    pub fn passing_after(self, span: Span) -> Self {
+        Self {
+            members: Members::Passing(whole_seconds(span)),
+            ..self
         }
     }
 
@@ -171,7 +180,7 @@ impl Problem {
             Members::Limits { violated, .. } => (Some(violated.as_slice()), None, None),
             Members::Credits(shortage) => (None, Some(shortage), None),
             Members::Field(field) => (None, None, Some(field.as_str())),
-            Members::None | Members::Allow(_) | Members::Passing => (None, None, None),
+            Members::None | Members::Allow(_) | Members::Passing(_) => (None, None, None),
         };
         let document = Document {
             type_uri: self.code.type_uri(),
@@ -197,7 +206,7 @@ impl Problem {
                 ..
             } => Some(*retry_after_seconds),
             Members::Credits(shortage) => shortage.affordable_in.map(whole_seconds),
-            Members::Passing => Some(1),
+            Members::Passing(seconds) => Some(*seconds),
             Members::None | Members::Allow(_) | Members::Field(_) => {
                 matches!(self.code, Code::RateLimited | Code::Unavailable).then_some(1)
             }

@@ -106,7 +106,10 @@ impl RefusalMemory {
     ) -> Option<Refusal> {
         let told = self.told.get_mut(caller)?;
         let refusal = told.again(asked, clock)?;
-        told.repeated = told.repeated.saturating_add(1);
+        // A suspension is no figure of the key's: see `account/unusual.rs`.
+        if !matches!(refusal, Refusal::Suspended { .. }) {
+            told.repeated = told.repeated.saturating_add(1);
+        }
         Some(refusal)
     }
 
@@ -147,8 +150,13 @@ impl Told {
         let elapsed = clock.since(self.at);
         match &self.refusal {
             Refusal::UnknownKey => Some(Refusal::UnknownKey),
-            Refusal::Suspended { reason, standing } => Some(Refusal::Suspended {
+            Refusal::Suspended {
+                reason,
+                standing,
+                restricted,
+            } => Some(Refusal::Suspended {
                 reason: reason.clone(),
+                restricted: *restricted,
                 standing: self.standing(*standing, pool, elapsed),
             }),
             Refusal::OutOfScope {
@@ -439,6 +447,19 @@ mod tests {
         assert_eq!(memory.take_repeated(&caller), 3);
         assert_eq!(memory.take_repeated(&caller), 0);
         assert_eq!(memory.take_repeated(&self::caller("acme", 2, 1)), 0);
+    }
+
+    #[test]
+    fn a_suspension_is_repeated_and_not_counted() {
+        let suspended = Refusal::Suspended {
+            reason: None,
+            standing: standing(),
+            restricted: None,
+        };
+        let (mut memory, caller) = told(&suspended);
+        let again = memory.recall(&caller, asked("credits", credits(1)), NOW);
+        assert_eq!(again, Some(suspended));
+        assert_eq!(memory.take_repeated(&caller), 0);
     }
 
     #[test]

@@ -146,6 +146,14 @@ impl Span {
 #[cbor(transparent)]
 pub struct Day(#[n(0)] i64);
 
+impl Day {
+    /// The day so many days before this one.
+    #[must_use]
+    pub const fn minus(self, days: i64) -> Self {
+        Self(self.0.saturating_sub(days))
+    }
+}
+
 /// Its date, as in `2026-12-01`: that of the day it starts on.
 impl std::fmt::Display for Day {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -16,7 +16,7 @@ use tollgate::{
         Access, Amount, Cors, Field, Grant, Mode, Origin, Package, Payments, Policy, Renews,
         Source, TopUpOffer, WhenUnavailable,
     },
-    price::{ChargeOn, Job, OnUnknown},
+    price::{ChargeOn, Job, OnUnknown, Quantity},
     time::{Calendar, Span},
 };
 
@@ -106,6 +106,7 @@ fn a_field_that_is_absent_has_its_default() {
     );
     assert_eq!(policy.notifications, None);
     assert_eq!(policy.top_up, None);
+    assert_eq!(policy.unusual, None);
 
     let pool = &policy.pools["credits"];
     assert_eq!(
@@ -172,6 +173,15 @@ fn every_field_of_the_contract_is_read() {
         email.events,
         [EventType::BalanceLow, EventType::TopUpPaused]
     );
+    let number = Quantity::parse;
+    let unusual = policy.unusual.unwrap();
+    let spending = unusual.spending.unwrap();
+    assert_eq!(Some(spending.factor), number("7.5"));
+    assert_eq!(spending.floor, credits(500));
+    let refusals = unusual.refusals.unwrap();
+    assert_eq!(Some(refusals.share), number("0.95"));
+    assert_eq!(refusals.at_least, 200);
+    assert_eq!(unusual.restrict, Some(Span::from_seconds(7_200)));
     let gateway = &policy.gateway;
     assert_eq!(gateway.base_path, "/api/external/v1");
     assert_eq!(gateway.key_prefixes, ["tk_live", "tk_old"]);
@@ -303,7 +313,7 @@ fn every_mistake_is_named_with_its_place() {
         ("", "policy.toml: gateway: expected a table, found nothing".to_owned()),
         ("[gateway", "policy.toml: line 1, column 9: ".to_owned()),
         ("[gateway]\nmode = \"a\"\nmode = \"b\"", "policy.toml: line 3, column 1: ".to_owned()),
-        (&with("", "[package]\nx = 1"), format!("package: {}", unknown("gateway, origins, pools, plans, self_service, imported_keys, packages, payments, notifications, top_up, routes"))),
+        (&with("", "[package]\nx = 1"), format!("package: {}", unknown("gateway, origins, pools, plans, self_service, imported_keys, packages, payments, notifications, unusual, top_up, routes"))),
         (&with("", "[packages]\nx = 1"), "packages: expected [[packages]] tables, found a table".into()),
         (&with("gateway", "base_path = 7"), "gateway.base_path: expected a path such as \"/api/v1\", or \"\", found 7".into()),
         (&with("gateway", "base_path = \"/api/\""), "gateway.base_path: expected a path without a closing /, found \"/api/\"".into()),
@@ -730,6 +740,83 @@ fn every_mistake_in_the_notifications_is_named_with_its_place() {
     ] {
         let policy = parse(&with("").replace(URL, &format!("url = {url:?}")));
         assert_eq!(policy.notifications.unwrap().url, url);
+    }
+}
+
+#[test]
+fn every_mistake_about_unusual_consumption_is_named_with_its_place() {
+    let spending = "spend_factor = 10\nspend_floor = 1000\n";
+    for (lines, expected) in [
+        (
+            "",
+            "unusual.spend_factor: expected this, or refused_share, found neither",
+        ),
+        (
+            "restrict = \"1h\"",
+            "unusual.spend_factor: expected this, or refused_share, found neither",
+        ),
+        (
+            "spend_factor = 10",
+            "unusual.spend_floor: expected this beside spend_factor, found nothing",
+        ),
+        (
+            "spend_floor = 10",
+            "unusual.spend_factor: expected this beside spend_floor, found nothing",
+        ),
+        (
+            "refused_share = 0.9",
+            "unusual.refused_at_least: expected this beside refused_share, found nothing",
+        ),
+        (
+            "refused_at_least = 9",
+            "unusual.refused_share: expected this beside refused_at_least, found nothing",
+        ),
+        (
+            "spend_factor = 0.5\nspend_floor = 1",
+            "unusual.spend_factor: expected a number from 1 to 1000, with at most 3 places, found 0.5",
+        ),
+        (
+            "spend_factor = 1000.001\nspend_floor = 1",
+            "unusual.spend_factor: expected a number from 1 to 1000, with at most 3 places, found 1000.001",
+        ),
+        (
+            "spend_factor = \"10\"\nspend_floor = 1",
+            "unusual.spend_factor: expected a number from 1 to 1000, with at most 3 places, found \"10\"",
+        ),
+        (
+            "spend_factor = 10\nspend_floor = 0",
+            "unusual.spend_floor: expected a whole number from 1 to 9007199254740991, found 0",
+        ),
+        (
+            "refused_share = 1.5\nrefused_at_least = 1",
+            "unusual.refused_share: expected a number above 0 and up to 1, with at most 3 places, found 1.5",
+        ),
+        (
+            "refused_share = 0\nrefused_at_least = 1",
+            "unusual.refused_share: expected a number above 0 and up to 1, with at most 3 places, found 0",
+        ),
+        (
+            "refused_share = 0.9\nrefused_at_least = 0",
+            "unusual.refused_at_least: expected a whole number from 1 to 4294967295, found 0",
+        ),
+        (
+            &format!("{spending}restrict = \"59s\""),
+            "unusual.restrict: expected a time such as \"7d\", \"24h\", \"30m\" or \"10s\", from \"1m\" to \"30d\", found \"59s\"",
+        ),
+        (
+            &format!("{spending}restrict = \"31d\""),
+            "unusual.restrict: expected a time such as",
+        ),
+        (
+            &format!("{spending}restricts = \"1h\""),
+            "unusual.restricts: expected one of spend_factor, spend_floor, refused_share, refused_at_least, restrict, found an unknown field; did you mean restrict?",
+        ),
+    ] {
+        let told = mistakes(&with("", &format!("[unusual]\n{lines}")));
+        assert!(
+            told.contains(expected),
+            "{expected}\nis not what was told:\n{told}\nof\n{lines}"
+        );
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     Account, Changes, Earlier, Fingerprint, KeyUsage, LogMonth, OPEN_CALLS_MAX, OPERATIONS_KNOWN,
-    Refusal, Status, retried::Turn,
+    Refusal, Restricted, Status, retried::Turn,
 };
 use crate::{
     call::{Call, CallRow, Hold},
@@ -114,6 +114,7 @@ impl Account {
             return (Err(Refusal::Cancelled), changes);
         }
         self.count_refusals(&admit, admit.repeated_refusals, clock);
+        self.watch_refusals(admit.key, clock, &mut changes);
         let turn = Turn::of(&admit, earlier);
         if matches!(turn, Turn::Repeat(_)) {
             admit.terms = admit.terms.of_repeat();
@@ -127,7 +128,11 @@ impl Account {
                 (Vec::new(), Some(refusal))
             }
             Err(refusal) => {
-                self.count_refusals(&admit, 1, clock);
+                // What a suspension refuses says nothing of the key, and would only prolong it.
+                if !matches!(refusal, Refusal::Suspended { .. }) {
+                    self.count_refusals(&admit, 1, clock);
+                    self.watch_refusals(admit.key, clock, &mut changes);
+                }
                 return (Err(refusal), changes);
             }
         };
@@ -209,6 +214,17 @@ impl Account {
             return Err(Refusal::Suspended {
                 reason: reason.clone(),
                 standing: standing(),
+                restricted: None,
+            });
+        }
+        if let Some((flag, until)) = self.restriction(admit.key, clock) {
+            return Err(Refusal::Suspended {
+                reason: Some(flag.cause.to_string()),
+                standing: standing(),
+                restricted: Some(Restricted {
+                    until,
+                    key_alone: flag.cause.key().is_some(),
+                }),
             });
         }
         let (method, endpoint, routes) = (&admit.method, &admit.endpoint, &self.policy.routes);

@@ -147,6 +147,7 @@ impl Account {
         if !outcome.charged.is_zero() {
             self.charged(&pool, &mut changes);
         }
+        self.watch_spending(clock, &mut changes);
         changes
     }
 

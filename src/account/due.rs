@@ -45,6 +45,7 @@ impl Account {
                     // What falls due at the same moment is not booked yet.
                     let booked = booked.max(at.minus(Span::from_millis(1)));
                     self.end_unknown(call, at, booked, changes);
+                    self.watch_spending(clock, changes);
                 }
                 Due::Cycle(index) => {
                     if let Some(grant) = self.end_cycle(index, changes) {
@@ -381,6 +382,7 @@ impl Account {
         };
         self.recount_cost(&call, call.held(), charged);
         let pool = call.hold.terms.pool.clone();
+        self.count_spent(&pool, charged, at);
         let came_back_late = self
             .state
             .ledger

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Account, Key, KeyLimits, Scope};
+use super::{Account, FlagView, Key, KeyLimits, Scope};
 use crate::{
     credits::Credits,
     id::{KeyId, KeyNumber},
@@ -33,6 +33,9 @@ pub struct KeyView<'a> {
     /// Until when the secret before the last rotation is good.
     overlap_ends_at: Option<Timestamp>,
     refused_today: u32,
+    /// What is unusual about it; left out where nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flag: Option<FlagView<'a>>,
 }
 
 /// `GET …/keys`: the oldest first.
@@ -80,6 +83,7 @@ impl Account {
             imported: key.imported.is_some(),
             overlap_ends_at: key.overlap_ends_at(clock),
             refused_today: usage.map_or(0, |usage| usage.refused.of(today)),
+            flag: self.flag_of(number).map(|flag| flag.view(self.id())),
         })
     }
 

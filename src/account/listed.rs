@@ -3,7 +3,7 @@
 use crate::wire::{Decode, Encode};
 use serde::{Serialize, Serializer};
 
-use super::{Account, Status, Subscription, SubscriptionStatus};
+use super::{Account, Flag, FlagView, Status, Subscription, SubscriptionStatus};
 use crate::{
     event::BalanceLow,
     id::{AccountId, ExternalId},
@@ -38,6 +38,9 @@ pub struct Listed {
     /// When it was opened.
     #[n(7)]
     pub created_at: Timestamp,
+    /// What is unusual about its consumption, the latest first.
+    #[cbor(n(9), default)]
+    pub flags: Vec<Flag>,
     /// By pool, the thresholds that it has in place of the policy's.
     #[n(22)]
     pub balance_low: Option<BalanceLow>,
@@ -58,6 +61,7 @@ impl Account {
             subscription: profile.subscription,
             created_at: profile.created_at,
             balance_low: profile.balance_low.clone(),
+            flags: self.flags(),
         }
     }
 }
@@ -108,6 +112,8 @@ struct View<'a> {
     closed_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     balance_low: Option<&'a BalanceLow>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    flags: Vec<FlagView<'a>>,
 }
 
 #[derive(Serialize)]
@@ -141,6 +147,7 @@ impl Serialize for Listed {
             created_at: self.created_at,
             closed_at: self.status.closed_at(),
             balance_low: self.balance_low.as_ref(),
+            flags: self.flags.iter().map(|flag| flag.view(&self.id)).collect(),
         }
         .serialize(serializer)
     }

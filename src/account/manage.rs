@@ -73,6 +73,9 @@ pub struct PatchAccount {
     /// `subscription.status`.
     #[n(5)]
     pub subscription: Option<StatusChange>,
+    /// Whether its flags, and what they restrict, are taken away.
+    #[cbor(n(6), default)]
+    pub dismisses_flags: bool,
     /// By pool, the thresholds that it has in place of the policy's.
     #[n(22)]
     pub balance_low: Option<Edit<BalanceLow>>,
@@ -337,6 +340,8 @@ impl Account {
         }
         self.start_missing_grants(self.state.latest, &mut changes);
         changes.profile |= before != self.profile;
+        // The directory is told of what comes with the profile.
+        changes.profile |= patch.dismisses_flags && self.dismiss_flags();
         changes.snapshot |= changes.profile;
         Ok(changes)
     }

@@ -295,7 +295,11 @@ impl Account {
 
     /// Tells the operator to look at the account.
     fn flag(&mut self, reason: String, changes: &mut Changes) {
-        let event = Event::AccountFlagged { reason };
+        let event = Event::AccountFlagged {
+            reason,
+            key: None,
+            restricted_until: None,
+        };
         self.emit(&event, self.state.latest, changes);
     }
 

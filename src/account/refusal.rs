@@ -19,7 +19,7 @@ pub enum Refusal {
     /// 401: no such key, another secret, revoked, or the account is closed.
     #[n(0)]
     UnknownKey,
-    /// 403: the operator stopped the account.
+    /// 403: the operator stopped the account, or it, or the key, is restricted for a while.
     #[n(1)]
     Suspended {
         /// What the customer is told.
@@ -28,6 +28,9 @@ pub enum Refusal {
         /// Limits as they stand.
         #[n(1)]
         standing: Standing,
+        /// Where it is no word of the operator's, but for unusual consumption.
+        #[n(2)]
+        restricted: Option<Restricted>,
     },
     /// 409: the first call of this `Idempotency-Key` has not been answered.
     #[n(10)]
@@ -100,6 +103,31 @@ pub enum Refusal {
     },
 }
 
+/// How calls are restricted for unusual consumption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Restricted {
+    /// Until when.
+    #[n(0)]
+    pub until: Timestamp,
+    /// Whether it is this key alone, and not its account.
+    #[n(1)]
+    pub key_alone: bool,
+}
+
+impl Restricted {
+    fn problem(&self, reason: &str, clock: Timestamp) -> Problem {
+        let who = if self.key_alone {
+            "this API key"
+        } else {
+            "this account"
+        };
+        let until = self.until.to_rfc3339();
+        let detail = format!("{who} is restricted until {until}: {reason}");
+        Problem::new(Code::AccountSuspended, detail).passing_after(self.until.since(clock))
+    }
+}
+
 impl Refusal {
     /// The answer, as seen at `clock`.
     #[must_use]
@@ -109,6 +137,11 @@ impl Refusal {
                 Code::InvalidKey,
                 "this API key is unknown, revoked or expired",
             ),
+            Self::Suspended {
+                reason,
+                restricted: Some(restricted),
+                ..
+            } => restricted.problem(reason.as_deref().unwrap_or_default(), clock),
             Self::Suspended { reason: None, .. } => {
                 Problem::new(Code::AccountSuspended, "this account is suspended")
             }
@@ -180,8 +213,10 @@ impl Refusal {
     #[must_use]
     pub fn repeatable_until(&self, clock: Timestamp) -> Option<Timestamp> {
         match self {
-            Self::UnknownKey | Self::Suspended { .. } | Self::OutOfScope { .. } => {
-                Some(clock.plus(REPEATABLE))
+            Self::UnknownKey | Self::OutOfScope { .. } => Some(clock.plus(REPEATABLE)),
+            Self::Suspended { restricted, .. } => {
+                let until = clock.plus(REPEATABLE);
+                Some(restricted.map_or(until, |restricted| until.min(restricted.until)))
             }
             Self::RateLimited {
                 violated, retry_at, ..
@@ -257,6 +292,18 @@ mod tests {
         Refusal::Suspended {
             reason: reason.map(str::to_owned),
             standing: standing(),
+            restricted: None,
+        }
+    }
+
+    fn restricted(seconds: i64, key_alone: bool) -> Refusal {
+        Refusal::Suspended {
+            reason: Some("unusual".to_owned()),
+            standing: standing(),
+            restricted: Some(Restricted {
+                until: after(seconds),
+                key_alone,
+            }),
         }
     }
 
@@ -298,6 +345,7 @@ mod tests {
         for (refusal, code, retry_after_seconds) in [
             (Refusal::UnknownKey, Code::InvalidKey, None),
             (suspended(None), Code::AccountSuspended, None),
+            (restricted(90, true), Code::AccountSuspended, Some("90")),
             (out_of_scope(), Code::OutOfScope, None),
             (first_runs(), Code::Conflict, Some("1")),
             (other_content(), Code::IdempotencyMismatch, None),
@@ -330,11 +378,23 @@ mod tests {
     }
 
     #[test]
+    fn a_restricted_customer_reads_until_when_and_why() {
+        for (key_alone, who) in [(false, "account"), (true, "API key")] {
+            assert_eq!(
+                restricted(90, key_alone).problem(NOW).detail,
+                format!("this {who} is restricted until 1970-01-01T00:18:10Z: unusual")
+            );
+        }
+    }
+
+    #[test]
     fn a_refusal_is_repeated_only_while_nothing_but_time_can_end_it() {
         use ViolatedPolicy::{Account, Daily, InFlight, Jobs, Minute};
         for (refusal, until) in [
             (Refusal::UnknownKey, Some(after(5))),
             (suspended(None), Some(after(5))),
+            (restricted(90, false), Some(after(5))),
+            (restricted(2, false), Some(after(2))),
             (out_of_scope(), Some(after(5))),
             (limited(&[Minute], 3), Some(after(3))),
             (limited(&[Minute], 12), Some(after(5))),

@@ -116,6 +116,7 @@ impl Account {
         if !outcome.charged.is_zero() {
             self.charged(&pool, &mut changes);
         }
+        self.watch_spending(clock, &mut changes);
         (Some(settled), changes)
     }
 
@@ -142,6 +143,7 @@ impl Account {
         self.state.ends = self.state.ends.max(outcome.nth_end);
         let now = self.state.latest;
         let pool = call.hold.terms.pool;
+        self.count_spent(&pool, outcome.charged, outcome.at);
         let came_back_late = self
             .state
             .ledger
@@ -275,6 +277,8 @@ impl Account {
         let charged_before = split(&row.call.hold.parts, charged).0;
         let (charged, parts) = self.correct_charge(row, &charged_before, &end, changes);
         self.recount_cost(&row.call, sum_of(&charged_before), charged);
+        let more = charged.saturating_sub(sum_of(&charged_before));
+        self.count_spent(&row.call.hold.terms.pool, more, clock);
         if let Some(month) = self.month_of(row.call.number) {
             let outcome = Outcome {
                 state: end.state,
@@ -303,6 +307,7 @@ impl Account {
         if charged > sum_of(&charged_before) {
             self.charged(&row.call.hold.terms.pool, changes);
         }
+        self.watch_spending(clock, changes);
         Settled {
             state: end.state,
             charged,

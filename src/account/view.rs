@@ -1,5 +1,7 @@
 //! What customers and operators read of an account, in the shapes of the contract.
 
+use std::borrow::Cow;
+
 use serde::{Serialize, Serializer};
 
 use super::{Account, key_view::OwnKeyView};
@@ -62,7 +64,10 @@ pub struct MeView<'a> {
     pools: Vec<(&'a str, PoolView)>,
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
+    reason: Option<Cow<'a, str>>,
+    /// Until when calls with this key are refused, where that is for unusual consumption.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restricted_until: Option<Timestamp>,
     key: Option<OwnKeyView<'a>>,
 }
 
@@ -202,6 +207,7 @@ impl Account {
     #[must_use]
     pub fn me_view(&self, key: KeyNumber, clock: Timestamp) -> MeView<'_> {
         let limits = self.limits_of(key);
+        let restriction = self.restriction(key, clock);
         MeView {
             tier: &self.profile.plan.name,
             credits_remaining: self.available(DEFAULT_POOL),
@@ -222,7 +228,9 @@ impl Account {
                 expires: self.expiries(pool),
             }),
             status: self.profile.status.name(),
-            reason: self.profile.status.reason(),
+            reason: (self.profile.status.reason().map(Cow::from))
+                .or_else(|| Some(restriction?.0.cause.to_string().into())),
+            restricted_until: restriction.map(|(_, until)| until),
             key: self.own_key_view(key, clock),
         }
     }

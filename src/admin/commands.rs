@@ -84,7 +84,8 @@ pub(super) fn open(
     Ok((new, region))
 }
 
-/// `PATCH /accounts/{id}`: what is left out stays, and null takes a name or an address away.
+/// `PATCH /accounts/{id}`: what is left out stays, and null takes a name, an address or the flags
+/// away.
 pub(super) fn patch(body: &[u8]) -> Result<PatchAccount, Problem> {
     let fields = Fields::parse(
         body,
@@ -96,6 +97,7 @@ pub(super) fn patch(body: &[u8]) -> Result<PatchAccount, Problem> {
             "email",
             "subscription",
             "balance_low",
+            "flags",
         ],
     )?;
     let plan = fields.get("plan").given();
@@ -108,6 +110,7 @@ pub(super) fn patch(body: &[u8]) -> Result<PatchAccount, Problem> {
         billing_day,
         subscription,
         balance_low: or_removed(fields.get("balance_low"), thresholds)?,
+        dismisses_flags: read_dismissal(fields.get("flags"))?,
     })
 }
 
@@ -219,6 +222,17 @@ fn read_status(fields: &Fields<'_>) -> Result<Option<Status>, Problem> {
         }
         (Some(false), None) => Ok(Some(Status::Active)),
         (None, None) => Ok(None),
+    }
+}
+
+/// Tollgate alone raises flags: they can only be taken away.
+fn read_dismissal(flags: Value<'_>) -> Result<bool, Problem> {
+    let Some(flags) = flags.given() else {
+        return Ok(false);
+    };
+    match flags.not_null() {
+        None => Ok(true),
+        Some(flags) => Err(flags.problem("null, which takes them away")),
     }
 }
 

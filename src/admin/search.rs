@@ -15,12 +15,13 @@ use crate::{
     self_service::Parameters,
 };
 
-const PARAMETERS: [&str; 7] = [
+const PARAMETERS: [&str; 8] = [
     "query",
     "external_id",
     "plan",
     "status",
     "keys",
+    "flagged",
     "limit",
     "cursor",
 ];
@@ -89,6 +90,11 @@ pub(super) fn search(query: Option<&str>, key_secret: &Rolling) -> Result<Search
         previous_keys: parameters
             .read_as("keys", "previous", |keys| {
                 (keys == "previous").then_some(())
+            })?
+            .is_some(),
+        flagged: parameters
+            .read_as("flagged", "true", |flagged| {
+                (flagged == "true").then_some(())
             })?
             .is_some(),
     };

@@ -280,8 +280,10 @@ fn accounts_are_searched_by_what_they_are() {
         plan: Some("pro".to_owned()),
         status: Some("suspended".to_owned()),
         previous_keys: true,
+        flagged: true,
     };
-    let whole = "query=S%C3%96HNE+L&external_id=CRM+7&plan=pro&status=suspended&keys=previous";
+    let whole = "query=S%C3%96HNE+L&external_id=CRM+7&plan=pro&status=suspended&keys=previous\
+                 &flagged=true";
     for (query, limit, filter) in [
         ("", 50, Filter::default()),
         ("limit=500", 500, Filter::default()),
@@ -299,6 +301,7 @@ fn accounts_are_searched_by_what_they_are() {
         ("query=a%0Ab", "query"),
         ("status=open", "status"),
         ("keys=", "keys"),
+        ("flagged=false", "flagged"),
         ("external_id=+a", "external_id"),
         ("limit=501", "limit"),
         ("cursor=AAAA", "cursor"),
@@ -525,6 +528,13 @@ fn a_patch_changes_what_it_names_and_nothing_else() {
             r#"{"status":"suspended","reason":null}"#,
             PatchAccount {
                 status: Some(Status::Suspended { reason: None }),
+                ..untouched()
+            },
+        ),
+        (
+            r#"{"flags":null}"#,
+            PatchAccount {
+                dismisses_flags: true,
                 ..untouched()
             },
         ),

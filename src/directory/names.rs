@@ -11,6 +11,8 @@ use crate::{
 
 /// Of each text, so many words are found by their beginning.
 const WORDS_MAX: usize = 6;
+/// The name of whatever is flagged.
+pub(super) const FLAGGED: &str = "flagged";
 
 /// What a name is. Stored by its number: never reuse or renumber one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +32,8 @@ pub enum Kind {
     Secret = 5,
     /// What it may be searched by.
     Word = 6,
+    /// That it is flagged.
+    Flagged = 23,
 }
 
 impl Kind {
@@ -90,6 +94,9 @@ pub(super) fn of(record: &Record) -> BTreeSet<Name> {
     names.insert(Name::new(Kind::Plan, &account.plan));
     names.insert(Name::new(Kind::Status, account.status.name()));
     names.extend(secrets.iter().map(|id| Name::new(Kind::Secret, id)));
+    if !account.flags.is_empty() {
+        names.insert(Name::new(Kind::Flagged, FLAGGED));
+    }
     // A closed account has given it up: another one may have it.
     let is_open = account.status.closed_at().is_none();
     let external_id = account.external_id.as_ref().filter(|_| is_open);

@@ -52,6 +52,9 @@ impl Way {
         if let Some(external_id) = &filter.external_id {
             return Self::Named(Kind::ExternalId, vec![exactly(external_id.as_str())]);
         }
+        if filter.flagged {
+            return Self::Named(Kind::Flagged, vec![exactly(names::FLAGGED)]);
+        }
         if let Some(query) = &filter.query {
             let beginnings = (query.clone(), names::behind_beginnings(query));
             return Self::Named(Kind::Word, vec![beginnings]);
@@ -179,6 +182,7 @@ impl Walk<'_> {
             plan,
             status,
             previous_keys,
+            flagged,
         } = &self.search.filter;
         let fits =
             |wanted: &Option<String>, has: &str| wanted.as_ref().is_none_or(|wanted| wanted == has);
@@ -195,7 +199,8 @@ impl Walk<'_> {
                 .is_none_or(|external_id| account.external_id.as_ref() == Some(external_id))
             && fits(plan, &account.plan)
             && fits(status, account.status.name())
-            && (!previous_keys || has_previous_key))
-            .then_some(*account)
+            && (!previous_keys || has_previous_key)
+            && (!flagged || !account.flags.is_empty()))
+        .then_some(*account)
     }
 }

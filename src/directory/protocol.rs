@@ -104,6 +104,9 @@ pub struct Filter {
     /// Whether it has to have a standing key that was signed under an older KEY_SECRET.
     #[n(4)]
     pub previous_keys: bool,
+    /// Whether it has to be flagged.
+    #[cbor(n(9), default)]
+    pub flagged: bool,
 }
 
 /// Where a page ended: the last account looked at.

@@ -251,8 +251,8 @@ impl Gateway {
         line: &mut Line,
     ) -> Result<(AccountId, Sighting), Unheard> {
         let as_of = clock();
-        let found = look(stripe, &event::look_at_payment(intent), line).await?;
-        let (account, mut sighting) = match event::purchase_of(&found) {
+        let payment = look(stripe, &event::look_at_payment(intent), line).await?;
+        let (account, mut sighting) = match event::purchase_of(&payment) {
             Some(purchase) => purchase,
             None => {
                 let found = look(stripe, &event::look_for_invoice(intent), line).await?;
@@ -263,7 +263,7 @@ impl Gateway {
         };
         let refunds = look(stripe, &event::look_at_refunds(intent), line).await?;
         let disputes = look(stripe, &event::look_at_disputes(intent), line).await?;
-        let reversal = event::reversal_of(&refunds, &disputes, as_of);
+        let reversal = event::reversal_of(&payment, &refunds, &disputes, as_of);
         sighting.reversal = Some(reversal.ok_or(Unheard::Pointless)?);
         Ok((account, sighting))
     }

@@ -18,7 +18,7 @@ use super::{
     sql::{SqlStore, Storage},
 };
 use crate::{
-    account::{Attempt, Messenger},
+    account::{Account, Attempt, Messenger},
     object::Object,
     protocol::{self, Answer, Reply},
     time::{Span, Timestamp},
@@ -142,6 +142,7 @@ impl Core {
             .map_err(|_| "the object is busy with itself")?;
         let now = clock();
         let done = work(&mut object, now);
+        log_flags(&mut object);
         self.arm(&object, object.next_wakeup(), now);
         Ok(done)
     }
@@ -318,6 +319,18 @@ impl Core {
         if storage.set_alarm(to_number(millis)).is_ok() {
             self.alarm_at.set(Some(at));
         }
+    }
+}
+
+/// A line for each flag that was raised.
+fn log_flags(object: &mut Object<SqlStore>) {
+    for flag in object.take_flagged() {
+        let detail = flag.cause.to_string();
+        Fault {
+            account: object.account().map(Account::id),
+            ..Fault::new("account_flagged", &detail)
+        }
+        .write();
     }
 }
 

@@ -83,7 +83,9 @@ impl Event {
                     reason.as_deref().unwrap_or("")
                 ),
             ),
-            Self::AccountFlagged { reason } => ("Unusual activity on your account", reason.clone()),
+            Self::AccountFlagged { reason, .. } => {
+                ("Unusual activity on your account", reason.clone())
+            }
         };
         Letter {
             subject: subject.to_owned(),

@@ -10,6 +10,7 @@ use crate::{
     export::{ExportPlace, ExportSlice},
     id::{AccountId, CallId, KeyId, KeyNumber},
     ledger::{Entry, LotNumber},
+    payments::history::PaymentView,
     time::{Calendar, Timestamp},
     totals::Line,
 };
@@ -98,6 +99,7 @@ impl<S: Store> Object<S> {
                 entries_written: 0,
                 calls_written: 0,
                 lines: 0,
+                payments_before: account.payments().saturating_add(1),
             }),
             lines: String::new(),
             rows_left: ROWS_MAX,
@@ -105,7 +107,11 @@ impl<S: Store> Object<S> {
         if is_first {
             slice.introduce();
         }
-        let is_all = slice.keys() && slice.months()? && slice.entries()? && slice.calls()?;
+        let is_all = slice.keys()
+            && slice.months()?
+            && slice.entries()?
+            && slice.calls()?
+            && slice.payments()?;
         if is_all {
             let lines = slice.place.lines;
             slice.write("end", &EndLine { lines });
@@ -282,6 +288,29 @@ impl<S: Store> Slice<'_, S> {
             }
         }
         Ok(true)
+    }
+
+    /// The newest first. One that came while the export went on is not among them; one that has changed is
+    /// as it is now.
+    fn payments(&mut self) -> Result<bool, Failure> {
+        loop {
+            if self.is_full() {
+                return Ok(false);
+            }
+            let limit = ROWS_AT_A_TIME.min(self.rows_left);
+            let payments = self
+                .store
+                .payments_before(self.place.payments_before, limit);
+            let payments = payments.map_err(storage)?;
+            let Some(last) = payments.last() else {
+                return Ok(true);
+            };
+            self.spend(payments.len());
+            self.place.payments_before = last.number;
+            for payment in &payments {
+                self.write("payment", &PaymentView::from(payment));
+            }
+        }
     }
 
     fn is_full(&self) -> bool {

@@ -200,3 +200,95 @@ impl Made {
         serde_json::to_string(self).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::payments::stripe::Kind;
+
+    fn form_of(page: &Ordered, payments: &Payments) -> String {
+        let account = AccountId::parse("acme").unwrap();
+        let context = Context {
+            account: &account,
+            called: "https://api.example.com",
+            payments,
+        };
+        match make_page(page, "cus_1", context, "key".into()).kind {
+            Kind::Change { form, .. } => form,
+            Kind::Look => panic!("nothing is made"),
+        }
+    }
+
+    fn small() -> Package {
+        Package {
+            id: "small".into(),
+            pool: "credits".into(),
+            credits: Credits::new(5_000).unwrap(),
+            price: Money::parse("50.00 USD").unwrap(),
+        }
+    }
+
+    #[test]
+    fn what_is_offered_is_read_back_from_what_is_noted() {
+        let form = form_of(&Ordered::Package(small()), &Payments::default());
+        for place in ["metadata", "payment_intent_data%5Bmetadata%5D"] {
+            let fields = form.split('&').filter_map(|field| {
+                let (name, value) = field.strip_prefix(place)?.split_once('=')?;
+                let name = name.strip_prefix("%5B")?.strip_suffix("%5D")?;
+                let value = crate::url::decode_form(value);
+                Some(format!("{name:?}:{value:?}"))
+            });
+            let noted = format!("{{{}}}", fields.collect::<Vec<_>>().join(","));
+            let noted = json::parse(&noted).unwrap();
+            assert_eq!(offered(noted), Some(small()), "{place}");
+            assert_eq!(account_of(noted), AccountId::parse("acme"), "{place}");
+        }
+    }
+
+    #[test]
+    fn stripes_pages_lead_back_to_where_the_policy_says() {
+        let plan = Ordered::Plan {
+            name: "starter".into(),
+            price: "price_1".into(),
+        };
+        let here = form_of(&plan, &Payments::default());
+        assert!(
+            here.contains("success_url=https%3A%2F%2Fapi.example.com%2F&"),
+            "{here}"
+        );
+        assert!(!here.contains("automatic_tax"), "{here}");
+        let payments = Payments {
+            return_url: Some("https://app.example.com/billing".into()),
+            automatic_tax: true,
+        };
+        let there = form_of(&plan, &payments);
+        assert!(
+            there.contains("cancel_url=https%3A%2F%2Fapp.example.com%2Fbilling&"),
+            "{there}"
+        );
+        assert!(there.contains("automatic_tax%5Benabled%5D=true"), "{there}");
+        assert_eq!(
+            form_of(&Ordered::Portal, &payments),
+            "customer=cus_1&return_url=https%3A%2F%2Fapp.example.com%2Fbilling"
+        );
+    }
+
+    #[test]
+    fn keys_tell_requests_and_accounts_apart() {
+        let acme = AccountId::parse("acme").unwrap();
+        let key = |account: &str, parts: &[&str]| {
+            idempotency_key(&AccountId::parse(account).unwrap(), "page", parts)
+        };
+        assert_eq!(
+            key("acme", &["a", "b"]),
+            idempotency_key(&acme, "page", &["a", "b"])
+        );
+        for other in [
+            key("acme", &["ab", ""]),
+            key("acme", &["a"]),
+            key("acme-2", &["a", "b"]),
+        ] {
+            assert_ne!(other, key("acme", &["a", "b"]));
+        }
+    }
+}

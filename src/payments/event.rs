@@ -65,10 +65,11 @@ impl Event {
             .member("type")
             .and_then(Value::string)
             .ok_or(NoEvent)?;
-        let object = event
-            .member("data")
-            .and_then(|data| data.member("object"))
-            .ok_or(NoEvent)?;
+        let data = event.member("data");
+        // Events of other kinds come without.
+        let Some(object) = data.and_then(|data| data.member("object")) else {
+            return Ok(Self::Other);
+        };
         let read = match &*kind {
             "checkout.session.completed"
             | "checkout.session.async_payment_succeeded"
@@ -317,9 +318,14 @@ pub fn invoice_of(answer: &str, intent: &str, policy: &Policy) -> Option<(Payer,
     Some((payer, sighting))
 }
 
-/// What has gone back, from the lists of refunds and disputes as of `as_of`.
+/// What has gone back of `payment`, from the lists of refunds and disputes as of `as_of`.
 #[must_use]
-pub fn reversal_of(refunds: &str, disputes: &str, as_of: Timestamp) -> Option<Reversal> {
+pub fn reversal_of(
+    payment: &str,
+    refunds: &str,
+    disputes: &str,
+    as_of: Timestamp,
+) -> Option<Reversal> {
     let mut reversal = Reversal {
         as_of,
         ..Reversal::default()
@@ -331,6 +337,11 @@ pub fn reversal_of(refunds: &str, disputes: &str, as_of: Timestamp) -> Option<Re
             let amount = whole(refund, "amount")?;
             reversal.refunded = reversal.refunded.saturating_add(amount);
         }
+    }
+    // The list is no longer than a page; the charge has the sum, and counts what fails to arrive later.
+    if refunds.member("has_more")?.text() == "true" {
+        let charge = json::parse(payment).ok()?.member("latest_charge")?;
+        reversal.refunded = whole(charge, "amount_refunded")?;
     }
     let disputes = json::parse(disputes).ok()?;
     for dispute in disputes.member("data")?.items()? {
@@ -450,4 +461,244 @@ fn id_in(object: Value<'_>, name: &str) -> Option<String> {
     let told = object.member(name)?;
     let id = told.string().or_else(|| text(told, "id"))?;
     (!id.is_empty()).then(|| id.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{credits::Credits, payments::money::Money, policy::Package};
+
+    fn policy() -> Policy {
+        Policy::parse(include_str!("../../tests/policies/full.toml")).unwrap()
+    }
+
+    fn read(kind: &str, object: &str) -> Event {
+        let event = format!(r#"{{"id":"evt_1","type":"{kind}","data":{{"object":{object}}}}}"#);
+        Event::read(event.as_bytes(), &policy()).unwrap()
+    }
+
+    const NOTED: &str = r#"{"tollgate_account":"acme","tollgate_package":"small","tollgate_pool":"credits",
+        "tollgate_credits":"5000","tollgate_price":"50.00 USD"}"#;
+
+    fn session(status: &str) -> String {
+        format!(
+            r#"{{"id":"cs_1","mode":"payment","payment_status":"{status}","amount_subtotal":5000,"amount_total":6000,
+            "currency":"usd","payment_intent":"pi_1","invoice":{{"id":"in_1"}},"metadata":{NOTED},
+            "client_reference_id":"somebody-else"}}"#
+        )
+    }
+
+    #[test]
+    fn a_session_is_a_payment_of_what_was_offered_to_the_account_that_is_noted_on_it() {
+        for (kind, status, progress) in [
+            ("completed", "paid", Progress::Paid),
+            ("completed", "unpaid", Progress::Processing),
+            ("async_payment_succeeded", "paid", Progress::Paid),
+            ("async_payment_failed", "unpaid", Progress::Failed),
+        ] {
+            let Event::Purchase(account, sighting) =
+                read(&format!("checkout.session.{kind}"), &session(status))
+            else {
+                panic!("{kind}");
+            };
+            assert_eq!(account.as_str(), "acme");
+            assert_eq!(sighting.progress, progress);
+            assert_eq!(sighting.name, "pi_1");
+            assert_eq!((sighting.total, sighting.subtotal), (6_000, Some(5_000)));
+            assert_eq!(sighting.papers.invoice.as_deref(), Some("in_1"));
+            let package = Package {
+                id: "small".into(),
+                pool: "credits".into(),
+                credits: Credits::new(5_000).unwrap(),
+                price: Money::parse("50.00 USD").unwrap(),
+            };
+            assert_eq!(sighting.purpose, Purpose::Package(package));
+        }
+    }
+
+    #[test]
+    fn what_is_not_tollgates_is_passed_over() {
+        let of_another_shop = session("paid").replace("tollgate_account", "shop_account");
+        let damaged = session("paid").replace("50.00 USD", "50 dollars");
+        for (kind, object) in [
+            ("checkout.session.completed", of_another_shop.as_str()),
+            ("checkout.session.completed", &damaged),
+            ("checkout.session.expired", &session("unpaid")),
+            (
+                "invoice.paid",
+                r#"{"id":"in_1","status":"paid","customer":"cus_1","currency":"usd","amount_paid":1}"#,
+            ),
+            ("charge.refunded", r#"{"id":"ch_1","payment_intent":null}"#),
+            ("customer.created", "{}"),
+        ] {
+            assert_eq!(read(kind, object), Event::Other, "{kind} {object}");
+        }
+        let bare = br#"{"type":"v1.billing.meter.no_meter_found"}"#;
+        assert_eq!(Event::read(bare, &policy()), Ok(Event::Other));
+        for body in [&b""[..], b"{", b"[]", b"{}", b"\xff"] {
+            assert_eq!(Event::read(body, &policy()), Err(NoEvent), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn what_goes_to_and_fro_is_looked_up() {
+        for (kind, object, expected) in [
+            (
+                "charge.refunded",
+                r#"{"payment_intent":"pi_1"}"#,
+                Event::Reversal("pi_1".into()),
+            ),
+            (
+                "refund.failed",
+                r#"{"payment_intent":{"id":"pi_1"}}"#,
+                Event::Reversal("pi_1".into()),
+            ),
+            (
+                "charge.dispute.closed",
+                r#"{"payment_intent":"pi_1"}"#,
+                Event::Reversal("pi_1".into()),
+            ),
+            (
+                "customer.subscription.deleted",
+                r#"{"id":"sub_1"}"#,
+                Event::Subscription("sub_1".into()),
+            ),
+            (
+                "invoice.payment_failed",
+                r#"{"parent":{"subscription_details":{"subscription":"sub_1"}}}"#,
+                Event::Subscription("sub_1".into()),
+            ),
+            (
+                "invoice.payment_failed",
+                r#"{"subscription":"sub_1"}"#,
+                Event::Subscription("sub_1".into()),
+            ),
+        ] {
+            assert_eq!(read(kind, object), expected, "{kind} {object}");
+        }
+    }
+
+    /// As Stripe writes it now, and as it did before 2025-03-31.
+    #[test]
+    fn an_invoice_tells_the_period_of_the_plan_that_it_is_for() {
+        let now = r#"{"id":"in_1","status":"paid","currency":"usd","amount_paid":1900,"customer":"cus_1",
+            "parent":{"subscription_details":{"subscription":"sub_1","metadata":{"tollgate_account":"acme"}}},
+            "hosted_invoice_url":"https://invoice.stripe.com/i/1",
+            "lines":{"data":[
+                {"parent":{"subscription_item_details":{"proration":true}},"period":{"start":1,"end":2},
+                    "pricing":{"price_details":{"price":"price_1Qx"}}},
+                {"parent":{"subscription_item_details":{"proration":false}},"period":{"start":10,"end":20},
+                    "pricing":{"price_details":{"price":"price_of_seats"}}},
+                {"parent":{"subscription_item_details":{"proration":false}},"period":{"start":100,"end":200},
+                    "pricing":{"price_details":{"price":"price_1Qx"}}}]}}"#;
+        let before = r#"{"id":"in_1","status":"paid","currency":"usd","amount_paid":1900,"customer":"cus_1",
+            "subscription":"sub_1","subscription_details":{"metadata":{"tollgate_account":"acme"}},
+            "hosted_invoice_url":"https://invoice.stripe.com/i/1",
+            "lines":{"data":[
+                {"type":"invoiceitem","proration":true,"period":{"start":1,"end":2},"price":{"id":"price_1Qx"}},
+                {"type":"subscription","proration":false,"period":{"start":100,"end":200},"price":{"id":"price_1Qx"}}]}}"#;
+        let period = Period {
+            subscription: "sub_1".into(),
+            price: "price_1Qx".into(),
+            starts_at: Timestamp::from_seconds(100),
+            ends_at: Timestamp::from_seconds(200),
+        };
+        for invoice in [now, before] {
+            let Event::Invoice(payer, sighting) = read("invoice.paid", invoice) else {
+                panic!("{invoice}");
+            };
+            assert_eq!(payer, Payer::Account(AccountId::parse("acme").unwrap()));
+            assert_eq!(sighting.purpose, Purpose::Period(period.clone()));
+            assert_eq!(
+                (sighting.name.as_str(), sighting.progress),
+                ("in_1", Progress::Paid)
+            );
+            let receipt = sighting.papers.receipt_url.as_deref();
+            assert_eq!(receipt, Some("https://invoice.stripe.com/i/1"));
+        }
+        let difference = now.replace("\"proration\":false", "\"proration\":true");
+        let unnoted = difference.replace("tollgate_account", "note");
+        let Event::Invoice(payer, sighting) = read("invoice.paid", &unnoted) else {
+            panic!("{unnoted}");
+        };
+        assert_eq!(payer, Payer::Customer("cus_1".into()));
+        assert_eq!(sighting.purpose, Purpose::Subscription);
+    }
+
+    #[test]
+    fn a_reversal_is_what_was_refunded_and_has_arrived_and_what_banks_have_taken() {
+        let at = Timestamp::from_seconds(7);
+        let dispute = |status| format!(r#"{{"status":"{status}","amount":50}}"#);
+        let payment = r#"{"latest_charge":{"amount_refunded":900}}"#;
+        for (refunds, has_more, disputes, expected) in [
+            ("", false, vec![], (0, 0, false)),
+            (
+                r#"{"status":"succeeded","amount":10},{"status":"pending","amount":5},{"status":"failed","amount":3}"#,
+                false,
+                vec![],
+                (15, 0, false),
+            ),
+            (
+                r#"{"status":"succeeded","amount":10}"#,
+                true,
+                vec![],
+                (900, 0, false),
+            ),
+            ("", false, vec!["needs_response"], (0, 50, true)),
+            ("", false, vec!["lost"], (0, 50, false)),
+            ("", false, vec!["appeal_under_review"], (0, 50, true)),
+            (
+                "",
+                false,
+                vec!["won", "prevented", "warning_closed"],
+                (0, 0, false),
+            ),
+            ("", false, vec!["warning_needs_response"], (0, 0, true)),
+            (
+                "",
+                false,
+                vec!["won", "lost", "under_review"],
+                (0, 100, true),
+            ),
+        ] {
+            let refunds = format!(r#"{{"data":[{refunds}],"has_more":{has_more}}}"#);
+            let list: Vec<String> = disputes.iter().copied().map(dispute).collect();
+            let told = format!(r#"{{"data":[{}]}}"#, list.join(","));
+            let reversal = reversal_of(payment, &refunds, &told, at).unwrap();
+            let found = (reversal.refunded, reversal.disputed, reversal.is_open);
+            assert_eq!((found, reversal.as_of), (expected, at), "{refunds} {told}");
+        }
+    }
+
+    #[test]
+    fn a_subscription_is_paid_ending_unpaid_or_over() {
+        let at = Timestamp::from_seconds(7);
+        let ending = Stage::Ending(Timestamp::from_seconds(200));
+        for (status, more, stage) in [
+            ("active", "", Stage::Paid),
+            ("trialing", "", Stage::Paid),
+            ("active", r#","cancel_at_period_end":true"#, ending),
+            ("active", r#","cancel_at":200"#, ending),
+            ("past_due", r#","cancel_at":200"#, Stage::Unpaid),
+            ("unpaid", "", Stage::Unpaid),
+            ("paused", "", Stage::Unpaid),
+            ("incomplete", "", Stage::Begun),
+            ("incomplete_expired", "", Stage::Ended),
+            ("canceled", "", Stage::Ended),
+        ] {
+            let told = format!(
+                r#"{{"id":"sub_1","customer":"cus_1","created":5,"billing_cycle_anchor":100,"metadata":{{}},"status":"{status}",
+                "items":{{"data":[{{"price":{{"id":"price_of_seats"}}}},
+                    {{"price":{{"id":"price_1Qx"}},"current_period_end":200}}]}}{more}}}"#
+            );
+            let (payer, sighting) = subscription(&told, at, &policy()).unwrap();
+            assert_eq!(payer, Payer::Customer("cus_1".into()));
+            assert_eq!(
+                (sighting.stage, sighting.price.as_str()),
+                (stage, "price_1Qx"),
+                "{told}"
+            );
+            assert_eq!(sighting.as_of, at);
+        }
+    }
 }

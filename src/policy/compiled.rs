@@ -80,7 +80,7 @@ mod tests {
     fn what_another_release_compiled_is_refused() {
         let mut bytes = full().compile();
         assert_eq!(bytes[..2], [0x82, 5]);
-        bytes[1] = 1;
+        bytes[1] = 4;
         for (bytes, fault) in [
             (&bytes[..], "another release"),
             (b"", "another release"),

@@ -13,6 +13,7 @@ mod plans;
 mod routes;
 mod strict;
 mod top_up;
+mod unusual;
 
 pub use self::strict::{Mistake, Mistakes};
 use self::strict::{Notes, Table, Value};
@@ -69,6 +70,7 @@ fn read(mut document: Table<'_>) -> Policy {
     let packages = document.take("packages");
     let payments = document.take("payments");
     let notifications = document.take("notifications");
+    let unusual = document.take("unusual");
     let top_up = document.take("top_up");
     let routes = document.require("routes", "[[routes]] tables");
 
@@ -100,6 +102,7 @@ fn read(mut document: Table<'_>) -> Policy {
         top_up: top_up
             .and_then(|table| table.table())
             .and_then(|table| top_up::read(table, &pools)),
+        unusual: unusual::read(unusual.and_then(|table| table.table())),
         gateway,
         pools,
     };

@@ -246,6 +246,24 @@ impl Branch {
         })
     }
 
+    /// Takes the account's flags away.
+    pub fn unflag(&mut self) -> Reply {
+        self.patch(PatchAccount {
+            dismisses_flags: true,
+            ..PatchAccount::default()
+        })
+    }
+
+    /// The account as the operator reads it.
+    pub fn show(&mut self) -> Value {
+        match self.manage(Command::Show, None) {
+            Reply::Document(document) => {
+                serde_json::from_str(&document.json).expect("an account is JSON")
+            }
+            reply => panic!("no account: {reply:?}"),
+        }
+    }
+
     pub fn change_subscription(&mut self, change: StatusChange) -> Reply {
         self.patch(PatchAccount {
             subscription: Some(change),

@@ -60,6 +60,7 @@ fn report(number: u32) -> Report {
             },
             created_at: Timestamp::from_seconds(i64::from(number)),
             balance_low: None,
+            flags: Vec::new(),
         },
         plan: SOLD.plans[plan].as_ref().clone(),
         secrets: BTreeSet::new(),

@@ -125,6 +125,29 @@ fn renewals_and_suspensions_are_told() {
 }
 
 #[test]
+fn a_flag_is_told() {
+    let mut branch = Branch::with_account("told unusual", "free", moment("2026-11-02"));
+    for _ in 1..=5 {
+        spend(&mut branch, 1);
+    }
+    for _ in 1..=6 {
+        assert!(matches!(branch.call(cost(1)), Reply::Refused(_)));
+    }
+    let (kind, data) = emitted(&branch).pop().expect("an event");
+    assert_eq!(
+        (kind.as_str(), &data["key"]),
+        ("account.flagged", &json!("key_acc_1"))
+    );
+    assert_eq!(data["restricted_until"], "2026-11-02T01:00:00Z");
+    assert!(
+        data["reason"]
+            .as_str()
+            .expect("a reason")
+            .starts_with("unusual")
+    );
+}
+
+#[test]
 fn an_event_is_committed_with_what_brought_it_about_or_not_at_all() {
     let mut branch = Branch::with_account("told", "prepaid", moment("2026-11-02"));
     branch.grant("credits", 100, Source::Extra, None);

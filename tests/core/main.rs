@@ -39,4 +39,5 @@ mod statement;
 mod stored;
 mod summaries;
 mod top_up;
+mod unusual;
 mod usage;

@@ -303,8 +303,8 @@ fn what_goes_back_and_what_is_disputed_is_told() {
         json!({ "account": "acc", "external_id": null, "pool": "credits", "credits": credits,
             "shortfall": shortfall, "price": price, "payment": "pi_1" })
     };
-    let flagged =
-        json!({ "account": "acc", "external_id": null, "reason": "pi_1: the payment is disputed" });
+    let flagged = json!({ "account": "acc", "external_id": null, "reason": "pi_1: the payment is disputed",
+        "key": null, "restricted_until": null });
     assert_eq!(
         told,
         [

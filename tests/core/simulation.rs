@@ -12,8 +12,8 @@ use std::{
 
 use tollgate::{
     account::{
-        Adjustment, Admit, Cancel, Edit, Fingerprint, KeyLimits, Limit, NewGrant, NewKey, PatchKey,
-        Refusal, Scope, Status, StatusChange, Told, Word,
+        Adjustment, Admit, Cancel, Edit, Fingerprint, Flag, KeyLimits, Limit, NewGrant, NewKey,
+        PatchKey, Refusal, Scope, Status, StatusChange, Told, Word,
     },
     call::{BodyEnd, CallRow, CallState, Outcome, Settle},
     id::{CallNumber, KeyNumber},
@@ -360,6 +360,8 @@ struct World {
     /// How long calls are kept, and whether the gateway only observes: edits of the policy.
     usage: &'static str,
     mode: &'static str,
+    /// Whether unusual consumption is restricted, by the seed alone.
+    watch: &'static str,
     /// Calls that were open, or had ended without a word, while the gateway only observed.
     observed: BTreeSet<CallNumber>,
     is_closed: bool,
@@ -374,7 +376,8 @@ impl World {
         let start = moment("2027-12-30T22:30:00");
         let usage = chance.one_of(&["usage_1", "usage_5", "usage_40", "usage_90", "usage_90"]);
         let mode = chance.one_of(&["standard", "standard", "standard", "standard", "observe"]);
-        let mut branch = Branch::with_account(&format!("{usage} {mode}"), plan, start);
+        let watch = if seed % 4 == 3 { "unusual" } else { "standard" };
+        let mut branch = Branch::with_account(&format!("{usage} {mode} {watch}"), plan, start);
         branch.create_key();
         branch.grant("credits", 100 + chance.below(400), Source::Extra, None);
         let mut world = Self {
@@ -402,8 +405,9 @@ impl World {
             outrun: BTreeSet::new(),
             usage,
             mode,
+            watch,
             observed: BTreeSet::new(),
-            history: format!("plan {plan} {usage} {mode}\n"),
+            history: format!("plan {plan} {usage} {mode} {watch}\n"),
             steps: 0,
         };
         world.invent();
@@ -540,6 +544,10 @@ impl World {
     /// The events that no other brings about.
     fn roots(&self) -> BTreeSet<u64> {
         self.events.values().map(|(id, _)| *id).collect()
+    }
+
+    fn is_watched(&self) -> bool {
+        self.watch == "unusual"
     }
 
     fn fault(&mut self, fault: usize, percent: u64) -> bool {
@@ -689,6 +697,11 @@ impl World {
             self.journeys[index].secret = latest.saturating_sub(behind);
         }
         self.journeys[index].attempts += 1;
+        let repeated = if self.is_watched() {
+            self.chance.below(3)
+        } else {
+            0
+        };
         let journey = &self.journeys[index];
         let (attempts, admit) = (
             journey.attempts,
@@ -699,7 +712,7 @@ impl World {
                 method: journey.route.0.into(),
                 endpoint: journey.route.1.into(),
                 terms: journey.terms.clone(),
-                repeated_refusals: 0,
+                repeated_refusals: repeated as u32,
                 retried: journey.retried,
             },
         );
@@ -933,6 +946,10 @@ impl World {
                 self.branch
                     .change_status(Status::Suspended { reason: None });
                 self.branch.change_status(Status::Active);
+                if self.is_watched() && self.chance.percent(50) {
+                    self.note("unflagged");
+                    self.branch.unflag();
+                }
             }
             9 => {
                 self.note("a key that nobody uses");
@@ -952,7 +969,8 @@ impl World {
                     self.mode = self.chance.one_of(&["standard", "observe"]);
                 }
                 let told = self.chance.one_of(&["", "told"]);
-                let edits = format!("{edits} {told} {} {}", self.usage, self.mode);
+                let (usage, mode, watch) = (&self.usage, &self.mode, &self.watch);
+                let edits = format!("{edits} {told} {usage} {mode} {watch}");
                 self.branch.policy = sold::edited(&edits);
                 self.branch.evict();
             }
@@ -1334,6 +1352,13 @@ impl World {
                 let cost = self.cost_of_month(journey.key) + required.get();
                 terms.budget == Some(budget.get()) && cost > budget.get()
             }),
+            Refusal::Suspended {
+                restricted: Some(restricted),
+                ..
+            } => {
+                let left = restricted.until.since(self.clock());
+                self.is_watched() && left > Span::ZERO && left <= Span::from_seconds(3_600)
+            }
             Refusal::Suspended { .. }
             | Refusal::FirstRuns { .. }
             | Refusal::OtherContent { .. }
@@ -1368,6 +1393,13 @@ impl World {
         }
         if newest.call.hold.observed {
             return Ok(());
+        }
+        let restricts = |flag: &Flag| {
+            let in_time = flag.at <= clock && flag.until.is_some_and(|until| clock < until);
+            in_time && flag.cause.key().is_none_or(|key| key == newest.call.key)
+        };
+        if let Some(flag) = account.view().flags.iter().find(|flag| restricts(flag)) {
+            return Err(format!("{journey:?} was admitted under {flag:?}"));
         }
         if !terms.knows(journey.secret, clock) || !terms.allows(journey.route) {
             return Err(format!("{journey:?} was admitted under {terms:?}"));

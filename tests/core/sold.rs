@@ -6,8 +6,12 @@ use tollgate::{
     credits::Credits,
     event::{BalanceLow, EventType, Thresholds},
     payments::money::Money,
-    policy::{EmailNotices, Mode, Notifications, Package, Plan, Policy, Source, TopUpOffer},
-    time::Calendar,
+    policy::{
+        EmailNotices, FarAbove, Mode, MostlyRefused, Notifications, Package, Plan, Policy, Source,
+        TopUpOffer, Unusual,
+    },
+    price::Quantity,
+    time::{Calendar, Span},
 };
 
 /// The policy that the tests start from.
@@ -98,6 +102,13 @@ pub fn edited(edits: &str) -> Arc<Policy> {
         match edit {
             "standard" => {}
             "observe" => policy.gateway.mode = Mode::Observe,
+            "unusual" => policy.unusual = Some(unusual()),
+            "flags_only" => {
+                policy.unusual = Some(Unusual {
+                    restrict: None,
+                    ..unusual()
+                });
+            }
             "extra_needs_subscription" => policy.gateway.extra_needs_subscription = true,
             "sold" => sell(&mut policy),
             "without_starter" => drop(policy.plans.remove("starter")),
@@ -176,6 +187,22 @@ fn sell(policy: &mut Policy) {
         credits: credits(5_000),
         price: Money::parse("50.00 USD").expect("a price"),
     });
+}
+
+/// More than 20 credits and three times the habit; half of at least 6 requests; an hour.
+pub fn unusual() -> Unusual {
+    let number = |text| Quantity::parse(text).expect("a number");
+    Unusual {
+        spending: Some(FarAbove {
+            factor: number("3"),
+            floor: credits(20),
+        }),
+        refusals: Some(MostlyRefused {
+            share: number("0.5"),
+            at_least: 6,
+        }),
+        restrict: Some(Span::from_seconds(3_600)),
+    }
 }
 
 fn edit_plan(policy: &mut Policy, name: &str, edit: impl FnOnce(&mut Plan)) {

@@ -236,6 +236,9 @@ impl Teller {
                 reason: Some(reason.into()),
             })),
             ["resume"] => told(&branch.change_status(Status::Active)),
+            ["close"] => told(&branch.close()),
+            ["unflag"] => told(&branch.unflag()),
+            ["flags"] => flags(&branch.show()),
             ["subscription", change] => told(&branch.change_subscription(subscription(change))),
             ["balance", pool] => {
                 let balance = branch.balance(pool);
@@ -372,6 +375,17 @@ fn told(reply: &Reply) -> String {
     match reply {
         Reply::Admitted(_) => "admitted".into(),
         Reply::Refused(Refusal::UnknownKey) => "401".into(),
+        Reply::Refused(Refusal::Suspended {
+            restricted: Some(restricted),
+            ..
+        }) => {
+            let who = if restricted.key_alone {
+                "key"
+            } else {
+                "account"
+            };
+            format!("403 {who} until {}", short(restricted.until))
+        }
         Reply::Refused(Refusal::Suspended { reason, .. }) => {
             format!("403 {}", reason.as_deref().unwrap_or_default())
         }
@@ -555,6 +569,34 @@ fn body_end(told: &str) -> BodyEnd {
         "broken_off" => BodyEnd::BrokenOff { begun: true },
         other => panic!("no end of a body: {other}"),
     }
+}
+
+/// What is unusual, the latest first.
+fn flags(account: &serde_json::Value) -> String {
+    let Some(flags) = account["flags"].as_array() else {
+        return "none".into();
+    };
+    let told = flags.iter().map(|flag| {
+        let what = match flag["cause"].as_str() {
+            Some("spending") => format!(
+                "{} {} after {}",
+                flag["spent"],
+                flag["pool"].as_str().unwrap(),
+                flag["habit"]
+            ),
+            _ => format!(
+                "{} refused {} of {}",
+                flag["key"].as_str().unwrap(),
+                flag["refused"],
+                flag["requests"]
+            ),
+        };
+        match flag["restricted_until"].as_str() {
+            Some(until) => format!("{what} until {}", trimmed(until)),
+            None => what,
+        }
+    });
+    told.collect::<Vec<_>>().join("; ")
 }
 
 fn lots(balance: &serde_json::Value) -> String {

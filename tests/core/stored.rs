@@ -216,6 +216,45 @@ fn a_month_rolled_up_by_the_first_release_is_read() {
 const CLOSED: &str = "
     8a63616363f6f6f61b000001a19bb39500856773746172746572f5850a1903e8f6f6183c14828467637265646974
     7319012c8201800084666c79726963731864820180008202811b000001a19bb39500828200800201a0";
+/// The snapshot of an account with a habit and two flags, as the first release that raises flags stored it: one
+/// for what it spent, which restricts, and one for a key's refusals.
+const FLAGGED: &str = "
+    82961b000001a20846fe000283a1676372656469747382818901820180186418470000f61b000001a19bb395001b
+    000001a207d921008300000001018080a101968281821b000001a207d92100021b000001a207d921008282195117
+    018219512c01801b000001a207d921008182195f021847818219512c05f6f6f6f6f6f6f6f6f6f6f6f6f6f6f6841b
+    000001a20846fe008201830105061b000001a2087dec80f48281821b000001a207d92100021b000001a207d92100
+    8183195f02010080821a000f42411a000f4242a0a1195f0282851b000001a19bb3950001672f7365617263686763
+    7265646974738301000a851b000001a207d9210001672f7365617263686763726564697473830100183d8404011b
+    000001a19bb395001b4a0b124339864e7af6f602f6f6f6f6808184676372656469747319511782821951170a8219
+    512c183d841b000001a207d921008200836763726564697473183d0a1b000001a208100f80f480";
+
+/// An account that spent 10 credits, then 61 on a day three weeks later, and whose key was refused 9 times.
+fn flagged() -> Branch {
+    let opened = Timestamp::parse_rfc3339(OPENED).unwrap();
+    let mut branch = Branch::with_account("unusual", "prepaid", opened);
+    branch.grant("credits", 100, Source::Extra, None);
+    for (call, price, day) in [(1, 10, 0), (2, 61, 21)] {
+        branch.set_clock(opened.plus(Span::from_days(day)));
+        branch.call(cost(price));
+        branch.settle(call, 200);
+    }
+    branch.set_clock(branch.clock.plus(Span::from_seconds(7_200)));
+    for _ in 0..9 {
+        branch.call(cost(900));
+    }
+    branch
+}
+
+#[test]
+fn a_habit_and_flags_are_read() {
+    let branch = flagged();
+    let now = branch.store().load().unwrap().unwrap();
+    let account = woken(&now.profile, &now.keys[0].1, &unhex(FLAGGED));
+    let expected = woken(&now.profile, &now.keys[0].1, &now.snapshot);
+    assert_eq!(account.view().flags.len(), 2);
+    assert_eq!(account.view(), expected.view());
+}
+
 /// What was left of it when it was erased.
 const TOMBSTONE: &str = "84636163631b000001a9a7a3550004f4";
 
