@@ -207,11 +207,16 @@ mod tests {
     use crate::payments::stripe::Kind;
 
     fn form_of(page: &Ordered, payments: &Payments) -> String {
+        form_kept(page, payments, false)
+    }
+
+    fn form_kept(page: &Ordered, payments: &Payments, keeps_method: bool) -> String {
         let account = AccountId::parse("acme").unwrap();
         let context = Context {
             account: &account,
             called: "https://api.example.com",
             payments,
+            keeps_method,
         };
         match make_page(page, "cus_1", context, "key".into()).kind {
             Kind::Change { form, .. } => form,
@@ -242,6 +247,16 @@ mod tests {
             let noted = json::parse(&noted).unwrap();
             assert_eq!(offered(noted), Some(small()), "{place}");
             assert_eq!(account_of(noted), AccountId::parse("acme"), "{place}");
+        }
+    }
+
+    #[test]
+    fn what_pays_a_package_is_kept_where_top_up_is_sold() {
+        for keeps_method in [true, false] {
+            let package = Ordered::Package(small());
+            let form = form_kept(&package, &Payments::default(), keeps_method);
+            let kept = "payment_intent_data%5Bsetup_future_usage%5D=off_session";
+            assert_eq!(form.contains(kept), keeps_method, "{form}");
         }
     }
 
