@@ -142,12 +142,7 @@ impl Account {
                 hold: None,
             });
         }
-        let pool = call.hold.terms.pool.clone();
-        self.count_ended(call, &outcome, clock, &mut changes);
-        if !outcome.charged.is_zero() {
-            self.charged(&pool, &mut changes);
-        }
-        self.watch_spending(clock, &mut changes);
+        self.book_end(call, &outcome, clock, &mut changes);
         changes
     }
 

@@ -111,13 +111,24 @@ impl Account {
                 hold: None,
             });
         }
-        let pool = call.hold.terms.pool.clone();
-        self.count_ended(call, &outcome, clock, &mut changes);
-        if !outcome.charged.is_zero() {
-            self.charged(&pool, &mut changes);
-        }
-        self.watch_spending(clock, &mut changes);
+        self.book_end(call, &outcome, clock, &mut changes);
         (Some(settled), changes)
+    }
+
+    /// Books a call's answer or end when it comes, and what follows from its charge.
+    pub(super) fn book_end(
+        &mut self,
+        call: Call,
+        outcome: &Outcome,
+        clock: Timestamp,
+        changes: &mut Changes,
+    ) {
+        let pool = call.hold.terms.pool.clone();
+        self.count_ended(call, outcome, clock, changes);
+        if !outcome.charged.is_zero() {
+            self.charged(&pool, changes);
+        }
+        self.watch_spending(clock, changes);
     }
 
     /// Books a call's answer or end: the same when it comes and when the call's row is replayed.
