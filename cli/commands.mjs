@@ -294,6 +294,23 @@ export const COMMANDS = {
       }),
     show: ({ data }) => table(data, PAYMENT),
   },
+  "top-up": {
+    does: "how automatic top-up stands, and why it runs or does not",
+    takes: ["ACCOUNT"],
+    ask: (client, given) => client.GET(`${V1}/accounts/{id}/top-up`, { params: { path: given.account } }),
+    show: list,
+  },
+  "top-up retry": {
+    does: "tries a top-up that is due, at once",
+    takes: ["ACCOUNT"],
+    options: IDEMPOTENCY,
+    ask: (client, given) =>
+      client.POST(`${V1}/accounts/{id}/top-up/retry`, {
+        params: { path: given.account, ...given.idempotency },
+        body: {},
+      }),
+    show: list,
+  },
   audit: {
     does: "works all balances out anew; exit code 1 where they differ",
     takes: ["ACCOUNT"],

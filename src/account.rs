@@ -34,6 +34,7 @@ mod rolled;
 mod scope;
 mod settle;
 mod stored;
+mod top_up;
 mod unusual;
 mod view;
 
@@ -61,6 +62,10 @@ pub use self::{
     scope::{SCOPE_MAX, Scope},
     settle::{Cancel, Settled},
     stored::{Broken, Stored},
+    top_up::{
+        APART as TOP_UP_APART, Ask as TopUpAsk, Asked as TopUpAsked, LEAST_CREDITS as TOP_UP_LEAST,
+        TARGET as TOP_UP_TARGET, THRESHOLD as TOP_UP_THRESHOLD, TopUpSettings, TopUpView,
+    },
     unusual::{Cause, Flag, FlagView},
     view::{UsageLine, UsageView},
 };
@@ -122,6 +127,8 @@ pub struct Account {
     /// What each of the policy's pools had left when that was last looked at, if anybody is told of
     /// it. Not stored.
     balances: Vec<Credits>,
+    /// When it was last looked whether a top-up is due. Not stored.
+    top_up_looked_at: Timestamp,
 }
 
 /// What an account is, apart from its credits and counts. Stored whole.
@@ -290,6 +297,9 @@ struct State {
     /// Its subscription there.
     #[cbor(n(25), default)]
     subscribed: Option<payments::Subscribed>,
+    /// Automatic top-up, once the customer has set it.
+    #[n(26)]
+    top_up: Option<Box<top_up::TopUp>>,
 }
 
 /// The running cycle of a recurring grant.
@@ -402,12 +412,12 @@ pub struct Changes {
     pub dropped_month: Option<MonthNumber>,
     /// Hourly totals, by the month whose table they go to.
     pub totals: BTreeMap<MonthNumber, Totals>,
-    /// Payments to be written, or written anew.
-    pub payments: Vec<Payment>,
     /// Events to be written, or to be written anew.
     pub events: Vec<EventRecord>,
     /// Which events are still to be sent is to be written anew.
     pub notices: bool,
+    /// Payments to be written, or written anew.
+    pub payments: Vec<Payment>,
     /// Keys to be written anew.
     pub keys: BTreeSet<KeyNumber>,
     /// What was found to be unusual: the directory is told of it, and the log.
@@ -493,20 +503,24 @@ impl Account {
 
     /// When [`Account::tick`] should be called, if nothing comes before: the end of the first
     /// hold that nobody may have ended by then, by the clock and not the latest time seen; at once,
-    /// while a month is to be rolled up or the account erased.
+    /// while a month is to be rolled up or the account erased; while a top-up is due, every 30 minutes
+    /// at the latest.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Timestamp> {
         let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
         let overdue = |due: &Timestamp| *due <= self.state.latest;
         let roll_up = self.next_roll_up().filter(overdue);
         let erasure = self.erased_at().filter(overdue);
-        deadline.into_iter().chain(roll_up).chain(erasure).min()
+        let top_up = self.top_up_at();
+        let all = deadline.into_iter().chain(roll_up).chain(erasure);
+        all.chain(top_up).min()
     }
 
     /// Books what has fallen due. Spurious calls are harmless.
     pub fn tick(&mut self, clock: Timestamp) -> Changes {
         let mut changes = Changes::default();
         self.book_due(clock, &mut changes);
+        self.top_up_if_due(clock, &mut changes);
         changes
     }
 

@@ -14,7 +14,10 @@ mod shown;
 
 use sha2::{Digest, Sha256};
 
-pub(crate) use self::json::{nothing, only_line};
+pub(crate) use self::{
+    commands::set_top_up,
+    json::{nothing, only_line},
+};
 pub use self::{
     openapi::openapi,
     search::accounts,
@@ -43,7 +46,7 @@ pub const BODY_MAX: usize = 65_536;
 const ROOT: &str = "/_tollgate/v1";
 
 /// Every endpoint. `{id}`, `{key}`, `{event}` and `{call}` stand for one segment each; HEAD is answered as GET.
-const ENDPOINTS: [(&str, &str, Access, Action); 33] = [
+const ENDPOINTS: [(&str, &str, Access, Action); 36] = [
     ("GET", "/healthz", Access::Anyone, Action::Healthz),
     ("GET", "/openapi.json", Access::Anyone, Action::OpenApi),
     ("GET", "/plans", Access::Read, Action::Plans),
@@ -112,6 +115,25 @@ const ENDPOINTS: [(&str, &str, Access, Action); 33] = [
         Access::Write,
         Action::Adjust,
     ),
+    ("GET", "/accounts/{id}/events", Access::Read, Action::Events),
+    (
+        "GET",
+        "/accounts/{id}/top-up",
+        Access::Read,
+        Action::ShowTopUp,
+    ),
+    (
+        "PUT",
+        "/accounts/{id}/top-up",
+        Access::Write,
+        Action::SetTopUp,
+    ),
+    (
+        "POST",
+        "/accounts/{id}/top-up/retry",
+        Access::Write,
+        Action::RetryTopUp,
+    ),
     (
         "POST",
         "/accounts/{id}/credits/purchase",
@@ -142,7 +164,6 @@ const ENDPOINTS: [(&str, &str, Access, Action); 33] = [
         Access::Anyone,
         Action::StripeEvent,
     ),
-    ("GET", "/accounts/{id}/events", Access::Read, Action::Events),
     (
         "POST",
         "/events/{event}/replay",
@@ -262,6 +283,9 @@ enum Action {
     Audit,
     Export,
     Adjust,
+    ShowTopUp,
+    SetTopUp,
+    RetryTopUp,
     Purchase,
     Subscribe,
     BillingHistory,
@@ -433,6 +457,8 @@ impl<'a> Endpoint<'a> {
             | Action::RotateKey
             | Action::Grant
             | Action::Adjust
+            | Action::SetTopUp
+            | Action::RetryTopUp
             | Action::Purchase
             | Action::Subscribe
             | Action::BillingPortal
@@ -454,6 +480,7 @@ impl<'a> Endpoint<'a> {
             | Action::Ledger
             | Action::Audit
             | Action::Export
+            | Action::ShowTopUp
             | Action::BillingHistory
             | Action::StripeEvent
             | Action::Events
@@ -543,6 +570,16 @@ impl<'a> Endpoint<'a> {
                 let (_, fingerprint) = self.required_idempotency(sent)?;
                 let adjustment = commands::adjust(sent.body)?;
                 self.manage(Command::Adjust(adjustment), Some(fingerprint))
+            }
+            Action::ShowTopUp => self.manage(Command::ShowTopUp, None),
+            Action::SetTopUp => {
+                let set = commands::set_top_up(sent.body)?;
+                self.manage(Command::SetTopUp(set), None)
+            }
+            Action::RetryTopUp => {
+                json::nothing(sent.body)?;
+                let idempotency = self.idempotency(sent)?.map(|(_, fingerprint)| fingerprint);
+                self.manage(Command::RetryTopUp, idempotency)
             }
             Action::Purchase => self.payments(ask::buy(sent.body)?),
             Action::Subscribe => self.payments(ask::subscribe(sent.body)?),

@@ -125,7 +125,8 @@ impl Audit {
             | EntryKind::Bought
             | EntryKind::TakenBack
             | EntryKind::Shortfall
-            | EntryKind::GivenBack => {
+            | EntryKind::GivenBack
+            | EntryKind::ToppedUp => {
                 lot.pool.clone_from(&entry.pool);
                 add(&mut lot.amount, entry.credits);
             }

@@ -202,11 +202,14 @@ pub enum EntryKind {
     /// The money came again, and with it what had been taken back.
     #[n(10)]
     GivenBack,
+    /// A lot: by an automatic top-up that was paid.
+    #[n(12)]
+    ToppedUp = 12,
 }
 
 impl EntryKind {
     /// Every kind, by its stored number.
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Granted,
         Self::Renewed,
         Self::RolledOver,
@@ -218,12 +221,13 @@ impl EntryKind {
         Self::TakenBack,
         Self::Shortfall,
         Self::GivenBack,
+        Self::ToppedUp,
     ];
 
     /// The kind stored as `number`.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {
-        Self::ALL.get(usize::from(number)).copied()
+        Self::ALL.into_iter().find(|kind| kind.number() == number)
     }
 
     /// The number that is stored.
@@ -247,6 +251,7 @@ impl EntryKind {
             Self::TakenBack => "taken_back",
             Self::Shortfall => "shortfall",
             Self::GivenBack => "given_back",
+            Self::ToppedUp => "topped_up",
         }
     }
 }

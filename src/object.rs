@@ -17,6 +17,7 @@ mod payments;
 pub mod pieces;
 mod roll_up;
 mod summary;
+mod top_up;
 mod usage;
 
 use std::{ops::Range, sync::Arc};
@@ -291,9 +292,9 @@ impl Write {
             && changes.new_month.is_none()
             && changes.first.is_none()
             && changes.entries.is_empty()
-            && changes.payments.is_empty()
             && changes.events.is_empty()
             && self.notices.is_none()
+            && changes.payments.is_empty()
             && self.keys.is_empty()
             && self.profile.is_none()
             && self.snapshot.is_none()
@@ -585,7 +586,7 @@ impl<S: Store> Object<S> {
                     ..page
                 }));
             }
-            Page::Payments(ask) => return self.asked_by_customer(ask.clone(), standing),
+            Page::Payments(ask) => return self.asked_by_customer(ask.clone(), standing, clock),
             Page::Usage(query) => to_json(&self.usage(query)?.without_marks()),
             Page::UsageSummary(query) => match self.summary(query, clock)? {
                 Ok(view) => to_json(&view),
@@ -724,14 +725,14 @@ impl<S: Store> Object<S> {
                 None => Ok(Err(Rejected::UnknownCall)),
             },
             Command::EndCall { call, word } => self.end_call(call, word, clock),
-            Command::Payments(ask) => self.asked(ask),
+            Command::Events(query) => Ok(Ok(shown(self.events(&query)?))),
+            Command::ReplayEvent(number) => self.replay_event(number, clock),
+            Command::Payments(ask) => self.asked(ask, clock),
             Command::SeePayment(sighting) => self.see_payment(*sighting, clock),
             Command::SeeSubscription(sighting) => {
                 let changes = self.awake()?.subscription_sighted(sighting, clock);
                 Ok(Ok((told(200, to_json(&self.awake()?.view())), changes)))
             }
-            Command::Events(query) => Ok(Ok(shown(self.events(&query)?))),
-            Command::ReplayEvent(number) => self.replay_event(number, clock),
             // Whoever carries these out waits for another object's word: see `edge/question.rs`.
             Command::Open(_) | Command::ImportKey(_) => Err(Failure::Storage(
                 "this takes another object's word, which was not asked for".to_owned(),
@@ -741,6 +742,25 @@ impl<S: Store> Object<S> {
             Command::ListKeys => Ok(Ok(self.list_keys(&KeysQuery::default(), clock)?)),
             Command::Keys(query) => Ok(Ok(self.list_keys(&query, clock)?)),
             Command::ShowKey(number) => self.show_key(number, clock),
+            Command::ShowTopUp => {
+                let view = self.awake()?.top_up_view(clock).map(|view| to_json(&view));
+                Ok(view.map(shown).ok_or(Rejected::NoTopUp))
+            }
+            Command::SetTopUp(set) => {
+                let account = self.awake()?;
+                let set = account.set_top_up(set, clock);
+                Ok(set.map(|changes| (told(200, to_json(&account.top_up_view(clock))), changes)))
+            }
+            Command::SeePaymentMethod(at) => {
+                let changes = self.awake()?.payment_method_updated(at, clock);
+                Ok(Ok((told(200, to_json(&self.awake()?.view())), changes)))
+            }
+            Command::RetryTopUp => {
+                let account = self.awake()?;
+                let retried = account.retry_top_up(clock);
+                Ok(retried
+                    .map(|changes| (told(202, to_json(&account.top_up_view(clock))), changes)))
+            }
             Command::Adjust(adjustment) => {
                 let account = self.awake()?;
                 let adjusted = account.adjust(adjustment, clock);
@@ -1031,6 +1051,20 @@ impl Rejected {
             Self::AboveHold(held) => complaint(
                 Code::AboveHold,
                 &format!("the call holds {held} credits, and no more can be charged"),
+            ),
+            Self::NoTopUp => complaint(
+                Code::NotFound,
+                "this deployment sells no automatic top-up",
+            ),
+            Self::CapTooLow(whole) => of_field(
+                "monthly_cap",
+                format!(
+                    "monthly_cap: expected {whole} or more, the price of a top-up from 0 to the target"
+                ),
+            ),
+            Self::TopUpCannotRun(why) => complaint(
+                Code::Conflict,
+                &format!("no top-up can be made now: {why}"),
             ),
             Self::AlreadySettled => complaint(Code::AlreadySettled, "this call was settled before"),
             Self::TooLateToRefund => complaint(

@@ -16,4 +16,5 @@ pub mod history;
 pub mod money;
 pub mod sighting;
 pub mod stripe;
+pub mod top_up;
 pub mod webhook;

@@ -66,6 +66,9 @@ pub struct Policy {
     /// `[notifications]`: who is told what happens to accounts, where somebody is.
     #[n(10)]
     pub notifications: Option<Notifications>,
+    /// `[top_up]`: what automatic top-up buys, where it is sold.
+    #[n(12)]
+    pub top_up: Option<TopUpOffer>,
     /// `[unusual]`: which consumption is flagged; `None`: none is.
     #[n(21)]
     pub unusual: Option<Unusual>,
@@ -598,6 +601,38 @@ pub struct EmailNotices {
     pub events: Vec<EventType>,
 }
 
+/// `[top_up]`: what automatic top-up buys.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct TopUpOffer {
+    /// `pool`: the pool that is topped up.
+    #[n(0)]
+    pub pool: String,
+    /// `credits_per`: so many credits …
+    #[n(1)]
+    pub credits_per: Credits,
+    /// `price`: … cost this, without the tax that Stripe may add.
+    #[n(2)]
+    pub price: Money,
+}
+
+impl TopUpOffer {
+    /// What `credits` cost: rounded up to what the currency can be paid in. `None` where that is no
+    /// amount.
+    #[must_use]
+    pub fn price_of(&self, credits: Credits) -> Option<Money> {
+        let step = self.price.currency.step();
+        let amount = u128::from(self.price.amount)
+            .checked_mul(credits.get().into())?
+            .div_ceil(self.credits_per.get().max(1).into())
+            .checked_next_multiple_of(step.into())?;
+        Some(Money {
+            amount: amount.try_into().ok()?,
+            ..self.price
+        })
+    }
+}
+
 /// `[self_service]`: the template of each page under `base_path`, or `None` where switched off.
 #[derive(Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
@@ -632,4 +667,10 @@ pub struct SelfService {
     /// `billing_portal`, by default `/billing/portal`.
     #[n(9)]
     pub billing_portal: Option<String>,
+    /// `top_up`, by default `/credits/top-up`.
+    #[n(10)]
+    pub top_up: Option<String>,
+    /// `top_up_retry`, by default `/credits/top-up/retry`.
+    #[n(11)]
+    pub top_up_retry: Option<String>,
 }

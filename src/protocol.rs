@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::{
     account::{
         Adjustment, Admission, Admit, Cancel, Fingerprint, NewAccount, NewGrant, NewKey,
-        PatchAccount, PatchKey, Refusal, RotateKey, Settled, Word,
+        PatchAccount, PatchKey, Refusal, RotateKey, Settled, TopUpSettings, Word,
     },
     call::Settle,
     export::{ExportPlace, ExportSlice},
@@ -299,6 +299,12 @@ pub enum Command {
     /// `POST /accounts/{id}/keys` of a key that was issued before Tollgate.
     #[n(60)]
     ImportKey(#[n(0)] ImportKey),
+    /// `GET /accounts/{id}/events`.
+    #[n(73)]
+    Events(#[n(0)] EventsQuery),
+    /// `POST /events/{event}/replay`.
+    #[n(74)]
+    ReplayEvent(#[n(0)] EventNumber),
     /// What is about payments: `POST /accounts/{id}/credits/purchase` and the like.
     #[n(77)]
     Payments(#[n(0)] Ask),
@@ -308,12 +314,18 @@ pub enum Command {
     /// Stripe's word on the subscription.
     #[n(79)]
     SeeSubscription(#[n(0)] SubscriptionSighting),
-    /// `GET /accounts/{id}/events`.
-    #[n(73)]
-    Events(#[n(0)] EventsQuery),
-    /// `POST /events/{event}/replay`.
-    #[n(74)]
-    ReplayEvent(#[n(0)] EventNumber),
+    /// `GET /accounts/{id}/top-up`.
+    #[n(84)]
+    ShowTopUp,
+    /// `PUT /accounts/{id}/top-up`.
+    #[n(85)]
+    SetTopUp(#[n(0)] TopUpSettings),
+    /// `POST /accounts/{id}/top-up/retry`.
+    #[n(86)]
+    RetryTopUp,
+    /// Stripe's word that the customer pays with something else since this moment.
+    #[n(87)]
+    SeePaymentMethod(#[n(0)] Timestamp),
 }
 
 impl Command {
@@ -329,7 +341,9 @@ impl Command {
             | Self::RotateKey { .. }
             | Self::RevokeKey(_)
             | Self::Grant(_)
-            | Self::Adjust(_) => true,
+            | Self::Adjust(_)
+            | Self::SetTopUp(_)
+            | Self::RetryTopUp => true,
             Self::Open(_)
             | Self::Show
             | Self::Balance
@@ -349,6 +363,8 @@ impl Command {
             | Self::Payments(_)
             | Self::SeePayment(_)
             | Self::SeeSubscription(_)
+            | Self::ShowTopUp
+            | Self::SeePaymentMethod(_)
             | Self::Close => false,
         }
     }
@@ -400,6 +416,14 @@ impl EventState {
             Self::Delivered => "delivered",
             Self::Parked => "parked",
         }
+    }
+}
+
+impl Command {
+    /// Whether it is about what the deployment does only with Stripe's secrets.
+    #[must_use]
+    pub const fn is_of_payments(&self) -> bool {
+        matches!(self, Self::ShowTopUp | Self::SetTopUp(_) | Self::RetryTopUp)
     }
 }
 

@@ -1,9 +1,10 @@
 //! Self-service pages: from the query string to the page that is asked for.
 
 use crate::{
+    admin::{nothing, set_top_up},
     id::{AccountId, CallNumber},
     ledger_page::ledger_query,
-    payments::ask::{self, Ask},
+    payments::ask::{self, Ask, TopUpWish, What},
     policy::router,
     problem::Problem,
     protocol::{Page, SummaryPlace, SummaryQuery, UsageFilter, UsageQuery},
@@ -26,7 +27,7 @@ const NEXT: &str = "the `next` of an earlier page";
 /// `offset + limit` at most: what one request may make the object read.
 const REACH_MAX: u32 = 4_000;
 
-/// Reads what a page of `account` is asked for; `query` is the query string without `?`, `body` empty where
+/// Reads what a page of `account` is asked for, by a method that it allows; `query` is the query string without `?`, `body` empty where
 /// the page takes none.
 ///
 /// # Errors
@@ -35,8 +36,7 @@ const REACH_MAX: u32 = 4_000;
 /// that this release does not have.
 pub fn read(
     page: router::Page,
-    query: Option<&str>,
-    body: &[u8],
+    (method, query, body): (&str, Option<&str>, &[u8]),
     account: &AccountId,
     key_secret: &Rolling,
 ) -> Result<Page, Problem> {
@@ -59,6 +59,12 @@ pub fn read(
         router::Page::Subscription => ask::subscribe(body).map(pays),
         router::Page::BillingPortal => ask::portal(body).map(pays),
         router::Page::BillingHistory => ask::history(query).map(pays),
+        router::Page::TopUp if method == "PUT" => {
+            let set = set_top_up(body)?;
+            Ok(pays(What::TopUp(TopUpWish::Set(set))))
+        }
+        router::Page::TopUp => Ok(pays(What::TopUp(TopUpWish::Show))),
+        router::Page::TopUpRetry => nothing(body).map(|()| pays(What::TopUp(TopUpWish::Retry))),
     }
 }
 
@@ -265,7 +271,7 @@ mod tests {
         let lookup = |name: &str| (!name.ends_with("_PREVIOUS")).then(|| format!("{name:-<40}"));
         let secrets = Secrets::read(lookup, false).unwrap();
         let account = AccountId::parse("acme").unwrap();
-        read(page, query, b"", &account, &secrets.key_secret)
+        read(page, ("GET", query, b""), &account, &secrets.key_secret)
     }
 
     fn usage(query: &str) -> Result<Page, Problem> {

@@ -14,7 +14,7 @@ use tollgate::{
     payments::money::Money,
     policy::{
         Access, Amount, Cors, Field, Grant, Mode, Origin, Package, Payments, Policy, Renews,
-        Source, WhenUnavailable,
+        Source, TopUpOffer, WhenUnavailable,
     },
     price::{ChargeOn, Job, OnUnknown, Quantity},
     time::{Calendar, Span},
@@ -105,6 +105,7 @@ fn a_field_that_is_absent_has_its_default() {
         Some("/billing/portal")
     );
     assert_eq!(policy.notifications, None);
+    assert_eq!(policy.top_up, None);
     assert_eq!(policy.unusual, None);
 
     let pool = &policy.pools["credits"];
@@ -154,6 +155,12 @@ fn every_field_of_the_contract_is_read() {
     let imported_keys = policy.imported_keys.as_ref().unwrap();
     assert!(imported_keys.matches("sk_0123456789abcdef0123456789abcdef"));
     assert!(!imported_keys.matches("sk_0123456789abcdef0123456789abcde"));
+    let top_up = policy.top_up.as_ref().unwrap();
+    assert_eq!(
+        (top_up.pool.as_str(), top_up.credits_per),
+        ("lyrics", credits(250))
+    );
+    assert_eq!(top_up.price.to_string(), "2.99 EUR");
     let told = policy.notifications.as_ref().unwrap();
     assert_eq!(told.url, "https://hooks.example.com/tollgate?from=api");
     let low = |pool| told.balance_low.of(pool).unwrap();
@@ -306,7 +313,7 @@ fn every_mistake_is_named_with_its_place() {
         ("", "policy.toml: gateway: expected a table, found nothing".to_owned()),
         ("[gateway", "policy.toml: line 1, column 9: ".to_owned()),
         ("[gateway]\nmode = \"a\"\nmode = \"b\"", "policy.toml: line 3, column 1: ".to_owned()),
-        (&with("", "[package]\nx = 1"), format!("package: {}", unknown("gateway, origins, pools, plans, self_service, imported_keys, packages, payments, notifications, unusual, routes"))),
+        (&with("", "[package]\nx = 1"), format!("package: {}", unknown("gateway, origins, pools, plans, self_service, imported_keys, packages, payments, notifications, unusual, top_up, routes"))),
         (&with("", "[packages]\nx = 1"), "packages: expected [[packages]] tables, found a table".into()),
         (&with("gateway", "base_path = 7"), "gateway.base_path: expected a path such as \"/api/v1\", or \"\", found 7".into()),
         (&with("gateway", "base_path = \"/api/\""), "gateway.base_path: expected a path without a closing /, found \"/api/\"".into()),
@@ -558,6 +565,103 @@ fn every_mistake_in_a_pattern_is_named_with_its_place() {
         assert!(
             told.contains(expected),
             "{expected}\nis not what was told:\n{told}\nof\n{line}"
+        );
+    }
+}
+
+#[test]
+fn every_mistake_in_the_top_up_is_named_with_its_place() {
+    let small = "top_up.price: expected 1001 credits to cost what Stripe takes in one payment, ";
+    for (lines, expected) in [
+        (
+            "",
+            "top_up.credits_per: expected how many credits the price is of, found nothing",
+        ),
+        (
+            "credits_per = 100",
+            "top_up.price: expected a price such as \"1.00 USD\" or \"150 JPY\", found nothing",
+        ),
+        (
+            "credits_per = 0\nprice = \"1.00 USD\"",
+            "top_up.credits_per: expected a whole number from 1 to 9007199254740991, found 0",
+        ),
+        (
+            "credits_per = 1.5\nprice = \"1.00 USD\"",
+            "top_up.credits_per: expected a whole number from 1 to 9007199254740991, found 1.5",
+        ),
+        (
+            "credits_per = 100\nprice = 1",
+            "top_up.price: expected a price such as \"1.00 USD\" or \"150 JPY\", found 1",
+        ),
+        (
+            "credits_per = 100\nprice = \"1.005 USD\"",
+            "top_up.price: expected a price such as",
+        ),
+        (
+            "pool = \"x\"\ncredits_per = 100\nprice = \"1.00 USD\"",
+            "top_up.pool: expected a pool that [pools] declares (credits, lyrics), found \"x\"",
+        ),
+        (
+            "credit_per = 100\nprice = \"1.00 USD\"",
+            "top_up.credit_per: expected one of pool, credits_per, price, found an unknown field; did you mean credits_per?",
+        ),
+        // 1001 credits for 11 cents; and for 50, which is the least in dollars and too little in pesos.
+        (
+            "credits_per = 100\nprice = \"0.01 USD\"",
+            &format!("{small}0.50 USD or more and 8 digits at most, found 0.11 USD"),
+        ),
+        (
+            "credits_per = 1001\nprice = \"0.50 MXN\"",
+            &format!("{small}10.00 MXN or more and 8 digits at most, found 0.50 MXN"),
+        ),
+        (
+            "credits_per = 100\nprice = \"4 JPY\"",
+            &format!("{small}50 JPY or more and 8 digits at most, found 41 JPY"),
+        ),
+        (
+            "credits_per = 1\nprice = \"10.00 USD\"",
+            "top_up.price: expected 100000 credits to cost what Stripe takes in one payment, 0.50 USD or more and 8 digits at most, found 1000000.00 USD",
+        ),
+    ] {
+        let told = mistakes(&with("", &format!("[top_up]\n{lines}")));
+        assert!(
+            told.contains(expected),
+            "{expected}\nis not what was told:\n{told}"
+        );
+    }
+    for price in ["0.05 USD", "5 JPY", "0.050 KWD", "1 ISK"] {
+        let told = mistakes(&with(
+            "",
+            &format!("[top_up]\ncredits_per = 100\nprice = \"{price}\""),
+        ));
+        assert_eq!(told, "none", "{price}");
+    }
+}
+
+#[test]
+fn a_top_up_is_rounded_up_to_what_the_currency_can_be_paid_in() {
+    for (credits_per, price, bought, expected) in [
+        (100, "1.00 USD", 1_600, "16.00 USD"),
+        (100, "1.00 USD", 1_601, "16.01 USD"),
+        (300, "1.00 USD", 1_001, "3.34 USD"),
+        (100, "7 JPY", 1_001, "71 JPY"),
+        (1_000, "3000 VND", 1_001, "3003 VND"),
+        // Three places, the last of which is 0.
+        (100, "0.070 KWD", 1_001, "0.710 KWD"),
+        // No places, but counted in hundredths.
+        (100, "7 UGX", 1_001, "71.00 UGX"),
+        (99_999, "999999.99 USD", 100_000, "1000010.00 USD"),
+    ] {
+        let offer = TopUpOffer {
+            pool: "credits".into(),
+            credits_per: credits(credits_per),
+            price: Money::parse(price).unwrap(),
+        };
+        let cost = offer.price_of(credits(bought)).unwrap();
+        assert_eq!(
+            cost.to_string(),
+            expected,
+            "{bought} of {credits_per} for {price}"
         );
     }
 }

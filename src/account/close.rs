@@ -20,6 +20,7 @@ impl Account {
                 at: self.state.latest,
             };
             self.withdraw_all(clock, &mut changes);
+            self.drop_prepared_top_up();
             changes.profile = true;
             changes.snapshot = true;
         }
@@ -33,14 +34,17 @@ impl Account {
     }
 
     /// When the account is to be erased, not before a call whose end came late can no longer be refunded;
-    /// `None` while it is open, while a call is, and while a lookup object has not heard that its secrets
-    /// are free. By the clock as read: one that strayed ahead of it erases nothing.
+    /// `None` while it is open, while a call is, while a lookup object has not heard that its secrets
+    /// are free, and while a top-up may be paid. By the clock as read: one that strayed ahead of it
+    /// erases nothing.
     #[must_use]
     pub fn erased_at(&self) -> Option<Timestamp> {
         let closed_at = self.profile.status.closed_at()?;
         let retain = Span::from_days(self.policy.gateway.retain_days.into());
         let kept_until = closed_at.plus(retain);
-        let is_settled = self.open.is_empty() && self.errands_since().is_none();
+        let is_settled = self.open.is_empty()
+            && self.errands_since().is_none()
+            && self.top_up_asks_at().is_none();
         let months = self.state.log.iter();
         let refundable_until = months.filter_map(|month| month.refundable_until).max();
         is_settled.then(|| kept_until.max(refundable_until.unwrap_or(kept_until)))

@@ -127,6 +127,10 @@ impl Account {
                 self.deadlines.insert((latest, number));
             }
         }
+        let month = self.policy.gateway.calendar.month_of(clock);
+        if let Some(top_up) = &mut self.state.top_up {
+            strayed |= top_up.forget_stray(clock, month);
+        }
         // Without a snapshot every wake-up would find the stray times in the rows again.
         changes.snapshot |= strayed;
     }

@@ -15,6 +15,7 @@ use crate::{
     event::{BalanceLow, Event},
     id::{AccountId, ExternalId, KeyId},
     ledger::{Book, EntryKind, LotNumber, NewLot, Spending},
+    payments::money::Money,
     policy::{Plan, Policy, Renews, Source},
     status::Hours,
     time::Timestamp,
@@ -223,6 +224,12 @@ pub enum Rejected {
     AboveHold(Credits),
     /// The call's price does not depend on a quantity.
     NotByQuantity,
+    /// The policy sells no automatic top-up.
+    NoTopUp,
+    /// The cap of a month is below the price of one whole top-up.
+    CapTooLow(Money),
+    /// No top-up can be made now, for this reason.
+    TopUpCannotRun(String),
 }
 
 impl Account {
@@ -275,6 +282,7 @@ impl Account {
             gathering: None,
             notices: Notices::default(),
             balances: Vec::new(),
+            top_up_looked_at: clock,
         };
         let mut changes = Changes {
             profile: true,

@@ -18,7 +18,7 @@ use crate::{
         money::Money,
         sighting::{Period, Progress, Purpose, Reversal, Sighting, Stage, SubscriptionSighting},
     },
-    policy::{Package, Renews, Source},
+    policy::{Renews, Source},
     time::{Span, Timestamp},
     wire::{Decode, Encode},
 };
@@ -45,7 +45,7 @@ pub(super) struct Billing {
     payments: u64,
     /// Those of which a dispute is open.
     #[n(2)]
-    disputed: BTreeSet<u64>,
+    pub(super) disputed: BTreeSet<u64>,
 }
 
 /// A subscription at Stripe. Part of the snapshot; places are only added.
@@ -105,7 +105,7 @@ impl Account {
                     price,
                 }
             }
-            What::Portal | What::History(_) => Ordered::Portal,
+            What::Portal | What::History(_) | What::TopUp(_) => Ordered::Portal,
         };
         let mut changes = Changes::default();
         if let (None, Some(made)) = (&self.state.billing.customer, ask.made) {
@@ -160,33 +160,49 @@ impl Account {
     ) -> (Payment, Changes) {
         let mut changes = Changes::default();
         self.book_due(clock, &mut changes);
+        let payment = self.book_payment(known, sighting, clock, &mut changes);
+        (payment, changes)
+    }
+
+    /// The same, with all that is due booked.
+    pub(super) fn book_payment(
+        &mut self,
+        known: Option<Payment>,
+        sighting: Sighting,
+        clock: Timestamp,
+        changes: &mut Changes,
+    ) -> Payment {
         let before = known.clone();
         let mut payment = known.unwrap_or_else(|| {
             self.state.billing.payments = self.state.billing.payments.saturating_add(1);
             Payment::new(self.state.billing.payments, self.state.latest, &sighting)
         });
         let reversal = sighting.reversal;
+        let has_come = sighting.progress == Progress::Paid && payment.progress != Progress::Paid;
         let gone_before = payment.gone();
         if sighting.progress > payment.progress {
             payment.progress = sighting.progress;
             // Until it is paid, what is to be paid may change.
             payment.total = sighting.total;
             if payment.progress == Progress::Paid {
-                self.bring(&mut payment, &sighting, &mut changes);
+                self.bring(&mut payment, &sighting, changes);
             }
         }
         payment.papers.add(sighting.papers);
         if let Some(reversal) = reversal
             && is_news(reversal.as_of, payment.reversal.as_of, clock)
         {
-            self.reverse(&mut payment, reversal, &mut changes);
+            self.reverse(&mut payment, reversal, clock, changes);
         }
-        self.settle_up(&mut payment, gone_before, &mut changes);
+        self.settle_up(&mut payment, gone_before, changes);
+        if payment.progress == Progress::Paid {
+            self.top_up_paid(&payment, has_come, clock, changes);
+        }
         if before.as_ref() != Some(&payment) {
             changes.snapshot = true;
             changes.payments.push(payment.clone());
         }
-        (payment, changes)
+        payment
     }
 
     /// A payment has come: what it is for comes with it.
@@ -194,8 +210,12 @@ impl Account {
         let brought = match &payment.purpose {
             _ if self.is_closed() => Err(InVain::Closed),
             Purpose::Package(package) => {
-                let package = package.clone();
-                self.bring_package(&package, sighting, changes)
+                let sold = (package.pool.clone(), package.credits, package.price);
+                self.bring_lot(EntryKind::Bought, sold, sighting, changes)
+            }
+            Purpose::TopUp(bought) => {
+                let sold = (bought.pool.clone(), bought.credits, bought.price);
+                self.bring_lot(EntryKind::ToppedUp, sold, sighting, changes)
             }
             Purpose::Period(period) => {
                 let period = period.clone();
@@ -212,13 +232,13 @@ impl Account {
         }
     }
 
-    fn bring_package(
+    fn bring_lot(
         &mut self,
-        package: &Package,
+        kind: EntryKind,
+        (pool, credits, price): (String, Credits, Money),
         paid: &Sighting,
         changes: &mut Changes,
     ) -> Result<Vec<Brought>, InVain> {
-        let price = package.price;
         // Tax may come on top; a discount is none that Tollgate gave.
         let is_exact = paid
             .subtotal
@@ -228,43 +248,48 @@ impl Account {
         if !is_exact {
             return Err(InVain::OtherAmount);
         }
-        if !self
-            .state
-            .ledger
-            .has_room_for(&package.pool, package.credits)
-        {
+        if !self.state.ledger.has_room_for(&pool, credits) {
             return Err(InVain::NoRoom);
         }
         let lot = NewLot {
-            kind: EntryKind::Bought,
-            pool: &package.pool,
+            kind,
+            pool: &pool,
             source: Source::Extra,
-            amount: package.credits,
+            amount: credits,
             expires_at: None,
             reference: Some(paid.name.clone()),
         };
         let (lot, entry) = self.state.ledger.grant(lot, self.moment(self.state.latest));
         changes.enter(entry);
         Ok(vec![Brought {
-            pool: package.pool.clone(),
+            pool,
             lot,
-            credits: package.credits,
+            credits,
             taken: Credits::ZERO,
             short: Credits::ZERO,
         }])
     }
 
     /// What has gone back of a payment, as of now.
-    fn reverse(&mut self, payment: &mut Payment, reversal: Reversal, changes: &mut Changes) {
+    fn reverse(
+        &mut self,
+        payment: &mut Payment,
+        reversal: Reversal,
+        clock: Timestamp,
+        changes: &mut Changes,
+    ) {
         payment.reversal = reversal;
         let disputed = &mut self.state.billing.disputed;
-        if !reversal.is_open {
-            disputed.remove(&payment.number);
-        } else if disputed.insert(payment.number) {
-            self.flag(
-                format!("{}: the payment is disputed", payment.name),
-                changes,
-            );
+        if reversal.is_open {
+            if disputed.insert(payment.number) {
+                self.flag(
+                    format!("{}: the payment is disputed", payment.name),
+                    changes,
+                );
+                self.top_up_disputed(clock, changes);
+            }
+        } else if disputed.remove(&payment.number) && reversal.disputed == 0 {
+            self.top_up_undisputed(changes);
         }
     }
 

@@ -186,6 +186,7 @@ impl Stored {
             gathering: None,
             notices: self.notices,
             balances: Vec::new(),
+            top_up_looked_at: clock,
         };
         for row in rows {
             if row.call.number.get() > last {

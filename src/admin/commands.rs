@@ -7,10 +7,11 @@ use super::{
 use crate::{
     account::{
         Adjustment, Edit, Fingerprint, NewAccount, NewGrant, PatchAccount, Status, StatusChange,
-        Told, Word,
+        TOP_UP_APART, TOP_UP_TARGET, TOP_UP_THRESHOLD, Told, TopUpSettings, Word,
     },
     credits::Credits,
     id::{AccountId, ExternalId},
+    payments::money::Money,
     policy::{REGIONS, Source},
     problem::Problem,
 };
@@ -172,6 +173,38 @@ pub(super) fn release(body: &[u8]) -> Result<Word, Problem> {
     Ok(Word::Release {
         reason: optional_line(&fields, "reason", REASON_MAX)?,
     })
+}
+
+/// `PUT /accounts/{id}/top-up`, and the customer's own.
+///
+/// # Errors
+///
+/// 400 with the field that is wrong.
+pub(crate) fn set_top_up(body: &[u8]) -> Result<TopUpSettings, Problem> {
+    let fields = Fields::parse(body, &["enabled", "threshold", "target", "monthly_cap"])?;
+    let is_on = fields.get("enabled").flag()?;
+    let threshold = top_up_credits(&fields.get("threshold"), TOP_UP_THRESHOLD)?;
+    let target_field = fields.get("target");
+    let target = top_up_credits(&target_field, TOP_UP_TARGET)?;
+    let least = threshold.get().saturating_add(TOP_UP_APART);
+    if target.get() < least {
+        return Err(target_field.problem(&format!(
+            "{least} or more, {TOP_UP_APART} above the threshold"
+        )));
+    }
+    let cap = fields.get("monthly_cap").not_null();
+    let cap = cap.map(|cap| cap.text("an amount such as \"200.00 USD\"", Money::parse));
+    Ok(TopUpSettings {
+        is_on,
+        threshold,
+        target,
+        monthly_cap: cap.transpose()?,
+    })
+}
+
+fn top_up_credits(field: &Value<'_>, (least, most): (u64, u64)) -> Result<Credits, Problem> {
+    let credits = field.whole(least, most)?;
+    Ok(Credits::new(credits).unwrap_or(Credits::MAX))
 }
 
 fn read_status(fields: &Fields<'_>) -> Result<Option<Status>, Problem> {

@@ -208,6 +208,19 @@ impl Value<'_> {
             .ok_or_else(|| self.problem("a plain decimal number with at most 3 places"))
     }
 
+    /// `true` or `false`.
+    ///
+    /// # Errors
+    ///
+    /// Anything else.
+    pub(super) fn flag(&self) -> Result<bool, Problem> {
+        match self.raw() {
+            Some("true") => Ok(true),
+            Some("false") => Ok(false),
+            _ => Err(self.problem("true or false")),
+        }
+    }
+
     /// A date and time.
     ///
     /// # Errors

@@ -43,6 +43,8 @@ fn place(path: &str, policy: &Policy) -> Option<String> {
         "/subscription" => &pages.subscription,
         "/billing/history" => &pages.billing_history,
         "/billing/portal" => &pages.billing_portal,
+        "/credits/top-up" => &pages.top_up,
+        "/credits/top-up/retry" => &pages.top_up_retry,
         _ => return None,
     };
     Some(format!("{}{}", policy.gateway.base_path, page.as_ref()?))

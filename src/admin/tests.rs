@@ -5,12 +5,13 @@ use proptest::prelude::*;
 use crate::{
     account::{
         Adjustment, Edit, KeyLimits, Limit, NewAccount, NewGrant, PatchAccount, PatchKey, Scope,
-        Status, StatusChange, Told, Word,
+        Status, StatusChange, Told, TopUpSettings, Word,
     },
     credits::Credits,
     directory::{Filter, Page, Position},
     event::{BalanceLow, Thresholds},
     id::{CallNumber, EventNumber, ExternalId},
+    payments::money::Money,
     policy::{Policy, Source},
     price::Quantity,
     protocol::{self, EventState, EventsQuery, KeysQuery, SummaryQuery, UsageQuery},
@@ -132,6 +133,8 @@ fn every_endpoint_answers_to_its_method() {
         ("DELETE", "/accounts/acme", Command::Close),
         ("GET", "/accounts/acme/export", Command::Export(None)),
         ("GET", "/accounts/acme/balance", Command::Balance),
+        ("GET", "/accounts/acme/top-up", Command::ShowTopUp),
+        ("POST", "/accounts/acme/top-up/retry", Command::RetryTopUp),
         (
             "GET",
             "/accounts/acme/events",
@@ -598,6 +601,91 @@ fn a_grant_is_read_to_the_last_credit() {
             ..plain
         })
     );
+}
+
+#[test]
+fn a_top_up_is_set_within_its_bounds() {
+    let credits = |amount| Credits::new(amount).unwrap();
+    let set = |body| command("PUT", "/accounts/acme/top-up", body);
+    let on = |threshold, target, cap: Option<&str>| {
+        Command::SetTopUp(TopUpSettings {
+            is_on: true,
+            threshold: credits(threshold),
+            target: credits(target),
+            monthly_cap: cap.map(|cap| Money::parse(cap).unwrap()),
+        })
+    };
+    for (body, expected) in [
+        (
+            r#"{"enabled":true,"threshold":100,"target":1100}"#,
+            on(100, 1_100, None),
+        ),
+        (
+            r#"{"enabled":true,"threshold":99000,"target":100000,"monthly_cap":"200.00 EUR"}"#,
+            on(99_000, 100_000, Some("200.00 EUR")),
+        ),
+        (
+            r#"{"enabled":true,"threshold":500,"target":1500,"monthly_cap":null}"#,
+            on(500, 1_500, None),
+        ),
+    ] {
+        assert_eq!(set(body), expected, "{body}");
+    }
+    let wrong = |body: &str| complaint(send("PUT", "/accounts/acme/top-up", body));
+    for (body, field, detail) in [
+        (
+            "{}",
+            "enabled",
+            "enabled: expected true or false, found nothing",
+        ),
+        (
+            r#"{"enabled":1}"#,
+            "enabled",
+            "enabled: expected true or false, found 1",
+        ),
+        (
+            r#"{"enabled":true,"target":2000}"#,
+            "threshold",
+            "threshold: expected a whole number from 100 to 99000, found nothing",
+        ),
+        (
+            r#"{"enabled":true,"threshold":99,"target":2000}"#,
+            "threshold",
+            "threshold: expected a whole number from 100 to 99000, found 99",
+        ),
+        (
+            r#"{"enabled":true,"threshold":1e3,"target":2000}"#,
+            "threshold",
+            "threshold: expected a whole number from 100 to 99000, found 1e3",
+        ),
+        (
+            r#"{"enabled":true,"threshold":100,"target":100001}"#,
+            "target",
+            "target: expected a whole number from 1100 to 100000, found 100001",
+        ),
+        (
+            r#"{"enabled":true,"threshold":500,"target":1499}"#,
+            "target",
+            "target: expected 1500 or more, 1000 above the threshold, found 1499",
+        ),
+        (
+            r#"{"enabled":true,"threshold":500,"target":1500,"monthly_cap":200}"#,
+            "monthly_cap",
+            "monthly_cap: expected an amount such as \"200.00 USD\", found 200",
+        ),
+    ] {
+        assert_eq!(
+            wrong(body),
+            (Some(field.to_owned()), detail.to_owned()),
+            "{body}"
+        );
+    }
+    let (field, _) = complaint(send(
+        "POST",
+        "/accounts/acme/top-up/retry",
+        r#"{"now":true}"#,
+    ));
+    assert_eq!(field.as_deref(), Some("now"));
 }
 
 #[test]

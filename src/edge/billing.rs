@@ -101,6 +101,7 @@ impl Gateway {
             account,
             called: &url.origin(),
             payments: &self.deployment.policy.payments,
+            keeps_method: self.deployment.policy.top_up.is_some(),
         };
         let key = checkout::idempotency_key(account, "page", &parts);
         let customer = order.customer.as_deref().ok_or_else(unavailable)?;
@@ -233,6 +234,11 @@ impl Gateway {
                 self.see(account, Command::SeeSubscription(sighting), line)
                     .await
             }
+            Event::PaymentMethod(customer, at) => {
+                let payer = Payer::Customer(customer);
+                let account = self.account_of(stripe, payer, line).await?;
+                self.see(account, Command::SeePaymentMethod(at), line).await
+            }
             Event::Other => Ok(()),
         }
     }
@@ -314,13 +320,15 @@ impl Gateway {
     }
 
     fn stripe(&self) -> Result<&'static Stripe, Problem> {
-        self.deployment.stripe.as_ref().ok_or_else(|| {
-            Problem::new(
-                Code::PaymentsOff,
-                "this deployment takes no payments: STRIPE_SECRET_KEY and STRIPE_WEBHOOK_SECRET are not set",
-            )
-        })
+        self.deployment.stripe.as_ref().ok_or_else(payments_off)
     }
+}
+
+pub(super) fn payments_off() -> Problem {
+    Problem::new(
+        Code::PaymentsOff,
+        "this deployment takes no payments: STRIPE_SECRET_KEY and STRIPE_WEBHOOK_SECRET are not set",
+    )
 }
 
 /// Why an event was not followed up.

@@ -203,7 +203,8 @@ impl Gateway {
             body = visit.body(BODY_MAX, false).await?;
             check_content_type(&body, visit.header("Content-Type").as_deref())?;
         }
-        let page = self_service::read(page, url.query, &body, &key.account, &secrets.key_secret)?;
+        let sent = (visit.method.as_str(), url.query, body.as_slice());
+        let page = self_service::read(page, sent, &key.account, &secrets.key_secret)?;
         if let protocol::Page::Payments(ask) = page {
             let asker = Asker::Customer(key);
             return self.serve_payments(visit, &asker, ask.what, line).await;

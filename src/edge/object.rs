@@ -31,7 +31,7 @@ const SWEEP: Span = Span::from_seconds(10);
 /// So many events are sent in one go.
 const MESSAGES_MAX: u32 = 20;
 /// So often other objects are asked in one go: each time, something else may have come between.
-const QUESTIONS_MAX: u32 = 4;
+const QUESTIONS_MAX: u32 = 10;
 
 #[wasm_bindgen]
 extern "C" {

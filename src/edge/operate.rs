@@ -2,7 +2,7 @@
 
 use super::{
     answer::{self, About},
-    billing::Asker,
+    billing::{Asker, payments_off},
     deployment::Deployment,
     directory::ask as ask_directory,
     gateway::{Gateway, Interruption, unavailable, unexpected},
@@ -101,6 +101,11 @@ impl Gateway {
                     }
                     other => Err(unexpected(&other).into()),
                 }
+            }
+            AdminRequest::Manage { manage, .. }
+                if manage.command.is_of_payments() && self.deployment.stripe.is_none() =>
+            {
+                Err(payments_off().into())
             }
             AdminRequest::Manage {
                 account,

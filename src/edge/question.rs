@@ -1,10 +1,11 @@
-//! What an account's object asks other objects, and what it hears.
+//! What an account's object asks other objects and Stripe, and what it hears.
 
-use super::{directory, imported, platform::Env};
+use super::{deployment::Deployment, directory, imported, log::Fault, platform::Env};
 use crate::{
-    account::{Fingerprint, NewAccount},
+    account::{Fingerprint, NewAccount, TopUpAsk, TopUpAsked},
     directory as directory_core, imported as lookup_core,
     object::{Imported, Object, Opened, Store},
+    payments::stripe::Failure,
     protocol::{Command, ImportKey, Reply, Request},
     status::Hours,
     time::Timestamp,
@@ -16,6 +17,8 @@ pub enum Question {
     Directory(Box<directory_core::Request>),
     /// A lookup object.
     Lookup(lookup_core::Request),
+    /// Stripe, about a top-up.
+    TopUp(TopUpAsk),
 }
 
 /// Its word.
@@ -24,6 +27,8 @@ pub enum Heard {
     Directory(directory_core::Reply),
     /// A lookup object's.
     Lookup(lookup_core::Reply),
+    /// Stripe's, about a top-up.
+    TopUp(TopUpAsked, Result<String, Failure>),
 }
 
 /// What may take several steps, with another object's word between them.
@@ -43,8 +48,11 @@ pub enum Step {
 }
 
 impl Question {
-    /// The next thing that the account has to tell, whoever asks for it.
+    /// The next thing that the account has to tell or to ask at `clock`, whoever asks for it.
     pub fn next<S: Store>(object: &mut Object<S>, clock: Timestamp) -> Option<Self> {
+        if let Some(top_up) = object.top_up_ask(clock) {
+            return Some(Self::TopUp(top_up));
+        }
         if let Some(errand) = object.errand() {
             return Some(Self::Lookup(errand));
         }
@@ -60,7 +68,8 @@ impl Question {
     /// When, but for figures, it should be told at the latest, counted from `clock`.
     pub fn due_at<S: Store>(object: &Object<S>, clock: Timestamp) -> Option<Timestamp> {
         let errand_at = object.errand_at(clock);
-        object.report_at(clock).into_iter().chain(errand_at).min()
+        let others = object.report_at(clock).into_iter().chain(errand_at);
+        others.chain(object.top_up_asks_at()).min()
     }
 
     /// Asks: what was said, and the rows that it cost.
@@ -75,8 +84,21 @@ impl Question {
             Self::Lookup(request) => imported::ask(env, request)
                 .await
                 .map(|answer| (Heard::Lookup(answer.reply), answer.rows_written)),
+            Self::TopUp(ask) => Ok((Heard::TopUp(ask.asked, ask_stripe(env, ask).await), 0)),
         }
     }
+}
+
+/// What Stripe answers about a top-up. That nobody could ask it is no answer: it is asked again.
+async fn ask_stripe(env: &Env, ask: &TopUpAsk) -> Result<String, Failure> {
+    let deployment = Deployment::of(env).map_err(Failure::Unclear)?;
+    let stripe = deployment.stripe.as_ref();
+    let stripe = stripe.ok_or_else(|| Failure::Unclear("payments are off".to_owned()))?;
+    let answer = stripe.ask(&ask.call).await;
+    if let Err(failure) = &answer {
+        Fault::new("top_up", &failure.to_string()).write();
+    }
+    answer
 }
 
 impl Heard {
@@ -84,7 +106,7 @@ impl Heard {
     pub const fn counted(&self) -> Option<&Hours> {
         match self {
             Self::Directory(directory_core::Reply::Counted { hours, .. }) => Some(hours),
-            Self::Directory(_) | Self::Lookup(_) => None,
+            Self::Directory(_) | Self::Lookup(_) | Self::TopUp(_, _) => None,
         }
     }
 
@@ -96,6 +118,7 @@ impl Heard {
         match self {
             Self::Directory(reply) => object.hear(reply, clock),
             Self::Lookup(reply) => object.looked_up(reply, clock),
+            Self::TopUp(asked, answer) => object.top_up_answered(*asked, answer.clone(), clock),
         }
     }
 }

@@ -43,13 +43,13 @@ const SCHEMA: &str = "
 /// Made when the first month is rolled up.
 const ROLLED: &str =
     "CREATE TABLE IF NOT EXISTS rolled (number INTEGER PRIMARY KEY, body BLOB NOT NULL)";
+/// Made with the first event. An event's row is its number modulo [`EVENTS_KEPT`].
+const EVENTS: &str =
+    "CREATE TABLE IF NOT EXISTS events (row INTEGER PRIMARY KEY, body BLOB NOT NULL)";
 /// Made when the first payment is heard of. Without a ROWID a name is the table's one key.
 const PAYMENTS: &str = "
     CREATE TABLE IF NOT EXISTS payments (number INTEGER PRIMARY KEY, body BLOB NOT NULL);
     CREATE TABLE IF NOT EXISTS payment_names (name TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;";
-/// Made with the first event. An event's row is its number modulo [`EVENTS_KEPT`].
-const EVENTS: &str =
-    "CREATE TABLE IF NOT EXISTS events (row INTEGER PRIMARY KEY, body BLOB NOT NULL)";
 /// Rows of the table `account`.
 const VERSION_ROW: u32 = 1;
 const PROFILE_ROW: u32 = 2;

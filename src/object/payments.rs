@@ -5,18 +5,25 @@ use crate::{
     account::{Changes, Rejected},
     headers::Standing,
     payments::{
-        ask::{Ask, HistoryQuery, What},
+        ask::{Ask, HistoryQuery, TopUpWish, What},
         history::{HistoryView, PaymentView},
         sighting::Sighting,
     },
-    protocol::{Document, Reply},
+    protocol::{Command, Document, Reply},
+    time::Timestamp,
 };
 
 impl<S: Store> Object<S> {
     /// What the operator asks for an account.
-    pub(super) fn asked(&mut self, ask: Ask) -> Result<Done, Failure> {
-        if let What::History(query) = ask.what {
-            return Ok(Ok(shown(self.history(query)?)));
+    pub(super) fn asked(&mut self, ask: Ask, clock: Timestamp) -> Result<Done, Failure> {
+        match ask.what {
+            What::History(query) => return Ok(Ok(shown(self.history(query)?))),
+            What::TopUp(TopUpWish::Show) => return self.carry_out(Command::ShowTopUp, clock),
+            What::TopUp(TopUpWish::Set(set)) => {
+                return self.carry_out(Command::SetTopUp(set), clock);
+            }
+            What::TopUp(TopUpWish::Retry) => return self.carry_out(Command::RetryTopUp, clock),
+            What::Buy(_) | What::Subscribe(_) | What::Portal => {}
         }
         let order = self.awake()?.order(ask);
         Ok(order.map(|(order, changes)| (Reply::Order(Box::new(order)), changes)))
@@ -27,8 +34,9 @@ impl<S: Store> Object<S> {
         &mut self,
         ask: Ask,
         standing: Standing,
+        clock: Timestamp,
     ) -> Result<Reply, Failure> {
-        let (reply, changes) = match self.asked(ask)? {
+        let (reply, changes) = match self.asked(ask, clock)? {
             Ok(done) => done,
             Err(rejected) => return Ok(Reply::Problem(rejected.complaint())),
         };
@@ -50,7 +58,7 @@ impl<S: Store> Object<S> {
     pub(super) fn see_payment(
         &mut self,
         sighting: Sighting,
-        clock: crate::time::Timestamp,
+        clock: Timestamp,
     ) -> Result<Done, Failure> {
         let known = self.store.payment(&sighting.name).map_err(storage)?;
         let (payment, changes) = self.awake()?.payment_sighted(known, sighting, clock);

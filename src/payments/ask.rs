@@ -1,6 +1,7 @@
 //! What is asked about payments, by a customer or by the operator for an account.
 
 use crate::{
+    account::TopUpSettings,
     admin::{nothing, only_line},
     headers::Standing,
     policy::Package,
@@ -41,6 +42,23 @@ pub enum What {
     /// To see what was paid.
     #[n(3)]
     History(#[n(0)] HistoryQuery),
+    /// To see to automatic top-up.
+    #[n(4)]
+    TopUp(#[n(0)] TopUpWish),
+}
+
+/// What a customer wants of automatic top-up.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum TopUpWish {
+    /// To see how it stands.
+    #[n(0)]
+    Show,
+    /// To turn it on or off.
+    #[n(1)]
+    Set(#[n(0)] TopUpSettings),
+    /// To have it tried now.
+    #[n(2)]
+    Retry,
 }
 
 /// Which payments are listed: newest first.

@@ -18,9 +18,9 @@ use crate::{
 /// on Stripe's pages, and no link to pay by.
 pub(super) const ACCOUNT: &str = "tollgate_account";
 const PACKAGE: &str = "tollgate_package";
-const POOL: &str = "tollgate_pool";
-const CREDITS: &str = "tollgate_credits";
-const PRICE: &str = "tollgate_price";
+pub(super) const POOL: &str = "tollgate_pool";
+pub(super) const CREDITS: &str = "tollgate_credits";
+pub(super) const PRICE: &str = "tollgate_price";
 
 /// For whom, and where Stripe's page leads back to.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +31,8 @@ pub struct Context<'a> {
     pub called: &'a str,
     /// How the policy has it.
     pub payments: &'a Payments,
+    /// Whether what a package is paid with is kept, for top-ups.
+    pub keeps_method: bool,
 }
 
 /// Makes the account's customer at Stripe. Made again within a day for the same name and address, it is the
@@ -110,6 +112,9 @@ fn pay_once(form: Form, package: &Package, context: Context<'_>) -> Form {
         )
         .with("line_items[0][price_data][product_data][name]", &what)
         .with("invoice_creation[enabled]", "true");
+    if context.keeps_method {
+        form = form.with("payment_intent_data[setup_future_usage]", "off_session");
+    }
     // The session tells of the payment, the payment intent of refunds and disputes.
     let noted = [
         (ACCOUNT, context.account.as_str()),
@@ -202,11 +207,16 @@ mod tests {
     use crate::payments::stripe::Kind;
 
     fn form_of(page: &Ordered, payments: &Payments) -> String {
+        form_kept(page, payments, false)
+    }
+
+    fn form_kept(page: &Ordered, payments: &Payments, keeps_method: bool) -> String {
         let account = AccountId::parse("acme").unwrap();
         let context = Context {
             account: &account,
             called: "https://api.example.com",
             payments,
+            keeps_method,
         };
         match make_page(page, "cus_1", context, "key".into()).kind {
             Kind::Change { form, .. } => form,
@@ -237,6 +247,16 @@ mod tests {
             let noted = json::parse(&noted).unwrap();
             assert_eq!(offered(noted), Some(small()), "{place}");
             assert_eq!(account_of(noted), AccountId::parse("acme"), "{place}");
+        }
+    }
+
+    #[test]
+    fn what_pays_a_package_is_kept_where_top_up_is_sold() {
+        for keeps_method in [true, false] {
+            let package = Ordered::Package(small());
+            let form = form_kept(&package, &Payments::default(), keeps_method);
+            let kept = "payment_intent_data%5Bsetup_future_usage%5D=off_session";
+            assert_eq!(form.contains(kept), keeps_method, "{form}");
         }
     }
 

@@ -13,6 +13,7 @@ use super::{
         Papers, Period, Progress, Purpose, Reversal, Sighting, Stage, SubscriptionSighting,
     },
     stripe::{Call, encode_into},
+    top_up::top_up_of,
 };
 use crate::{
     id::AccountId,
@@ -26,12 +27,14 @@ use crate::{
 pub enum Event {
     /// A payment on a Checkout page.
     Purchase(AccountId, Box<Sighting>),
-    /// An invoice of a subscription that was paid.
+    /// An invoice of a subscription or of a top-up that was paid.
     Invoice(Payer, Box<Sighting>),
     /// Something has gone back of the payment with this payment intent, or may have, or came again.
     Reversal(String),
     /// The subscription with this id is not what it was.
     Subscription(String),
+    /// The customer of this id pays with something else since this moment.
+    PaymentMethod(String, Timestamp),
     /// Nothing that concerns Tollgate.
     Other,
 }
@@ -83,13 +86,45 @@ impl Event {
                 id_in(object, "id").map(Self::Subscription)
             }
             "invoice.payment_failed" => subscription_of(object).map(Self::Subscription),
-            "invoice.paid" => subscription_of(object)
-                .and_then(|_| invoice(object, policy))
+            "invoice.paid" => paid_by(object, policy)
                 .map(|(payer, sighting)| Self::Invoice(payer, Box::new(sighting))),
+            "payment_method.attached"
+            | "payment_method.automatically_updated"
+            | "payment_method.updated" => {
+                method_changed(id_in(object, "customer"), moment(event, "created"))
+            }
+            "customer.updated" if has_another_method(event) => {
+                method_changed(id_in(object, "id"), moment(event, "created"))
+            }
             _ => None,
         };
         Ok(read.unwrap_or(Self::Other))
     }
+}
+
+/// What an invoice has paid, and whose it is; `None` where it is none of ours.
+fn paid_by(paid: Value<'_>, policy: &Policy) -> Option<(Payer, Sighting)> {
+    match top_up_of(paid) {
+        Some((account, sighting)) => Some((Payer::Account(account), sighting)),
+        None => invoice(paid, policy),
+    }
+}
+
+fn method_changed(customer: Option<String>, at: Option<Timestamp>) -> Option<Event> {
+    Some(Event::PaymentMethod(customer?, at?))
+}
+
+/// Whether a customer was changed in what is paid with.
+fn has_another_method(event: Value<'_>) -> bool {
+    let before = event
+        .member("data")
+        .and_then(|data| data.member("previous_attributes"));
+    before.is_some_and(|before| {
+        let told = |name: &str| before.member(name);
+        told("invoice_settings")
+            .or_else(|| told("default_source"))
+            .is_some()
+    })
 }
 
 /// A Checkout session of ours that somebody has completed.
@@ -272,13 +307,13 @@ pub fn purchase_of(answer: &str) -> Option<(AccountId, Sighting)> {
     Some((account, sighting))
 }
 
-/// A payment of a subscription, from what its payment intent has paid; `None` where that is nothing of a
-/// subscription.
+/// A payment of a subscription or a top-up, from what its payment intent has paid; `None` where that is
+/// neither.
 #[must_use]
 pub fn invoice_of(answer: &str, intent: &str, policy: &Policy) -> Option<(Payer, Sighting)> {
     let answer = json::parse(answer).ok()?;
     let payment = answer.member("data")?.items()?.next()?;
-    let (payer, mut sighting) = invoice(payment.member("invoice")?, policy)?;
+    let (payer, mut sighting) = paid_by(payment.member("invoice")?, policy)?;
     sighting.papers.payment_intent = Some(intent.to_owned());
     Some((payer, sighting))
 }

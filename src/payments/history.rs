@@ -217,6 +217,7 @@ impl<'a> From<&'a Payment> for PaymentView<'a> {
             Purpose::Package(package) => ("package", Some(package.id.as_str()), None),
             Purpose::Period(period) => ("subscription", None, Some(period)),
             Purpose::Subscription => ("subscription", None, None),
+            Purpose::TopUp(_) => ("top_up", None, None),
         };
         let paid = Money {
             amount: payment.total,

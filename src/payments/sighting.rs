@@ -4,7 +4,7 @@
 //! money that went back, and a subscription, is told as of a moment, and the latest counts. So they may come
 //! in any order, and as often as they like.
 
-use super::money::Currency;
+use super::{money::Currency, top_up::TopUpBought};
 use crate::{
     policy::Package,
     time::Timestamp,
@@ -54,6 +54,9 @@ pub enum Purpose {
     /// Something of a subscription that is no period: the difference that a change of plan makes.
     #[n(2)]
     Subscription,
+    /// An automatic top-up.
+    #[n(3)]
+    TopUp(#[n(0)] TopUpBought),
 }
 
 impl Purpose {
@@ -61,7 +64,7 @@ impl Purpose {
     #[must_use]
     pub const fn is_for_good(&self) -> bool {
         match self {
-            Self::Package(_) => true,
+            Self::Package(_) | Self::TopUp(_) => true,
             Self::Period(_) | Self::Subscription => false,
         }
     }

@@ -12,6 +12,7 @@ mod payments;
 mod plans;
 mod routes;
 mod strict;
+mod top_up;
 mod unusual;
 
 pub use self::strict::{Mistake, Mistakes};
@@ -70,6 +71,7 @@ fn read(mut document: Table<'_>) -> Policy {
     let payments = document.take("payments");
     let notifications = document.take("notifications");
     let unusual = document.take("unusual");
+    let top_up = document.take("top_up");
     let routes = document.require("routes", "[[routes]] tables");
 
     let pools = pools
@@ -97,6 +99,9 @@ fn read(mut document: Table<'_>) -> Policy {
         notifications: notifications
             .and_then(|table| table.table())
             .map(|table| notifications::read(table, &pools)),
+        top_up: top_up
+            .and_then(|table| table.table())
+            .and_then(|table| top_up::read(table, &pools)),
         unusual: unusual::read(unusual.and_then(|table| table.table())),
         gateway,
         pools,
@@ -144,6 +149,8 @@ fn read_self_service(table: Option<Table<'_>>, base_path: &str) -> SelfService {
         subscription: page("subscription", "/subscription"),
         billing_history: page("billing_history", "/billing/history"),
         billing_portal: page("billing_portal", "/billing/portal"),
+        top_up: page("top_up", "/credits/top-up"),
+        top_up_retry: page("top_up_retry", "/credits/top-up/retry"),
     };
     if let Some(table) = table {
         table.finish();

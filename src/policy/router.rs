@@ -72,6 +72,10 @@ pub enum Page {
     BillingHistory,
     /// `POST /billing/portal`.
     BillingPortal,
+    /// `GET` and `PUT /credits/top-up`.
+    TopUp,
+    /// `POST /credits/top-up/retry`.
+    TopUpRetry,
 }
 
 impl Page {
@@ -86,7 +90,8 @@ impl Page {
             | Self::GetCredits
             | Self::Quote
             | Self::BillingHistory => "GET, HEAD",
-            Self::Purchase | Self::Subscription | Self::BillingPortal => "POST",
+            Self::Purchase | Self::Subscription | Self::BillingPortal | Self::TopUpRetry => "POST",
+            Self::TopUp => "GET, HEAD, PUT",
         }
     }
 
@@ -101,7 +106,11 @@ impl Page {
             | Self::GetCredits
             | Self::Quote
             | Self::BillingHistory => false,
-            Self::Purchase | Self::Subscription | Self::BillingPortal => true,
+            Self::Purchase
+            | Self::Subscription
+            | Self::BillingPortal
+            | Self::TopUp
+            | Self::TopUpRetry => true,
         }
     }
 }
@@ -319,6 +328,8 @@ pub(super) fn pages(policy: &Policy) -> Vec<(Template, Page)> {
         (&names.subscription, Page::Subscription),
         (&names.billing_history, Page::BillingHistory),
         (&names.billing_portal, Page::BillingPortal),
+        (&names.top_up, Page::TopUp),
+        (&names.top_up_retry, Page::TopUpRetry),
     ]
     .into_iter()
     .filter_map(|(path, page)| {

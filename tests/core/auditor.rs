@@ -428,7 +428,11 @@ fn from_history(store: &MemoryStore) -> Result<BTreeMap<u64, Audited>, String> {
     for entry in store.entries() {
         let lot = lots.entry(number(entry.lot)).or_default();
         match entry.kind {
-            EntryKind::Granted | EntryKind::Renewed | EntryKind::RolledOver | EntryKind::Bought => {
+            EntryKind::Granted
+            | EntryKind::Renewed
+            | EntryKind::RolledOver
+            | EntryKind::Bought
+            | EntryKind::ToppedUp => {
                 if lot.amount != 0 {
                     return Err(format!("granted twice: {entry:?}"));
                 }

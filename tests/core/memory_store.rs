@@ -476,10 +476,6 @@ impl Store for MemoryStore {
             self.entries.push(entry.clone());
             self.wrote(1);
         }
-        for payment in &write.changes.payments {
-            self.payments.insert(payment.number, payment.clone());
-            self.wrote(2);
-        }
         for event in &write.changes.events {
             assert!(write.notices.is_some(), "an event that nobody sends");
             let bytes = minicbor::to_vec(event).expect("encodes");
@@ -489,6 +485,10 @@ impl Store for MemoryStore {
         if let Some(notices) = &write.notices {
             self.notices = Some(notices.clone());
             self.wrote(1);
+        }
+        for payment in &write.changes.payments {
+            self.payments.insert(payment.number, payment.clone());
+            self.wrote(2);
         }
         if let Some(rolled) = &write.changes.rolled {
             let bytes = stored(&minicbor::to_vec(rolled).expect("encodes"));

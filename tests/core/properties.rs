@@ -313,6 +313,7 @@ fn given(branch: &Branch) -> usize {
             | EntryKind::RolledOver
             | EntryKind::Adjusted
             | EntryKind::Bought
+            | EntryKind::ToppedUp
             | EntryKind::GivenBack => true,
             EntryKind::Expired
             | EntryKind::Corrected

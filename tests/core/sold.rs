@@ -8,7 +8,7 @@ use tollgate::{
     payments::money::Money,
     policy::{
         EmailNotices, FarAbove, Mode, MostlyRefused, Notifications, Package, Plan, Policy, Source,
-        Unusual,
+        TopUpOffer, Unusual,
     },
     price::Quantity,
     time::{Calendar, Span},
@@ -132,6 +132,13 @@ pub fn edited(edits: &str) -> Arc<Policy> {
             "local_days" => {
                 policy.gateway.calendar = Calendar::parse("00:00+02:00").unwrap();
             }
+            "top_up" => {
+                policy.top_up = Some(TopUpOffer {
+                    pool: "credits".into(),
+                    credits_per: credits(100),
+                    price: Money::parse("1.00 USD").unwrap(),
+                });
+            }
             "told" => policy.notifications = Some(told()),
             usage if usage.starts_with("usage_") => {
                 policy.gateway.usage_days = usage["usage_".len()..].parse().unwrap();
@@ -143,22 +150,6 @@ pub fn edited(edits: &str) -> Arc<Policy> {
         }
     }
     Arc::new(policy)
-}
-
-/// Plans and packages that customers pay for.
-fn sell(policy: &mut Policy) {
-    for plan in ["starter", "pro"] {
-        edit_plan(policy, plan, |sold| {
-            sold.stripe_price = Some(format!("price_{plan}"));
-            sold.grants[0].rollover = credits(50);
-        });
-    }
-    policy.packages.push(Package {
-        id: "small".into(),
-        pool: "credits".into(),
-        credits: credits(5_000),
-        price: Money::parse("50.00 USD").expect("a price"),
-    });
 }
 
 /// The thresholds of one pool.
@@ -180,6 +171,22 @@ pub fn told() -> Notifications {
             events: vec![EventType::BalanceExhausted, EventType::AccountSuspended],
         }),
     }
+}
+
+/// Plans and packages that customers pay for.
+fn sell(policy: &mut Policy) {
+    for plan in ["starter", "pro"] {
+        edit_plan(policy, plan, |sold| {
+            sold.stripe_price = Some(format!("price_{plan}"));
+            sold.grants[0].rollover = credits(50);
+        });
+    }
+    policy.packages.push(Package {
+        id: "small".into(),
+        pool: "credits".into(),
+        credits: credits(5_000),
+        price: Money::parse("50.00 USD").expect("a price"),
+    });
 }
 
 /// More than 20 credits and three times the habit; half of at least 6 requests; an hour.

@@ -26,6 +26,9 @@ paid = true
 grants = [{ pool = "credits", amount = 300, renews = "monthly", rollover = 20 }]
 [plans.pro]
 stripe_price = "price_pro"
+[top_up]
+credits_per = 100
+price = "1.00 USD"
 [[packages]]
 id = "small"
 credits = 500

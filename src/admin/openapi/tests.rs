@@ -18,7 +18,7 @@ use crate::{
 };
 
 const DOCUMENT: &str = include_str!("../../openapi.json");
-const PAGES: [(&str, &str, crate::policy::router::Page); 10] = {
+const PAGES: [(&str, &str, crate::policy::router::Page); 13] = {
     use crate::policy::router::Page;
     [
         ("GET", "/me", Page::Me),
@@ -31,6 +31,9 @@ const PAGES: [(&str, &str, crate::policy::router::Page); 10] = {
         ("POST", "/subscription", Page::Subscription),
         ("GET", "/billing/history", Page::BillingHistory),
         ("POST", "/billing/portal", Page::BillingPortal),
+        ("GET", "/credits/top-up", Page::TopUp),
+        ("PUT", "/credits/top-up", Page::TopUp),
+        ("POST", "/credits/top-up/retry", Page::TopUpRetry),
     ]
 };
 
@@ -88,8 +91,9 @@ fn read(method: &str, template: &str, sent: &Sent<'_>) -> Result<AdminRequest, P
 }
 
 fn send(method: &str, template: &str, body: &str) -> Result<(), Problem> {
-    if let Some((.., page)) = PAGES.iter().find(|(_, path, _)| *path == template) {
-        return read_page(*page, None, body);
+    let is_it = |(by, path, _): &&(&str, &str, _)| (*by, *path) == (method, template);
+    if let Some((.., page)) = PAGES.iter().find(is_it) {
+        return read_page(*page, (method, None, body));
     }
     let sent = Sent {
         query: None,
@@ -103,18 +107,18 @@ fn send(method: &str, template: &str, body: &str) -> Result<(), Problem> {
 /// Asks for a page of the customer's.
 fn read_page(
     page: crate::policy::router::Page,
-    query: Option<&str>,
-    body: &str,
+    (method, query, body): (&str, Option<&str>, &str),
 ) -> Result<(), Problem> {
     let account = crate::id::AccountId::parse("acme").unwrap();
     let secrets = secrets();
-    self_service::read(page, query, body.as_bytes(), &account, &secrets.key_secret).map(drop)
+    let sent = (method, query, body.as_bytes());
+    self_service::read(page, sent, &account, &secrets.key_secret).map(drop)
 }
 
 /// Asks with a query alone: an endpoint of the operator's, or a page of the customer's.
 fn ask(path: &str, query: &str) -> Result<(), Problem> {
     match PAGES.iter().find(|(_, page, _)| *page == path) {
-        Some((.., page)) => read_page(*page, Some(query), ""),
+        Some((.., page)) => read_page(*page, ("GET", Some(query), "")),
         None => {
             let query = Some(query);
             let sent = Sent {
@@ -501,7 +505,7 @@ fn every_problem_is_described_with_an_example_and_listed_under_its_status() {
 #[test]
 fn every_word_of_an_answer_is_described() {
     fn names<T>(from_number: impl Fn(u8) -> Option<T>, name: impl Fn(T) -> &'static str) -> Value {
-        (0..).map_while(from_number).map(name).collect()
+        (0..=u8::MAX).filter_map(from_number).map(name).collect()
     }
     let mut marks = names(Mark::from_number, Mark::as_str);
     marks.as_array_mut().unwrap().push(Value::Null);

@@ -273,6 +273,7 @@ export async function startStripe(t, { now = () => new Date() } = {}) {
       return customer;
     },
     "GET /v1/customers/{id}": (_, id) => get(id),
+    "GET /v1/customers/{id}/payment_methods": (_, id) => list(all("payment_method").filter(({ customer }) => customer === id).reverse()),
     "POST /v1/customers/{id}": (form, id) => {
       const customer = get(id);
       for (const name of ["email", "name"]) if (form[name] !== undefined) customer[name] = form[name];
@@ -560,7 +561,8 @@ export async function startStripe(t, { now = () => new Date() } = {}) {
         session.status = "open";
         return { session, intent, failed };
       }
-      if (form.payment_intent_data?.setup_future_usage) stripe.changesCard(session.customer, card);
+      // It is kept, and becomes nobody's default by that.
+      if (form.payment_intent_data?.setup_future_usage) attach(session.customer, card);
       complete(session, form, "checkout.session.completed");
       return { session, intent };
     },
@@ -574,11 +576,11 @@ export async function startStripe(t, { now = () => new Date() } = {}) {
     },
     // Another card becomes the customer's own, in the portal or by a purchase.
     changesCard(customer, card) {
-      if (!objects.has(card)) objects.set(card, { id: card, object: "payment_method", type: "card" });
+      attach(customer, card);
       const found = get(customer);
+      const before = { ...found.invoice_settings };
       found.invoice_settings.default_payment_method = card;
-      emit("payment_method.attached", { id: card, object: "payment_method", type: "card", customer });
-      emit("customer.updated", found);
+      emit("customer.updated", found, { invoice_settings: before });
     },
     // Pays an open invoice on its own page, where 3-D Secure can be answered.
     update,
@@ -655,6 +657,12 @@ export async function startStripe(t, { now = () => new Date() } = {}) {
       emit("charge.dispute.closed", dispute);
     },
   };
+
+  function attach(customer, card) {
+    objects.delete(card);
+    objects.set(card, { id: card, object: "payment_method", type: "card", customer });
+    emit("payment_method.attached", get(card));
+  }
 
   function complete(session, form, event) {
     session.payment_status = "paid";

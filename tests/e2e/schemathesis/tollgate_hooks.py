@@ -10,6 +10,8 @@ BEYOND_A_SCHEMA = re.compile(
     r"the policy has no (plan|pool|package) "
     r"|is no plan that is bought"
     r"|expected Stripe's signature of this body"
+    r"|above the threshold, found"
+    r"|^monthly_cap: expected"
     r"|expected a moment to come"
     r"|expected a route of the policy"
     r"|expected a key of the pattern that the policy has"

@@ -1,0 +1,502 @@
+//! Automatic top-up: a charge that takes what the pool can spend below the customer's threshold has
+//! credits bought up to the target, off-session.
+//!
+//! Money must move once for each top-up, whatever is lost on the way, and the credits must come once for
+//! the money. So an attempt has a number and is committed before Stripe hears of it; its requests carry
+//! idempotency keys made from that number; and every answer is committed before the next request
+//! (`account/top_up/attempt.rs`). What is paid is one invoice, which Stripe lets be paid once.
+//!
+//! Whether a top-up is due follows from the balance; that a charge made it so is kept, so that lots that
+//! expire in an idle account buy nothing.
+
+mod attempt;
+mod standing;
+mod view;
+
+use self::{attempt::Attempt, standing::Standing};
+pub use self::{
+    attempt::{Ask, Asked},
+    view::TopUpView,
+};
+use super::{Account, Changes, Rejected};
+use crate::{
+    credits::Credits,
+    event::Event,
+    payments::{history::Payment, money::Money, sighting::Purpose, top_up::TopUpBought},
+    time::{MonthNumber, Span, Timestamp},
+    wire::{Decode, Encode},
+};
+
+/// The least and the most that a threshold is.
+pub const THRESHOLD: (u64, u64) = (100, 99_000);
+/// The least and the most that a target is.
+pub const TARGET: (u64, u64) = (1_100, 100_000);
+/// By how much the target is above the threshold, at least.
+pub const APART: u64 = 1_000;
+/// Every top-up is of at least so many credits: what can be spent is below the threshold, which is
+/// [`APART`] below the target.
+pub const LEAST_CREDITS: u64 = APART + 1;
+
+/// At most one top-up begins by itself in so long, and none so soon after one that was paid.
+const COOLING: Span = Span::from_seconds(6 * 3_600);
+/// How soon after an attempt another one may be asked for.
+const RETRY_GAP: Span = Span::MINUTE;
+/// Stripe tells when something happened in whole seconds, rounded down.
+const STRIPES_SECOND: Span = Span::from_seconds(1);
+/// How often the alarm looks again while a top-up is due and has to wait.
+const LOOK_AGAIN: Span = Span::from_seconds(30 * 60);
+
+/// What the customer wants.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct TopUpSettings {
+    /// Whether top-up is on.
+    #[n(0)]
+    pub is_on: bool,
+    /// Below this a top-up is due.
+    #[n(1)]
+    pub threshold: Credits,
+    /// It buys up to this.
+    #[n(2)]
+    pub target: Credits,
+    /// The most that it may pay in a calendar month.
+    #[n(3)]
+    pub monthly_cap: Option<Money>,
+}
+
+/// All that is known of an account's top-ups. Stored in the snapshot, which comes with each change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub(super) struct TopUp {
+    /// What the customer wants.
+    #[n(0)]
+    settings: Option<TopUpSettings>,
+    /// Since when a charge has had the pool below the threshold, in order time.
+    #[n(1)]
+    due_since: Option<Timestamp>,
+    /// Attempts ever begun: the last one's number.
+    #[n(2)]
+    attempts: u32,
+    /// The one that is under way.
+    #[n(3)]
+    attempt: Option<Attempt>,
+    /// The last one that failed, as long as its invoice can be paid by hand.
+    #[n(4)]
+    unpaid: Option<Attempt>,
+    /// Nothing is tried until the customer has done something.
+    #[n(5)]
+    paused: Option<Pause>,
+    /// When the last attempt began, by the clock as read.
+    #[n(6)]
+    begun_at: Option<Timestamp>,
+    /// When the last one that was paid was known to be, by the clock as read.
+    #[n(7)]
+    paid_at: Option<Timestamp>,
+    /// What was paid lately.
+    #[n(8)]
+    spent: Option<Spent>,
+    /// How the last attempt ended.
+    #[n(9)]
+    last: Option<Ended>,
+}
+
+/// Why nothing is tried.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub(super) struct Pause {
+    /// Since when, by the clock as read.
+    #[n(0)]
+    since: Timestamp,
+    #[n(1)]
+    why: Why,
+    /// Where the customer can pay, and so answer what the bank asks.
+    #[n(2)]
+    link: Option<String>,
+}
+
+/// Why an attempt failed, or none is made.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) enum Why {
+    /// The payment method was declined, with this code of Stripe's.
+    #[n(0)]
+    Declined(#[n(0)] String),
+    /// The customer has to confirm the payment (3-D Secure).
+    #[n(1)]
+    AuthenticationRequired,
+    /// There is nothing to pay with.
+    #[n(2)]
+    NoPaymentMethod,
+    /// Stripe would not take the payment.
+    #[n(3)]
+    Refused,
+    /// Nobody could say for too long, and now it is known that nothing was paid.
+    #[n(4)]
+    Unclear,
+    /// Stripe would not make out the invoice: nothing was tried.
+    #[n(5)]
+    NotBilled,
+    /// A payment is disputed, or was with success.
+    #[n(6)]
+    Disputed,
+    /// It was turned off, or the account stopped, before anything was paid.
+    #[n(7)]
+    CalledOff,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+struct Ended {
+    #[n(0)]
+    at: Timestamp,
+    #[n(1)]
+    bought: TopUpBought,
+    /// `None`: it was paid.
+    #[n(2)]
+    failed: Option<Why>,
+    #[n(3)]
+    invoice: Option<String>,
+}
+
+/// What was paid in a month.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+struct Spent {
+    #[n(0)]
+    month: MonthNumber,
+    #[n(1)]
+    price: Money,
+}
+
+/// How it came that top-up goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Resumed {
+    /// The customer has changed the payment method.
+    MethodUpdated,
+    /// A payment went through.
+    Paid,
+    /// A dispute was won.
+    DisputeWon,
+}
+
+impl Account {
+    /// Sets what the customer wants. Where the pool is below the threshold already, a top-up is due.
+    ///
+    /// # Errors
+    /// Nothing is sold that way, or the cap does not allow one whole top-up.
+    pub fn set_top_up(
+        &mut self,
+        settings: TopUpSettings,
+        clock: Timestamp,
+    ) -> Result<Changes, Rejected> {
+        let offer = self.policy.top_up.as_ref().ok_or(Rejected::NoTopUp)?;
+        let whole = offer.price_of(settings.target).ok_or(Rejected::NoTopUp)?;
+        let allows = |cap: Money| cap.currency == whole.currency && cap.amount >= whole.amount;
+        if settings.is_on && !settings.monthly_cap.is_none_or(allows) {
+            return Err(Rejected::CapTooLow(whole));
+        }
+        let mut changes = Changes::default();
+        self.book_due(clock, &mut changes);
+        let top_up = self.state.top_up.get_or_insert_default();
+        if !settings.is_on {
+            // What the customer did not want must not be paid.
+            top_up.drop_prepared();
+        }
+        top_up.settings = Some(settings);
+        changes.snapshot = true;
+        self.review_top_up(true, &mut changes);
+        Ok(changes)
+    }
+
+    /// Tries a top-up that is due, at once: the customer says so.
+    ///
+    /// # Errors
+    /// Why none can be made now.
+    pub fn retry_top_up(&mut self, clock: Timestamp) -> Result<Changes, Rejected> {
+        if self.policy.top_up.is_none() {
+            return Err(Rejected::NoTopUp);
+        }
+        let mut changes = Changes::default();
+        self.book_due(clock, &mut changes);
+        if let Some(hindrance) = self.retry_hindrance(clock) {
+            return Err(Rejected::TopUpCannotRun(hindrance));
+        }
+        self.begin_top_up(clock, &mut changes);
+        Ok(changes)
+    }
+
+    /// A charge on `pool` was booked: a top-up may be due. It is noted once, with a snapshot.
+    pub(super) fn charged(&mut self, pool: &str, changes: &mut Changes) {
+        let is_sold = |account: &Self| {
+            let offer = account.policy.top_up.as_ref();
+            offer.is_some_and(|offer| offer.pool == pool)
+        };
+        if self.state.top_up.is_some() && is_sold(self) {
+            self.review_top_up(true, changes);
+        }
+    }
+
+    /// Notes that a top-up is due, where `is_asked_for`, or is not any more.
+    fn review_top_up(&mut self, is_asked_for: bool, changes: &mut Changes) {
+        let is_below = self.is_below_threshold();
+        let latest = self.state.latest;
+        let Some(top_up) = &mut self.state.top_up else {
+            return;
+        };
+        if is_below && is_asked_for && top_up.due_since.is_none() {
+            top_up.due_since = Some(latest);
+            changes.snapshot = true;
+        } else if !is_below && top_up.due_since.take().is_some() {
+            changes.snapshot = true;
+        }
+    }
+
+    /// Begins the top-up that is due, if it need not wait.
+    pub(super) fn top_up_if_due(&mut self, clock: Timestamp, changes: &mut Changes) {
+        self.top_up_looked_at = clock;
+        if self.state.top_up.is_none() {
+            return;
+        }
+        self.review_top_up(false, changes);
+        if matches!(self.top_up_standing(clock), Standing::Due) {
+            self.begin_top_up(clock, changes);
+        }
+    }
+
+    /// Past this line nothing can fail: whether a top-up may begin is decided.
+    fn begin_top_up(&mut self, clock: Timestamp, changes: &mut Changes) {
+        let Some((credits, price)) = self.next_top_up() else {
+            return;
+        };
+        let (Some(offer), Some(customer)) = (&self.policy.top_up, self.customer()) else {
+            return;
+        };
+        let (pool, customer) = (offer.pool.clone(), customer.to_owned());
+        let with_tax = self.policy.payments.automatic_tax;
+        let top_up = self.state.top_up.get_or_insert_default();
+        top_up.attempts = top_up.attempts.saturating_add(1);
+        top_up.begun_at = Some(clock);
+        top_up.attempt = Some(Attempt::new(attempt::New {
+            bought: TopUpBought {
+                number: top_up.attempts,
+                pool,
+                credits,
+                price,
+            },
+            customer,
+            with_tax,
+            begun_at: clock,
+            waits: top_up.unpaid.is_some(),
+        }));
+        if let Some(unpaid) = &mut top_up.unpaid {
+            unpaid.begin_to_clear(clock);
+        }
+        changes.snapshot = true;
+    }
+
+    /// A payment has come, or is known to have. Where it is that of a top-up, its attempt is over; with
+    /// the first word of it, it counts.
+    pub(super) fn top_up_paid(
+        &mut self,
+        payment: &Payment,
+        is_first_word: bool,
+        clock: Timestamp,
+        changes: &mut Changes,
+    ) {
+        let Purpose::TopUp(bought) = &payment.purpose else {
+            return;
+        };
+        let month = self.policy.gateway.calendar.month_of(clock);
+        let (is_below, latest) = (self.is_below_threshold(), self.state.latest);
+        let top_up = self.state.top_up.get_or_insert_default();
+        top_up.close(&payment.name);
+        if !is_first_word {
+            return;
+        }
+        top_up.paid_at = Some(clock);
+        top_up.count_spent(month, bought.price);
+        // Whoever still has too little need not wait for the next charge.
+        top_up.due_since = is_below.then_some(latest);
+        let failed = payment.in_vain.map(|_| Why::Refused);
+        top_up.last = Some(Ended {
+            at: clock,
+            bought: bought.clone(),
+            failed: failed.clone(),
+            invoice: Some(payment.name.clone()),
+        });
+        changes.snapshot = true;
+        if let Some(why) = failed {
+            return self.pause_top_up(why, None, clock, changes);
+        }
+        let event = Event::TopUpSucceeded {
+            pool: bought.pool.clone(),
+            credits: bought.credits,
+            price: bought.price.to_string(),
+            payment: payment.name.clone(),
+        };
+        self.emit(&event, latest, changes);
+        self.resume_top_up(Resumed::Paid, changes);
+    }
+
+    /// An attempt is over, and nothing was paid. What the customer has to mend pauses top-up.
+    fn top_up_failed(
+        &mut self,
+        mut attempt: Attempt,
+        why: Why,
+        clock: Timestamp,
+        changes: &mut Changes,
+    ) {
+        let top_up = self.state.top_up.get_or_insert_default();
+        top_up.last = Some(attempt.ended(clock, Some(why.clone())));
+        let reason = why.sentence();
+        let link = attempt.link.clone();
+        if attempt.can_be_paid() {
+            attempt.rest();
+            top_up.unpaid = Some(attempt);
+        }
+        changes.snapshot = true;
+        let latest = self.state.latest;
+        let event = Event::TopUpFailed { reason };
+        self.emit(&event, latest, changes);
+        if why.pauses() {
+            self.pause_top_up(why, link, clock, changes);
+        }
+    }
+
+    fn pause_top_up(
+        &mut self,
+        why: Why,
+        link: Option<String>,
+        clock: Timestamp,
+        changes: &mut Changes,
+    ) {
+        let event = Event::TopUpPaused {
+            reason: why.sentence(),
+            url: link.clone(),
+        };
+        let top_up = self.state.top_up.get_or_insert_default();
+        let was_paused = top_up.paused.is_some();
+        top_up.paused = Some(Pause {
+            since: clock,
+            why,
+            link,
+        });
+        changes.snapshot = true;
+        if !was_paused {
+            self.emit(&event, self.state.latest, changes);
+        }
+    }
+
+    /// Goes on after a pause. What is due then is tried in its time.
+    fn resume_top_up(&mut self, how: Resumed, changes: &mut Changes) {
+        let Some(top_up) = &mut self.state.top_up else {
+            return;
+        };
+        if top_up.paused.take().is_none() {
+            return;
+        }
+        changes.snapshot = true;
+        let event = Event::TopUpResumed {
+            reason: how.sentence().to_owned(),
+        };
+        self.emit(&event, self.state.latest, changes);
+    }
+
+    /// A payment is disputed: nothing is bought until that is decided.
+    pub(super) fn top_up_disputed(&mut self, clock: Timestamp, changes: &mut Changes) {
+        let Some(top_up) = &mut self.state.top_up else {
+            return;
+        };
+        top_up.drop_prepared();
+        if top_up.paused.is_none() {
+            self.pause_top_up(Why::Disputed, None, clock, changes);
+        }
+    }
+
+    /// A dispute was won.
+    pub(super) fn top_up_undisputed(&mut self, changes: &mut Changes) {
+        let paused = self
+            .state
+            .top_up
+            .as_ref()
+            .and_then(|top_up| top_up.paused.as_ref());
+        let is_for_that = paused.is_some_and(|pause| pause.why == Why::Disputed);
+        if is_for_that && self.state.billing.disputed.is_empty() {
+            self.resume_top_up(Resumed::DisputeWon, changes);
+        }
+    }
+
+    /// The account is closed: nothing more is bought.
+    pub(super) fn drop_prepared_top_up(&mut self) {
+        if let Some(top_up) = &mut self.state.top_up {
+            top_up.drop_prepared();
+        }
+    }
+
+    /// The customer's payment method was changed, at this moment of Stripe's clock: what was paused
+    /// before that goes on.
+    pub fn payment_method_updated(&mut self, at: Timestamp, clock: Timestamp) -> Changes {
+        let mut changes = Changes::default();
+        self.book_due(clock, &mut changes);
+        let top_up = self.state.top_up.as_deref();
+        let paused = top_up.and_then(|top_up| top_up.paused.as_ref());
+        let is_disputed = !self.state.billing.disputed.is_empty();
+        if !is_disputed && paused.is_some_and(|pause| at.plus(STRIPES_SECOND) > pause.since) {
+            self.resume_top_up(Resumed::MethodUpdated, &mut changes);
+        }
+        changes
+    }
+}
+
+impl TopUp {
+    /// What nobody can pay yet is not paid.
+    fn drop_prepared(&mut self) {
+        self.attempt.take_if(|attempt| attempt.is_prepared_only());
+        if let Some(unpaid) = &mut self.unpaid {
+            unpaid.rest();
+        }
+    }
+
+    /// An invoice was paid: the attempt at it is over, and one that waited for it as well, which was to
+    /// buy what is here now.
+    fn close(&mut self, invoice: &str) {
+        let is_it = |attempt: &mut Attempt| attempt.invoice.as_deref() == Some(invoice);
+        self.attempt.take_if(is_it);
+        if self.unpaid.take_if(is_it).is_some() {
+            self.attempt.take_if(|attempt| attempt.is_prepared_only());
+        }
+    }
+
+    fn count_spent(&mut self, month: MonthNumber, price: Money) {
+        match &mut self.spent {
+            Some(spent) if spent.month == month && spent.price.currency == price.currency => {
+                spent.price.amount = spent.price.amount.saturating_add(price.amount);
+            }
+            spent => *spent = Some(Spent { month, price }),
+        }
+    }
+
+    /// The clock has stepped back: nothing waits for it to catch up.
+    pub(super) fn forget_stray(&mut self, clock: Timestamp, month: MonthNumber) -> bool {
+        let mut strayed = self.bring_forward(clock);
+        if let Some(spent) = self.spent.as_mut().filter(|spent| spent.month > month) {
+            spent.month = month;
+            strayed = true;
+        }
+        strayed
+    }
+}
+
+impl Why {
+    /// Whether nothing is tried until the customer has done something.
+    const fn pauses(&self) -> bool {
+        match self {
+            Self::Declined(_)
+            | Self::AuthenticationRequired
+            | Self::NoPaymentMethod
+            | Self::Refused
+            | Self::Disputed => true,
+            Self::Unclear | Self::NotBilled | Self::CalledOff => false,
+        }
+    }
+}
