@@ -111,6 +111,8 @@ impl AccountCore {
             core.sweep();
             core.deliver_soon();
             core.report().await;
+            // What Stripe has answered may be news.
+            core.deliver_soon();
             Ok(JsValue::UNDEFINED)
         })
     }
@@ -195,7 +197,10 @@ impl Core {
     fn report_soon(self: &Rc<Self>) {
         if self.should_report() {
             let core = Rc::clone(self);
-            spawn_local(async move { core.report().await });
+            spawn_local(async move {
+                core.report().await;
+                core.deliver_soon();
+            });
         }
     }
 
