@@ -112,6 +112,8 @@ impl AccountCore {
             core.sweep();
             core.deliver_soon();
             core.report().await;
+            // What Stripe has answered may be news.
+            core.deliver_soon();
             core.rest();
             Ok(JsValue::UNDEFINED)
         })
@@ -206,7 +208,10 @@ impl Core {
     fn report_soon(self: &Rc<Self>) {
         if self.should_report() {
             let core = Rc::clone(self);
-            spawn_local(async move { core.report().await });
+            spawn_local(async move {
+                core.report().await;
+                core.deliver_soon();
+            });
         }
     }
 
