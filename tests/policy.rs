@@ -365,7 +365,7 @@ fn every_mistake_is_named_with_its_place() {
         (&with("", "[self_service]\nme = \"/usage\""), "self_service.me: expected another path than that of usage, found \"/usage\"".into()),
         (&with("", "[self_service]\nme = \"/{me}\""), "self_service.me: expected a path without {name} and *".into()),
         (&with("", "[self_service]\nme = \"/_tollgate/me\""), "self_service.me: expected a path outside /_tollgate".into()),
-        (&with("", "[self_service]\nmee = \"/x\""), "self_service.mee: expected one of me, usage, usage_summary, ledger, get_credits, quote, purchase, subscription, billing_history, billing_portal, found an unknown field".into()),
+        (&with("", "[self_service]\nmee = \"/x\""), "self_service.mee: expected one of me, usage, usage_summary, ledger, get_credits, quote, purchase, subscription, billing_history, billing_portal, top_up, top_up_retry, found an unknown field".into()),
     ] {
         let told = mistakes(text);
         assert!(told.contains(&expected), "{expected}\nis not what was told:\n{told}\nof\n{text}");
