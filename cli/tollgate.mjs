@@ -26,6 +26,10 @@ const complain = (text) => process.stderr.write(`${withoutToken(text)}\n`);
 
 /** @param {readonly string[]} words */
 async function run(words) {
+  // It would be in a URL, and so in the log of whoever stands between.
+  if (TOKEN && words.some((word) => word.includes(TOKEN))) {
+    throw wrongUsage("the token is not an argument: it comes from TOLLGATE_ADMIN_TOKEN alone");
+  }
   const name = nameOf(words);
   const command = name === undefined ? undefined : COMMANDS[name];
   if (name === undefined || command === undefined) {

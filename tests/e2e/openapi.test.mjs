@@ -41,9 +41,15 @@ test("it is served without a token, with the pages where this policy has them", 
   const pages = Object.keys(paths).filter((path) => !path.startsWith("/_tollgate/"));
   assert.deepEqual(pages.sort(), [
     "/api/v1/account",
+    "/api/v1/billing/history",
+    "/api/v1/billing/portal",
+    "/api/v1/credits/purchase",
+    "/api/v1/credits/top-up",
+    "/api/v1/credits/top-up/retry",
     "/api/v1/get-credits",
     "/api/v1/quote",
     "/api/v1/statement",
+    "/api/v1/subscription",
     "/api/v1/usage",
     "/api/v1/usage/summary",
   ]);
