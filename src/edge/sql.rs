@@ -50,6 +50,9 @@ const EVENTS: &str =
 const PAYMENTS: &str = "
     CREATE TABLE IF NOT EXISTS payments (number INTEGER PRIMARY KEY, body BLOB NOT NULL);
     CREATE TABLE IF NOT EXISTS payment_names (name TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;";
+/// The table of the answers that are kept for good; those that are kept for a day lie in tables
+/// named after it and the day.
+const ANSWERS: &str = "answers";
 /// Rows of the table `account`.
 const VERSION_ROW: u32 = 1;
 const PROFILE_ROW: u32 = 2;
@@ -656,17 +659,15 @@ impl SqlStore {
             .collect()
     }
 
-    /// Answers whose time is over make room: there are never many, as operators' requests are few.
     fn remember(&mut self, answer: &Remembered) -> Result<(), StorageError> {
-        if let Some(until) = answer.until {
-            let day_before = until.minus(crate::object::REMEMBERED);
-            self.run(
-                "DELETE FROM answers WHERE until < ?",
-                &[millis(day_before).into()],
-            )?;
-        }
+        let table = match answer.until {
+            Some(until) => self.answers_until(until)?,
+            None => ANSWERS.to_owned(),
+        };
         self.run(
-            "INSERT OR REPLACE INTO answers (id, key, request, status, json, until) VALUES (?, ?, ?, ?, ?, ?)",
+            &format!(
+                "INSERT OR REPLACE INTO {table} (id, key, request, status, json, until) VALUES (?, ?, ?, ?, ?, ?)"
+            ),
             &[
                 to_number(answer.request.row()).into(),
                 blob(&answer.request.key),
@@ -676,6 +677,44 @@ impl SqlStore {
                 answer.until.map_or(JsValue::NULL, |until| millis(until).into()),
             ],
         )
+    }
+
+    /// The table of the answers that are forgotten on the day of `until`. Such a table is dropped
+    /// whole when its day is over: origins send an `Idempotency-Key` with every word on a job, so
+    /// there may be very many, which nobody should have to look through, or to delete row by row.
+    fn answers_until(&mut self, until: Timestamp) -> Result<String, StorageError> {
+        let utc = Calendar::default();
+        let table = named_by_day(ANSWERS, utc.day_of(until));
+        if self.has_table(&table)? {
+            return Ok(table);
+        }
+        let now = until.minus(crate::object::REMEMBERED);
+        let today = named_by_day(ANSWERS, utc.day_of(now));
+        for past in self.answers_by_day()? {
+            // Their names are in the order of their days.
+            if past < today {
+                self.run(&format!("DROP TABLE {past}"), &[])?;
+            }
+        }
+        // A release before this one kept them with those that are kept for good.
+        self.run("DELETE FROM answers WHERE until < ?", &[millis(now).into()])?;
+        self.run(
+            &format!(
+                "CREATE TABLE {table} (
+                    id INTEGER PRIMARY KEY, key BLOB NOT NULL, request BLOB NOT NULL, status INTEGER NOT NULL,
+                    json TEXT NOT NULL, until INTEGER NOT NULL)"
+            ),
+            &[],
+        )?;
+        Ok(table)
+    }
+
+    /// The tables of answers that are kept for a day, the latest first.
+    fn answers_by_day(&self) -> Result<Vec<String>, StorageError> {
+        let query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'answers_[0-9]*' ORDER BY name DESC";
+        let names = self.rows(query, &[])?;
+        let name = |row: JsValue| row.unchecked_into::<Array>().get(0).as_string();
+        Ok(names.iter().filter_map(name).collect())
     }
 }
 
@@ -919,8 +958,21 @@ impl Store for SqlStore {
     }
 
     fn remembered(&self, id: u64) -> Result<Option<Remembered>, StorageError> {
-        let query = "SELECT key, request, status, json, until FROM answers WHERE id = ?";
-        let Some(row) = self.rows(query, &[to_number(id).into()])?.iter().next() else {
+        let mut found = None;
+        for table in self
+            .answers_by_day()?
+            .iter()
+            .map(String::as_str)
+            .chain([ANSWERS])
+        {
+            let query =
+                format!("SELECT key, request, status, json, until FROM {table} WHERE id = ?");
+            found = self.rows(&query, &[to_number(id).into()])?.iter().next();
+            if found.is_some() {
+                break;
+            }
+        }
+        let Some(row) = found else {
             return Ok(None);
         };
         let row: Array = row.unchecked_into();
@@ -1035,13 +1087,17 @@ fn read_rolled(row: &Array) -> Result<Rolled, StorageError> {
     minicbor::decode(&bytes(&row.get(0))).map_err(|_| StorageError::unreadable("month"))
 }
 
-/// `firsts_2026_11_02`, whatever days the policy has.
 fn firsts_of(day: Day) -> String {
+    named_by_day("firsts", day)
+}
+
+/// `firsts_2026_11_02`, whatever days the policy has.
+fn named_by_day(what: &str, day: Day) -> String {
     let utc = Calendar::default();
     let start = utc.start_of(day);
     let (year, month) = utc.month_of(start).year_month();
     let day = utc.day_of_month(start);
-    format!("firsts_{year:04}_{month:02}_{day:02}")
+    format!("{what}_{year:04}_{month:02}_{day:02}")
 }
 
 fn read_call(row: &Array) -> Result<CallRow, StorageError> {

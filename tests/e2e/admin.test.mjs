@@ -5,6 +5,7 @@ import { test } from "node:test";
 import { lineOf, openAccount, policyFor } from "./harness/account.mjs";
 import { secrets, startGateway } from "./harness/gateway.mjs";
 import { startOrigin } from "./harness/origin.mjs";
+import { tablesOf } from "./harness/storage.mjs";
 
 const READ_TOKEN = "test-admin-read-token-0123456789abcdef";
 const TABLES = `
@@ -208,6 +209,24 @@ test("identical grants at the same moment make one lot; the same key with anothe
   await gateway.restart();
   assert.equal((await expect(201, grant(20))).amount, 20);
   assert.equal((await account.balance()).available, 70);
+});
+
+test("other answers are remembered for a day, in tables that are dropped whole", async (t) => {
+  const daily = await startGateway(t, { policy: policyFor(origin, TABLES) });
+  daily.clock.stop("2031-03-01T10:00:00Z");
+  const { id } = await openAccount(daily, { plan: "starter" });
+  const issue = async (key) => (await expect(201, daily.admin("POST", `/accounts/${id}/keys`, {}, key))).id;
+  for (let day = 0; day < 4; day++) {
+    const key = once();
+    const issued = await issue(key);
+    daily.clock.advance(23 * 3_600_000);
+    assert.equal(await issue(key), issued, "the same key, not another");
+    daily.clock.advance(3_600_001);
+    assert.notEqual(await issue(key), issued);
+  }
+  await daily.kill();
+  const tables = tablesOf(daily).filter((name) => name.startsWith("answers"));
+  assert.deepEqual(tables.sort(), ["answers", "answers_2031_03_05", "answers_2031_03_06"]);
 });
 
 test("of requests that race, one opens the account and one makes the key", async () => {
