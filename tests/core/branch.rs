@@ -519,6 +519,21 @@ impl Branch {
         woken.tick(self.clock)?;
         let rows_read = woken.store().rows_read.get();
         let before = self.object.account().expect("an account");
+        // A key that was dead by a clock that had strayed is at rest until somebody comes with it.
+        for key in (1..=3).map(KeyNumber::new) {
+            let stands = |object: &Object<MemoryStore>| {
+                let key = object.account().and_then(|account| account.key(key));
+                key.is_some_and(|key| key.stands(self.clock))
+            };
+            if stands(&self.object) && !stands(&woken) {
+                let read = Read {
+                    key,
+                    digest: digest_after(key.get(), self.rotations_of(key.get())),
+                    page: Page::Me,
+                };
+                woken.handle(Request::Read(read), self.clock);
+            }
+        }
         let open = before.open_calls() as u64;
         let keys = u64::from(before.next_key().get());
         if rows_read > 3 + keys + open + 256 {
