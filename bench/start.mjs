@@ -33,6 +33,7 @@ import { readFileSync, readdirSync } from "node:fs";
 const dist = ${JSON.stringify(inProject("dist"))} + "/";
 const named = (end) => readFileSync(dist + readdirSync(dist).find((name) => end.test(name)));
 const policy = named(/-policy\\.cbor$/);
+globalThis.benchDescription = named(/-openapi\\.json$/).toString();
 globalThis.addEventListener = () => {};
 const before = performance.now();
 globalThis.benchWasm = new WebAssembly.Module(named(/\\.wasm$/));
@@ -49,7 +50,8 @@ function startInNode() {
       return `const {${names.replace(/ as /g, ": ")}} = { WorkerEntrypoint: class {}, DurableObject: class {} };`;
     })
     .replace(/import ([\w$]+) from\s*"[^"]*\.wasm";/g, "const $1 = benchWasm;")
-    .replace(/import ([\w$]+) from\s*"[^"]*-policy\.cbor";/g, "const $1 = benchPolicy;");
+    .replace(/import ([\w$]+) from\s*"[^"]*-policy\.cbor";/g, "const $1 = benchPolicy;")
+    .replace(/import ([\w$]+) from\s*"[^"]*-openapi\.json";/g, "const $1 = benchDescription;");
   writeFileSync(join(home, "bundle.mjs"), bundle);
   writeFileSync(join(home, "timed.mjs"), TIMED);
   return Array.from({ length: ROUNDS }, () => JSON.parse(execFileSync(process.execPath, [join(home, "timed.mjs")])));
