@@ -25,7 +25,7 @@ cost = 5
 `;
 
 // As many as a test may take; CONTRIBUTING.md says how 10,000 are imported.
-const ACCOUNTS = Number(process.env.TOLLGATE_IMPORTED ?? 150);
+const ACCOUNTS = Number(process.env.TOLLGATE_IMPORTED ?? 120);
 
 const secretOf = (number) => `sk_${number.toString(16).padStart(32, "0")}`;
 
