@@ -172,11 +172,11 @@ impl Account {
         let nth_end = if has_place { self.next_end() } else { 0 };
         let outcome = ending.outcome(call.answer, nth_end);
         let settled = Settled::of(&outcome);
-        let pool = call.hold.terms.pool.clone();
+        let is_watched = !outcome.charged.is_zero() && self.is_topped_up(&call.hold.terms.pool);
         self.write_end(call.number, outcome.clone(), None, changes);
         self.count_ended(call, &outcome, booked, changes);
-        if !outcome.charged.is_zero() {
-            self.charged(&pool, changes);
+        if is_watched {
+            self.charged(changes);
         }
         settled
     }
@@ -348,8 +348,8 @@ impl Account {
         self.rewrite(row, outcome, hold, changes);
         changes.snapshot = true;
         self.book_due(clock, changes);
-        if !more.is_zero() {
-            self.charged(&row.call.hold.terms.pool, changes);
+        if !more.is_zero() && self.is_topped_up(&row.call.hold.terms.pool) {
+            self.charged(changes);
         }
         self.watch_spending(clock, changes);
         settled

@@ -225,15 +225,16 @@ impl Account {
         Ok(changes)
     }
 
-    /// A charge on `pool` was booked: a top-up may be due. It is noted once, with a snapshot.
-    pub(super) fn charged(&mut self, pool: &str, changes: &mut Changes) {
-        let is_sold = |account: &Self| {
-            let offer = account.policy.top_up.as_ref();
-            offer.is_some_and(|offer| offer.pool == pool)
-        };
-        if self.state.top_up.is_some() && is_sold(self) {
-            self.review_top_up(true, changes);
-        }
+    /// Whether a charge on `pool` can make a top-up due ([`Account::charged`]).
+    pub(super) fn is_topped_up(&self, pool: &str) -> bool {
+        let offer = self.policy.top_up.as_ref();
+        self.state.top_up.is_some() && offer.is_some_and(|offer| offer.pool == pool)
+    }
+
+    /// A charge on a pool that is topped up was booked: one may be due. It is noted once, with a
+    /// snapshot.
+    pub(super) fn charged(&mut self, changes: &mut Changes) {
+        self.review_top_up(true, changes);
     }
 
     /// Notes that a top-up is due, where `is_asked_for`, or is not any more.
