@@ -477,7 +477,13 @@ proptest! {
             // The limit frees as it was told; what would have paid was gone by then.
             let is_short = matches!(again, Reply::Refused(Refusal::InsufficientCredits { .. }));
             let was_limited = matches!(reply, Reply::Refused(Refusal::RateLimited { .. }));
-            let excused = is_short && was_limited && has_expired_since(&branch, start);
+            // Too many refused calls may restrict the key, where the policy says so.
+            let is_restricted = matches!(
+                again,
+                Reply::Refused(Refusal::Suspended { restricted: Some(_), .. })
+            );
+            let is_spent = is_short && was_limited && has_expired_since(&branch, start);
+            let excused = is_restricted || is_spent;
             prop_assert!(excused, "after {seconds} s: {again:?}");
             break;
         }
