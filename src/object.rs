@@ -527,6 +527,16 @@ impl<S: Store> Object<S> {
         Ok(row.map(|row| Earlier { first, row }))
     }
 
+    /// Ends the calls that a message brought the ends of beside it: how many, up to the first that
+    /// cannot be kept now.
+    pub fn end_calls(&mut self, ends: &[Settle], clock: Timestamp) -> u32 {
+        let replies = ends
+            .iter()
+            .map(|settle| self.handle(Request::Settle(*settle), clock));
+        let taken = replies.take_while(|reply| !matches!(reply, Reply::Unavailable { .. }));
+        u32::try_from(taken.count()).unwrap_or(u32::MAX)
+    }
+
     fn settle(&mut self, settle: Settle, clock: Timestamp) -> Result<Reply, Failure> {
         self.wake(clock)?;
         let (settled, changes) = self.awake()?.settle(settle, clock);
