@@ -111,13 +111,18 @@ impl Gateway {
                 account,
                 manage,
                 region,
-            } => match self.manage(&account, *manage, region, line).await? {
-                Reply::Document(document) => self.tell(visit, document.status, &document.json),
-                Reply::Ledger(page) => Ok(self.show_ledger(visit, &account, &page)?),
-                Reply::Audit(step) => self.audit(visit, &account, step, line).await,
-                Reply::Export(slice) => Ok(self.export(visit, account, slice)?),
-                other => Err(unexpected(&other).into()),
-            },
+            } => {
+                let listing = manage.command.listing();
+                match self.manage(&account, *manage, region, line).await? {
+                    Reply::Document(document) => {
+                        Ok(self.show_page(visit, &account, listing, document)?)
+                    }
+                    Reply::Ledger(page) => Ok(self.show_ledger(visit, &account, &page)?),
+                    Reply::Audit(step) => self.audit(visit, &account, step, line).await,
+                    Reply::Export(slice) => Ok(self.export(visit, account, slice)?),
+                    other => Err(unexpected(&other).into()),
+                }
+            }
             AdminRequest::Payments { account, what } => {
                 self.serve_payments(visit, &Asker::Operator(account), what, line)
                     .await

@@ -60,7 +60,6 @@ test("calls are summed by day, hour, endpoint and key; a month that is over for 
   for (const [query, field] of [
     ["?by=year", "by"],
     ["?from=2031-03-02T00:00:00Z&to=2031-03-01T00:00:00Z", "from"],
-    // A month that is not there: the account says so, not the Worker.
     ["?next=h0-0", "next"],
   ]) {
     assert.equal((await page(query, 400)).field, field);

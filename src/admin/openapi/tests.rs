@@ -3,12 +3,15 @@
 
 use std::collections::BTreeSet;
 
+mod pages;
+
 use serde_json::{Value, json};
 
 use super::*;
 use crate::{
     admin::{Access, AdminRequest, ENDPOINTS, Endpoint, Operator, Sent},
     call::CallState,
+    cursor::Cursors,
     ledger::EntryKind,
     ledger_page::LineKind,
     price::Mark,
@@ -112,7 +115,11 @@ fn read_page(
     let account = crate::id::AccountId::parse("acme").unwrap();
     let secrets = secrets();
     let sent = (method, query, body.as_bytes());
-    self_service::read(page, sent, &account, &secrets.key_secret).map(drop)
+    let cursors = Cursors {
+        key_secret: &secrets.key_secret,
+        account: &account,
+    };
+    self_service::read(page, sent, cursors).map(drop)
 }
 
 /// Asks with a query alone: an endpoint of the operator's, or a page of the customer's.
