@@ -390,7 +390,13 @@ fn bounds(schema: &Value) -> Vec<(Value, bool)> {
             None => json!(format!("a@{}", "b".repeat(length - 2))),
         };
         values.extend([(text(most), true), (text(most + 1), false)]);
-        values.extend([(json!(""), false), (json!("a\u{85}@b"), false)]);
+        values.push((json!(""), false));
+        for control in ["\u{85}", "\u{202a}", "\u{202e}", "\u{2066}", "\u{2069}"] {
+            values.push((json!(format!("a{control}@b")), false));
+        }
+        for sign in ["\u{200f}", "\u{2030}", "\u{2065}", "\u{206a}"] {
+            values.push((json!(format!("{sign}a@b")), true));
+        }
     }
     if schema["format"] == "date-time" {
         values.extend([
