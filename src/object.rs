@@ -559,7 +559,10 @@ impl<S: Store> Object<S> {
         if account.key_held(read.key, &read.digest, clock).is_none() {
             return Ok(Reply::Refused(Refusal::UnknownKey));
         }
-        let standing = account.standing(read.key, Some(DEFAULT_POOL), clock);
+        let mut changes = Changes::default();
+        account.secret_used(read.key, &read.digest, &mut changes);
+        self.commit(changes, None)?;
+        let standing = self.awake()?.standing(read.key, Some(DEFAULT_POOL), clock);
         let limit = reads_per_minute(&read.page);
         if let Some(retry_at) = self.guard_reads(read.key, limit, clock) {
             let violated = vec![Violation {
@@ -1127,6 +1130,9 @@ impl Rejected {
             ),
             Self::SecretRevoked(key) => of_secret(&format!(
                 "secret: it is that of {key}, which was revoked for good"
+            )),
+            Self::SecretRotated(key) => of_secret(&format!(
+                "secret: it was that of {key}, which was rotated and has another one since"
             )),
             Self::SecretKnown(key) => of_secret(&format!(
                 "secret: it is that of {key}, which is otherwise than told here; change that key"

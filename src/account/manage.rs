@@ -189,6 +189,8 @@ pub enum Rejected {
     ExpiredKey,
     /// The secret is that of a key of this account that was revoked.
     SecretRevoked(KeyId),
+    /// The secret is one that a key of this account had before it was rotated.
+    SecretRotated(KeyId),
     /// The secret is that of a key of this account that is otherwise than told.
     SecretKnown(KeyId),
     /// The secret is that of another account's key.

@@ -482,12 +482,18 @@ fn a_rotated_imported_key_is_a_key_of_tollgates_once_the_overlap_is_over() {
     world.clock = world.clock.plus(Span::from_millis(59_999));
     assert!(world.admits(&key, secret(1)));
     assert!(world.admits(&key, digest_of(1_001)));
+    world.import(0, 1, None, None);
+    assert_eq!(world.answer, Some(Ok("key_a0_1".to_owned())));
     world.clock = world.clock.plus(Span::from_millis(1));
     assert!(!world.admits(&key, secret(1)));
     assert!(world.admits(&key, digest_of(1_001)));
-    // Imported again it is that key still, and its old secret stays dead.
+    // Imported again it stays dead, and is not said to be alive.
     world.import(0, 1, None, None);
-    assert_eq!(world.answer, Some(Ok("key_a0_1".to_owned())));
+    let Some(Err(complaint)) = world.answer.take() else {
+        panic!("a dead secret is a key");
+    };
+    assert_eq!(complaint.code, Code::Conflict);
+    assert!(complaint.detail.contains("key_a0_1"), "{complaint:?}");
     assert!(!world.admits(&key, secret(1)));
     // It is withdrawn by its first secret.
     world.revoke(0, 1);
