@@ -434,7 +434,7 @@ impl<S: Store> Object<S> {
     #[must_use]
     pub fn next_alarm(&self) -> Option<Timestamp> {
         let account = self.account.as_ref();
-        let roll_up = account.and_then(Account::next_roll_up);
+        let roll_up = account.and_then(Account::roll_up_alarm);
         let erasure = account.and_then(Account::erased_at);
         let listing = account.and_then(Account::listing_ends_at);
         let wakeup = self.next_wakeup().into_iter();
@@ -653,16 +653,17 @@ impl<S: Store> Object<S> {
         Ok(Reply::Document(done))
     }
 
-    /// Says no. Where that depends on how things stand, and not on the request alone, the same
-    /// `Idempotency-Key` gets the same answer although things may stand otherwise by then.
+    /// Says no. Where that is of the moment, the same `Idempotency-Key` gets the same answer although
+    /// things may stand otherwise by then.
     fn refuse(
         &mut self,
         rejected: Rejected,
         request: Option<Fingerprint>,
         clock: Timestamp,
     ) -> Result<Reply, Failure> {
+        let request = request.filter(|_| rejected.is_of_the_moment());
         let complaint = rejected.complaint();
-        if let Some(request) = request.filter(|_| matches!(complaint.code.status(), 409 | 422)) {
+        if let Some(request) = request {
             let remembered = Remembered {
                 request,
                 status: complaint.code.status(),
