@@ -247,7 +247,9 @@ pub enum Command {
     /// `GET /accounts/{id}/balance`.
     #[n(6)]
     Balance,
-    /// `GET /accounts/{id}/keys`, as releases before [`Command::Keys`] ask for it.
+    /// `GET /accounts/{id}/keys`, as releases before [`Command::Keys`] ask for it: the first page. It
+    /// can go with the second release that has both, since a deploy mixes two releases at most; its
+    /// number stays taken.
     #[n(7)]
     ListKeys,
     /// `GET /accounts/{id}/usage`.
