@@ -32,7 +32,8 @@ const forged = (cursor) => [
 
 test("a list goes on only with a cursor of its own, of its own account, as it was handed out", async (t) => {
   const origin = await startOrigin(t);
-  const gateway = await startGateway(t, { policy: policyFor(origin, TABLES) });
+  const vars = { WEBHOOK_SECRET: `whsec_${"A".repeat(32)}` };
+  const gateway = await startGateway(t, { policy: policyFor(origin, TABLES), vars });
   const accounts = [await openAccount(gateway), await openAccount(gateway)];
   for (const account of accounts) {
     await account.anotherKey();
