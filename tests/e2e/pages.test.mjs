@@ -11,7 +11,7 @@ const TABLES = `
 grants = [{ pool = "credits", amount = 50, renews = "never" }]
 [notifications]
 url = "http://127.0.0.1:9/hooks"
-balance_low = { credits = [20, 10] }
+balance_low = { credits = [40, 10] }
 [[routes]]
 match = "POST /search"
 cost  = 15
