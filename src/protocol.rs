@@ -12,6 +12,7 @@ use crate::{
         PatchAccount, PatchKey, Refusal, RotateKey, Settled, TopUpSettings, Word,
     },
     call::Settle,
+    cursor::Listing,
     export::{ExportPlace, ExportSlice},
     headers::Standing,
     id::{CallNumber, EventNumber, KeyNumber},
@@ -90,6 +91,19 @@ pub enum Page {
     /// What is about payments.
     #[n(77)]
     Payments(#[n(0)] Ask),
+}
+
+impl Page {
+    /// The list whose page is answered as a document, if it is one.
+    #[must_use]
+    pub const fn listing(&self) -> Option<Listing> {
+        match self {
+            Self::Usage(_) => Some(Listing::Usage),
+            Self::UsageSummary(_) => Some(Listing::UsageSummary),
+            Self::Payments(ask) => ask.what.listing(),
+            Self::Me | Self::Credits | Self::Ledger(_) | Self::Quote => None,
+        }
+    }
 }
 
 /// Which calls `/usage` lists: newest first.
@@ -233,7 +247,9 @@ pub enum Command {
     /// `GET /accounts/{id}/balance`.
     #[n(6)]
     Balance,
-    /// `GET /accounts/{id}/keys`, as releases before [`Command::Keys`] ask for it.
+    /// `GET /accounts/{id}/keys`, as releases before [`Command::Keys`] ask for it: the first page. It
+    /// can go with the second release that has both, since a deploy mixes two releases at most; its
+    /// number stays taken.
     #[n(7)]
     ListKeys,
     /// `GET /accounts/{id}/usage`.
@@ -420,6 +436,19 @@ impl EventState {
 }
 
 impl Command {
+    /// The list whose page is answered as a document, if it is one.
+    #[must_use]
+    pub const fn listing(&self) -> Option<Listing> {
+        match self {
+            Self::Keys(_) => Some(Listing::Keys),
+            Self::Usage(_) => Some(Listing::Usage),
+            Self::UsageSummary(_) => Some(Listing::UsageSummary),
+            Self::Events(_) => Some(Listing::Events),
+            Self::Payments(ask) => ask.what.listing(),
+            _ => None,
+        }
+    }
+
     /// Whether it is about what the deployment does only with Stripe's secrets.
     #[must_use]
     pub const fn is_of_payments(&self) -> bool {

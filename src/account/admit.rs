@@ -158,6 +158,7 @@ impl Account {
             would_refuse: would_refuse.map(Box::new),
             repeats: turn.repeats(),
         };
+        self.secret_used(admit.key, &admit.digest, &mut changes);
         let retried = admit.retried;
         let call = self.count(admit, hold, clock, &mut changes);
         if let Some(fingerprint) = retried {
