@@ -7,6 +7,7 @@ import { readdirSync } from "node:fs";
 import { basename } from "node:path";
 import { parseArgs } from "node:util";
 import { build } from "./build.mjs";
+import { checkPromises } from "./promises.mjs";
 import { histories, inProject, npmProgram, WASM_TARGET } from "./project.mjs";
 import { schemathesisTool, setUp, underProjectNode } from "./setup.mjs";
 import { checkSupply } from "./supply.mjs";
@@ -103,6 +104,8 @@ async function inFull(folder, { minutes = 60, env = {} } = {}) {
 const runs = {
   async "--all"() {
     await style();
+    say("▸ Promises and the tests that they name");
+    checkPromises();
     await rustTests();
     await docs();
     await types();
