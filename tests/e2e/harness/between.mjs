@@ -8,6 +8,8 @@ import { once } from "node:events";
 
 const JSON_TYPE = { "content-type": "application/json" };
 const PIECE = Buffer.alloc(65_536, " ");
+// An answer without end is silent after so much: whoever keeps it should not take the machine along.
+const ENDLESS_MAX = 400_000_000;
 const says = (status, body, headers = JSON_TYPE) => ({ outgoing }) => outgoing.writeHead(status, headers).end(body);
 
 // What may become of a request. Those that carry it out hand it on; the others do not.
@@ -46,11 +48,11 @@ export const WAYS = {
     outgoing.on("close", () => clearInterval(drip));
   },
   // As fast as it is taken.
-  endless: ({ outgoing, took }) => {
+  endless: ({ request, outgoing }) => {
     outgoing.writeHead(200, JSON_TYPE);
     const pour = () => {
-      if (outgoing.destroyed) return;
-      took(PIECE.length);
+      if (outgoing.destroyed || request.poured > ENDLESS_MAX) return;
+      request.poured += PIECE.length;
       if (outgoing.write(PIECE)) setImmediate(pour);
       else outgoing.once("drain", pour);
     };
@@ -65,13 +67,13 @@ export async function startBetween(t, url) {
   const server = http.createServer(async (incoming, outgoing) => {
     const pieces = [];
     for await (const piece of incoming) pieces.push(piece);
-    const request = { method: incoming.method, path: incoming.url, headers: incoming.headers, body: Buffer.concat(pieces), taken: 0 };
+    const request = { method: incoming.method, path: incoming.url, headers: incoming.headers, body: Buffer.concat(pieces), poured: 0 };
     requests.push(request);
     outgoing.on("error", () => {});
     request.way = choose(request);
     await WAYS[request.way]({
+      request,
       outgoing,
-      took: (bytes) => (request.taken += bytes),
       carryOut: () => (url ? handOn(url, request) : { status: 200, headers: {}, body: Buffer.alloc(0) }),
       respond: ({ status, headers, body }) => outgoing.writeHead(status, headers).end(body),
     });
