@@ -35,6 +35,12 @@ async function rustTests() {
   await cargo("Unit tests, tables, properties, simulation", ["test", "--quiet"], { live: true, env });
 }
 
+async function fuzzedPolicies() {
+  const CASES = 10_000;
+  const env = { PROPTEST_CASES: CASES };
+  await cargo(`Policies that are no policies, ${CASES} of each kind`, ["test", "--quiet", "--test", "policy", "reader_panic"], { env });
+}
+
 async function style() {
   await cargo("Format", ["fmt", "--check"], { otherwise: "`cargo fmt` mends it." });
   await cargo("Clippy for the host", ["clippy", "--quiet", "--all-targets", ...LINTS]);
@@ -124,7 +130,10 @@ const runs = {
     await endToEnd(named(["e2e", "faults", "attacks"].flatMap(filesIn)));
   },
   "--faults": () => inFull("faults"),
-  "--attacks": () => inFull("attacks"),
+  async "--attacks"() {
+    await fuzzedPolicies();
+    await inFull("attacks");
+  },
   async "--soak"() {
     const { minutes } = options;
     if (!/^[1-9]\d{0,3}$/.test(minutes)) throw new Failure(`--minutes: expected a whole number, found ${minutes}`);
