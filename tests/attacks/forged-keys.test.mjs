@@ -7,7 +7,7 @@ import { openAccount } from "../e2e/harness/account.mjs";
 import { objectFaults } from "../e2e/harness/faults.mjs";
 import { startFlood } from "../e2e/harness/flood.mjs";
 import { secrets, startGateway } from "../e2e/harness/gateway.mjs";
-import { residentMegabytes } from "../e2e/harness/memory.mjs";
+import { residentMegabytes, wasmMegabytes, withWasmLook } from "../e2e/harness/memory.mjs";
 import { startOrigin } from "../e2e/harness/origin.mjs";
 import { each } from "../e2e/harness/raw.mjs";
 import { percentile, randomOf, scaled, seed, show } from "../e2e/harness/scale.mjs";
@@ -34,7 +34,7 @@ match = "POST /search"
 cost = 1
 `;
 const faults = objectFaults(policy);
-const gateway = await startGateway(test, { policy, more: faults.more });
+const gateway = await startGateway(test, { policy, more: { ...faults.more, modules: withWasmLook(faults.more.modules) } });
 const customer = await openAccount(gateway);
 // The directory has been told of the account and of its key: nothing goes on in the background.
 await faults.directory.told(2);
@@ -145,7 +145,7 @@ test("the time of a refusal does not tell how much of the MAC is right (printed,
 test("a flood of unknown keys wakes nobody, keeps nothing, and slows nobody else down much", { timeout: 900_000 }, async (t) => {
   const quiet = await latencies(scaled(60, 1_000));
   await customer.finished("POST", "/search");
-  const [before, reached, memory] = [asks(), origin.requests.length, residentMegabytes()];
+  const [before, reached, memory, wasm] = [asks(), origin.requests.length, residentMegabytes(), await wasmMegabytes(gateway)];
   t.diagnostic(`seed: ${seed}`);
   const random = randomOf();
   let isOver = false;
@@ -175,11 +175,15 @@ test("a flood of unknown keys wakes nobody, keeps nothing, and slows nobody else
   assert.ok(lookedUp <= 30 + 8 + 1, `${lookedUp} looked up`);
   const grown = residentMegabytes() - memory;
   assert.ok(grown < 120, `workerd grew by ${grown} MB`);
+  // Ten bytes for each unknown key would be a megabyte; what the calls beside them leave is less.
+  const kept = (await wasmMegabytes(gateway)) - wasm;
+  assert.ok(kept < 1, `the wasm grew by ${kept} MB`);
   show(t, {
     "unknown keys": UNKNOWN_KEYS,
     "objects asked": 0,
     "imported-looking keys": `${tried}, looked up ${lookedUp}`,
     "workerd grew by": `${grown.toFixed(0)} MB`,
+    "the wasm by": `${kept.toFixed(1)} MB`,
     "another account, alone": toldLatency(quiet),
     meanwhile: toldLatency(busy),
   });
