@@ -164,13 +164,16 @@ test("a flood of unknown keys wakes nobody, keeps nothing, and slows nobody else
   await customer.finished("POST", "/search");
   const calls = origin.requests.length - reached;
   const [accounts, directory, lookups] = asks().map((count, kind) => count - before[kind]);
-  assert.deepEqual([accounts, directory, lookups], [2 * calls, 0, 0], "only the calls of the other account asked anybody");
+  // Only the calls of the other account asked anybody: each is admitted and settled, and may be settled with the next.
+  assert.ok(accounts >= calls && accounts <= 2 * calls, `${accounts} messages for ${calls} calls`);
+  // Its figures are told where an hour ends meanwhile.
+  assert.ok(directory <= 2 && lookups === 0, `${directory} messages to the directory, ${lookups} to the lookup objects`);
 
   // What looks like a key from before Tollgate is looked up, a few times a minute and address.
   const looked = asks()[2];
   const tried = scaled(200, 5_000);
   await each(Array.from({ length: tried }, (_, n) => `sk_${n.toString(16).padStart(32, "0")}`), 8, (key) => search(key, { "cf-connecting-ip": "203.0.113.9" }));
-  assert.deepEqual(asks().slice(0, 2), [before[0] + accounts, before[1]]);
+  assert.ok(asks()[0] <= before[0] + 2 * calls && asks()[1] <= before[1] + 2, `${asks()}`);
   const lookedUp = asks()[2] - looked;
   assert.ok(lookedUp <= 30 + 8 + 1, `${lookedUp} looked up`);
   const grown = residentMegabytes() - memory;
