@@ -60,6 +60,7 @@ pub mod status;
 mod steps;
 pub mod time;
 pub mod totals;
+pub mod unsettled;
 pub mod url;
 pub mod webhook;
 pub mod wire;
