@@ -17,7 +17,7 @@ globalThis.queueMicrotask = (callback) => void Promise.resolve().then(callback);
 globalThis.tollgate = {
   linesOf({ method, url, headers }) {
     let lines = `${method}\n${url}`;
-    for (const [name, value] of headers) lines += `\n${name}\n${value}`;
+    headers.forEach((value, name) => (lines += `\n${name}\n${value}`));
     return lines;
   },
   valuesOf: (headers, names) => names.split("\n").map((name) => headers.get(name) ?? "").join("\n"),
@@ -29,8 +29,11 @@ globalThis.tollgate = {
     }
   },
   answer(status, lines, body) {
-    const headers = new Headers();
-    this.change(headers, lines);
+    const parts = lines.split("\n");
+    const headers = {};
+    for (let at = 0; at < parts.length - 1; at += 2) {
+      if (parts[at + 1] !== "") headers[parts[at]] = parts[at + 1];
+    }
     return new Response(body, { status, headers });
   },
   watch(promise, key) {

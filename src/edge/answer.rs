@@ -151,10 +151,10 @@ pub fn hand_on(
     let mut value = || values.next().flatten();
     let (allow_origin, exposed, location) = (value(), value(), value());
     let mut change = HeaderLines::default();
-    for name in OWNED {
-        change.remove(name);
-    }
     write_about(about, &mut change);
+    for name in OWNED {
+        change.remove_unless_set(name);
+    }
     if let Some(exposed) = expose_headers(allow_origin, exposed) {
         change.set("Access-Control-Expose-Headers", &exposed);
     }

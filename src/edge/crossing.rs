@@ -49,6 +49,13 @@ impl HeaderLines {
         self.set(name, "");
     }
 
+    /// Takes a header away, unless it is set.
+    pub fn remove_unless_set(&mut self, name: &str) {
+        if !self.0.split('\n').step_by(2).any(|set| set == name) {
+            self.remove(name);
+        }
+    }
+
     /// Does all of it.
     ///
     /// # Errors
