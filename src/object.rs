@@ -751,8 +751,12 @@ impl<S: Store> Object<S> {
                 let set = account.set_top_up(set, clock);
                 Ok(set.map(|changes| (told(200, to_json(&account.top_up_view(clock))), changes)))
             }
-            Command::SeePaymentMethod(at) => {
-                let changes = self.awake()?.payment_method_updated(at, clock);
+            Command::SeePaymentMethod(at, seen) => {
+                let changes = self.awake()?.payment_method_seen(at, seen, clock);
+                Ok(Ok((told(200, to_json(&self.awake()?.view())), changes)))
+            }
+            Command::SeeTopUp(invoice) => {
+                let changes = self.awake()?.top_up_invoice_changed(&invoice, clock);
                 Ok(Ok((told(200, to_json(&self.awake()?.view())), changes)))
             }
             Command::RetryTopUp => {

@@ -20,7 +20,7 @@ use crate::{
     ledger_page::{LedgerPage, LedgerQuery},
     payments::{
         ask::{Ask, Order},
-        sighting::{Sighting, SubscriptionSighting},
+        sighting::{MethodSeen, Sighting, SubscriptionSighting},
     },
     problem::{Code, Problem},
     time::{MonthNumber, Timestamp},
@@ -323,9 +323,13 @@ pub enum Command {
     /// `POST /accounts/{id}/top-up/retry`.
     #[n(86)]
     RetryTopUp,
-    /// Stripe's word that the customer pays with something else since this moment.
+    /// Stripe's word that something about the customer's payment methods was changed at this moment, and
+    /// what was found then. The release before tells no more than the moment.
     #[n(87)]
-    SeePaymentMethod(#[n(0)] Timestamp),
+    SeePaymentMethod(#[n(0)] Timestamp, #[n(1)] Option<MethodSeen>),
+    /// Stripe's word that the payment of this invoice of a top-up has failed.
+    #[n(100)]
+    SeeTopUp(#[n(0)] String),
 }
 
 impl Command {
@@ -364,7 +368,8 @@ impl Command {
             | Self::SeePayment(_)
             | Self::SeeSubscription(_)
             | Self::ShowTopUp
-            | Self::SeePaymentMethod(_)
+            | Self::SeePaymentMethod(_, _)
+            | Self::SeeTopUp(_)
             | Self::Close => false,
         }
     }

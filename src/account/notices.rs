@@ -165,7 +165,7 @@ impl Account {
     }
 
     /// What could be spent of `pool` if all that is held of it came back.
-    fn left(&self, pool: &str) -> Credits {
+    pub(super) fn left(&self, pool: &str) -> Credits {
         let spending = self.spending(pool, self.state.latest);
         let lots = self.state.ledger.book(pool).into_iter();
         lots.flat_map(|book| &book.lots)

@@ -11,7 +11,7 @@ use tollgate::{
     payments::{
         ask::{Ask, What},
         money::Money,
-        sighting::Reversal,
+        sighting::{MethodSeen, Reversal},
         stripe::Failure,
         top_up::top_up_of,
     },
@@ -22,7 +22,7 @@ use tollgate::{
 
 use crate::{
     branch::{Branch, cost},
-    memory_stripe::{Card, Fault, MemoryStripe, shown},
+    memory_stripe::{Card, Fault, Invoice, MemoryStripe, shown},
     properties::config,
     sold,
     statement::moment,
@@ -86,6 +86,16 @@ impl Shop {
             Reply::Problem(complaint) => complaint.code.status(),
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Stripe tells that something about the payment methods was changed at this moment, and is asked
+    /// what would be paid with now.
+    fn tell_of_method(&mut self, at: Timestamp, updated: Option<&str>) {
+        let seen = MethodSeen {
+            now: self.stripe.method(),
+            updated: updated.map(str::to_owned),
+        };
+        self.send(Command::SeePaymentMethod(at, Some(seen)));
     }
 
     fn retry(&mut self) -> u16 {
@@ -158,6 +168,18 @@ impl Shop {
         }
     }
 
+    /// Stripe tells what went back of an invoice, and what may.
+    fn see_dispute(&mut self, invoice: &str, disputed: u64, is_open: bool) {
+        let (_, mut sighting) = top_up_of(json::parse(invoice).unwrap()).unwrap();
+        sighting.reversal = Some(Reversal {
+            as_of: self.branch.clock,
+            refunded: 0,
+            disputed,
+            is_open,
+        });
+        assert_eq!(self.send(Command::SeePayment(Box::new(sighting))), 200);
+    }
+
     fn view(&mut self) -> Value {
         let Reply::Document(document) = self.branch.manage(Command::ShowTopUp, None) else {
             panic!("no view");
@@ -176,6 +198,12 @@ impl Shop {
         self.branch.balance("credits")["available"]
             .as_u64()
             .unwrap()
+    }
+
+    /// How each invoice stands.
+    fn invoices(&self) -> Vec<&'static str> {
+        let invoices = self.stripe.invoices.iter();
+        invoices.map(|invoice| invoice.status).collect()
     }
 
     /// The credits of each top-up so far.
@@ -354,20 +382,54 @@ fn a_declined_payment_pauses_at_once_and_is_not_tried_again() {
         assert_eq!(shop.retry(), 409);
         shop.work();
         assert_eq!(shop.topped_up(), [1_700]);
-        let statuses: Vec<_> = shop
-            .stripe
-            .invoices
-            .iter()
-            .map(|invoice| invoice.status)
-            .collect();
-        assert_eq!(statuses, ["void", "void", "paid"]);
+        assert_eq!(shop.invoices(), ["void", "void", "paid"]);
         assert_eq!(shop.told()[3..], ["top_up.succeeded", "top_up.resumed"]);
         shop.branch.check().unwrap();
     }
 }
 
 #[test]
-fn a_changed_payment_method_resumes_and_an_old_word_of_one_does_not() {
+fn a_pause_ends_only_with_another_payment_method_or_with_details_of_the_same() {
+    // What Stripe tells, whether the customer pays with something else, and whether it goes on.
+    for (updated, is_another, after_the_pause, resumes) in [
+        // A method that was added, or an old default taken off: the same is paid with.
+        (None, false, true, false),
+        (Some("pm_7"), false, true, false),
+        // A new expiry of the one that was declined.
+        (Some("pm_1"), false, true, true),
+        // An event that is older than the pause.
+        (Some("pm_1"), false, false, false),
+        // Another default, also where that is told late.
+        (None, true, true, true),
+        (None, true, false, true),
+    ] {
+        let mut shop = Shop::new();
+        shop.stripe.card = Card::Declined;
+        shop.charge(1_100);
+        shop.work();
+        let paused_at = shop.branch.clock;
+        shop.pass(MINUTE);
+        if is_another {
+            shop.stripe.change_card(Card::Good);
+        }
+        let at = if after_the_pause {
+            paused_at.plus(MINUTE)
+        } else {
+            paused_at.minus(MINUTE)
+        };
+        shop.tell_of_method(at, updated);
+        let case = format!("{updated:?} {is_another} {after_the_pause}");
+        let status = if resumes { "cooling_down" } else { "paused" };
+        assert_eq!(shop.view()["status"], status, "{case}");
+        let told: &[_] = if resumes { &["top_up.resumed"] } else { &[] };
+        assert_eq!(shop.told()[2..], *told, "{case}");
+        shop.wait(Span::from_days(1));
+        assert_eq!(shop.charges(), if resumes { 2 } else { 1 }, "{case}");
+    }
+}
+
+#[test]
+fn a_first_payment_method_resumes_and_the_customer_need_not_wait() {
     let mut shop = Shop::new();
     shop.stripe.card = Card::None;
     shop.charge(1_100);
@@ -377,17 +439,12 @@ fn a_changed_payment_method_resumes_and_an_old_word_of_one_does_not() {
             .starts_with("paused: paused: there is no payment method;")
     );
     assert_eq!(shop.charges(), 0);
-    let paused_at = shop.branch.clock;
     shop.pass(MINUTE);
-    let updated = |shop: &mut Shop, at: Timestamp| {
-        shop.send(Command::SeePaymentMethod(at));
-    };
-    updated(&mut shop, paused_at.minus(MINUTE));
-    assert!(shop.standing().starts_with("paused"));
-    shop.stripe.card = Card::Good;
     let now = shop.branch.clock;
-    updated(&mut shop, now);
-    // By itself, six hours after the attempt; the customer need not wait.
+    shop.tell_of_method(now, None);
+    assert!(shop.standing().starts_with("paused"));
+    shop.stripe.change_card(Card::Good);
+    shop.tell_of_method(now, None);
     assert!(shop.standing().starts_with("cooling_down"));
     assert_eq!(
         shop.told(),
@@ -432,36 +489,69 @@ fn what_stripe_keeps_failing_at_is_voided_and_tried_anew() {
         "attempting: a payment of 16.00 USD for 1600 credits is under way"
     );
     shop.wait(Span::from_seconds(7 * 3_600));
-    let statuses: Vec<_> = shop
-        .stripe
-        .invoices
-        .iter()
-        .map(|invoice| invoice.status)
-        .collect();
-    assert_eq!(
-        (statuses, shop.topped_up()),
-        (vec!["void", "paid"], vec![1_600])
-    );
+    assert_eq!(shop.invoices(), ["void", "paid"]);
+    assert_eq!(shop.topped_up(), [1_600]);
     assert_eq!(shop.told(), ["top_up.failed", "top_up.succeeded"]);
 }
 
 #[test]
-fn a_payment_that_takes_days_is_waited_for() {
-    for succeeds in [true, false] {
+fn a_debit_is_waited_for_and_pauses_when_it_fails_after_days() {
+    for (succeeds, is_told) in [(true, true), (true, false), (false, true), (false, false)] {
         let mut shop = Shop::new();
         shop.stripe.card = Card::Slow;
         shop.charge(1_100);
-        shop.wait(Span::from_days(2));
+        shop.wait(Span::from_days(9));
         assert!(shop.topped_up().is_empty());
-        assert_eq!(shop.charges(), 1);
+        assert_eq!((shop.charges(), shop.retry()), (1, 409));
         let now = shop.branch.clock;
         shop.stripe.conclude(succeeds, now);
-        shop.tell_of_invoice(0);
-        shop.stripe.card = Card::Good;
-        shop.wait(Span::HOUR);
-        assert_eq!(shop.topped_up(), [1_600]);
-        assert_eq!(shop.charges(), if succeeds { 1 } else { 2 });
+        if is_told {
+            shop.tell_of_invoice(0);
+            shop.send(Command::SeeTopUp("in_1".into()));
+            shop.work();
+        } else {
+            shop.wait(Span::HOUR);
+        }
+        let case = format!("{succeeds} {is_told}");
+        if succeeds {
+            assert_eq!(shop.topped_up(), [1_600], "{case}");
+            assert_eq!(shop.told(), ["top_up.succeeded"], "{case}");
+        } else {
+            assert_eq!(
+                shop.standing(),
+                "paused: paused: the payment was declined (insufficient_funds); it goes on when \
+                 the payment method is changed or a retry succeeds",
+                "{case}"
+            );
+            assert_eq!(shop.view()["url"], "https://invoice.test/in_1");
+            assert_eq!(shop.told(), ["top_up.failed", "top_up.paused"], "{case}");
+        }
+        shop.charge(100);
+        shop.wait(Span::from_days(20));
+        assert_eq!((shop.charges(), shop.invoices().len()), (1, 1), "{case}");
     }
+}
+
+#[test]
+fn a_debit_that_fails_pauses_also_where_it_was_called_off_meanwhile() {
+    let mut shop = Shop::new();
+    shop.stripe.card = Card::Slow;
+    shop.charge(1_100);
+    shop.work();
+    shop.turn_off();
+    shop.wait(Span::from_days(3));
+    assert_eq!(shop.invoices(), ["open"]);
+    let now = shop.branch.clock;
+    shop.stripe.conclude(false, now);
+    shop.wait(Span::HOUR);
+    assert_eq!(shop.invoices(), ["void"]);
+    shop.set(500, 2_000, None);
+    shop.wait(Span::from_days(1));
+    assert!(
+        shop.standing()
+            .starts_with("paused: paused: the payment was declined")
+    );
+    assert_eq!((&shop.view()["url"], shop.charges()), (&Value::Null, 1));
 }
 
 #[test]
@@ -510,6 +600,153 @@ fn the_monthly_cap_holds_until_the_month_is_over() {
     shop.wait(Span::from_days(30));
     assert_eq!(shop.topped_up(), [1_600, 1_600]);
     assert_eq!(shop.view()["spent_this_month"], "16.00 USD");
+}
+
+#[test]
+fn the_monthly_cap_is_of_what_is_paid_with_tax() {
+    let mut shop = Shop::with("top_up told", "prepaid");
+    shop.branch.grant("credits", 1_500, Source::Extra, None);
+    shop.stripe.tax = 25;
+    assert_eq!(shop.set(500, 2_000, Some("38.00 USD")), 200);
+    shop.charge(1_100);
+    shop.work();
+    assert_eq!(shop.topped_up(), [1_600]);
+    assert_eq!(shop.view()["spent_this_month"], "20.00 USD");
+    // Without tax the next one would be within it.
+    shop.charge(1_600);
+    shop.wait(Span::from_days(2));
+    assert_eq!(
+        shop.standing(),
+        "capped: a top-up for 20.00 USD would be above the monthly cap until 2026-12-01T00:00:00Z"
+    );
+    assert_eq!((shop.retry(), shop.charges()), (409, 1));
+    shop.wait(Span::from_days(30));
+    assert_eq!(shop.topped_up(), [1_600, 1_600]);
+}
+
+#[test]
+fn an_invoice_that_comes_to_more_than_the_cap_is_not_paid() {
+    let mut shop = Shop::with("top_up told", "prepaid");
+    shop.branch.grant("credits", 1_500, Source::Extra, None);
+    shop.stripe.tax = 25;
+    shop.set(500, 2_000, Some("20.00 USD"));
+    // Nobody knows of the tax before.
+    shop.charge(1_101);
+    shop.work();
+    assert_eq!((shop.invoices(), shop.charges()), (vec!["void"], 0));
+    assert_eq!(
+        shop.view()["last_attempt"]["reason"],
+        "20.01 USD with tax is more than the monthly cap has room for"
+    );
+    assert_eq!(shop.told(), ["top_up.failed"]);
+    // It is not tried again until there is room.
+    shop.wait(Span::from_days(3));
+    assert_eq!(
+        shop.standing(),
+        "capped: a top-up for 20.01 USD would be above the monthly cap until 2026-12-01T00:00:00Z"
+    );
+    assert_eq!((shop.invoices().len(), shop.retry()), (1, 409));
+    shop.set(500, 2_000, Some("20.01 USD"));
+    shop.work();
+    assert_eq!((shop.topped_up(), shop.charges()), (vec![1_601], 1));
+}
+
+/// What another top-up of the same account was paid with.
+fn another_top_up() -> Invoice {
+    let mut shop = Shop::new();
+    shop.charge(1_100);
+    shop.work();
+    shop.stripe.invoices.remove(0)
+}
+
+/// An attempt that was prepared up to its request number `at`, the payment's included. Stripe hears nothing
+/// of the last one.
+fn attempt_stuck_at(at: usize) -> Shop {
+    let mut shop = Shop::new();
+    shop.charge(1_100);
+    shop.branch.tick().unwrap();
+    for _ in 0..at {
+        assert!(shop.step());
+    }
+    shop
+}
+
+#[test]
+fn what_is_not_needed_or_allowed_any_more_is_not_paid() {
+    let in_between: [(fn(&mut Shop), &str); 6] = [
+        (
+            |shop| drop(shop.branch.grant("credits", 2_000, Source::Extra, None)),
+            "enough credits came in before anything was paid",
+        ),
+        // Still below the threshold, but the rest is less than what was to be bought.
+        (
+            |shop| drop(shop.branch.grant("credits", 50, Source::Extra, None)),
+            "enough credits came in before anything was paid",
+        ),
+        (
+            |shop| {
+                shop.set(100, 1_100, None);
+            },
+            "it was called off before anything was paid",
+        ),
+        (
+            |shop| {
+                shop.set(100, 1_100, Some("12.00 USD"));
+            },
+            "it was called off before anything was paid",
+        ),
+        (
+            |shop| {
+                let mut other = shown(&another_top_up()).to_string();
+                other = other.replace("in_1", "in_other");
+                shop.see_dispute(&other, 1_600, true);
+            },
+            "it was called off before anything was paid",
+        ),
+        (
+            |shop| {
+                drop(
+                    shop.branch
+                        .change_status(Status::Suspended { reason: None }),
+                )
+            },
+            "it was called off before anything was paid",
+        ),
+    ];
+    for (nth, (change, reason)) in in_between.into_iter().enumerate() {
+        for at in 0..=4 {
+            let mut shop = attempt_stuck_at(at);
+            shop.pass(MINUTE);
+            change(&mut shop);
+            // The object had died in between: the request that it asks next is decided on anew.
+            shop.branch.evict();
+            let available = shop.available();
+            shop.work();
+            let case = format!("{nth} at {at}");
+            assert_eq!(shop.charges(), 0, "{case}");
+            assert!(!shop.invoices().contains(&"open"), "{case}");
+            assert_eq!(shop.available(), available, "{case}");
+            let last = shop.view()["last_attempt"]["reason"].clone();
+            assert!(last == reason || last.is_null(), "{case}: {last}");
+        }
+    }
+}
+
+#[test]
+fn what_came_in_meanwhile_is_made_up_to_the_target_soon() {
+    let mut shop = attempt_stuck_at(4);
+    shop.branch.grant("credits", 50, Source::Extra, None);
+    shop.wait(Span::from_seconds(1_800));
+    assert_eq!((shop.topped_up(), shop.available()), (vec![1_550], 2_000));
+    assert_eq!(shop.invoices(), ["void", "paid"]);
+    // What comes back of a hold calls nothing off: the charge had made it due.
+    let mut shop = Shop::new();
+    shop.branch.call(cost(1_200));
+    shop.charge(1);
+    shop.branch.tick().unwrap();
+    shop.branch.settle(1, 500);
+    shop.work();
+    assert_eq!(shop.topped_up(), [1_701]);
 }
 
 #[test]
@@ -610,14 +847,7 @@ fn nothing_is_bought_while_a_payment_is_disputed() {
         let invoice = shown(&shop.stripe.invoices[0]).to_string();
         let disputed = |shop: &mut Shop, disputed, is_open| {
             shop.pass(MINUTE);
-            let (_, mut sighting) = top_up_of(json::parse(&invoice).unwrap()).unwrap();
-            sighting.reversal = Some(Reversal {
-                as_of: shop.branch.clock,
-                refunded: 0,
-                disputed,
-                is_open,
-            });
-            assert_eq!(shop.send(Command::SeePayment(Box::new(sighting))), 200);
+            shop.see_dispute(&invoice, disputed, is_open);
         };
         disputed(&mut shop, 1_600, true);
         // What it had bought is gone.
@@ -630,7 +860,8 @@ fn nothing_is_bought_while_a_payment_is_disputed() {
         );
         assert_eq!(shop.retry(), 409);
         let now = shop.branch.clock;
-        shop.send(Command::SeePaymentMethod(now));
+        shop.stripe.change_card(Card::Good);
+        shop.tell_of_method(now, None);
         assert_eq!(shop.told(), ["top_up.succeeded", "top_up.paused"]);
         assert_eq!(shop.charges(), 1);
         if is_won {
@@ -858,7 +1089,7 @@ impl History {
                 shop.branch.tick().unwrap();
             }
             Move::Card(card) => {
-                shop.stripe.card = card;
+                shop.stripe.change_card(card);
                 self.methods_changed_at.push(clock);
             }
             Move::Conclude(succeeds) => shop.stripe.conclude(succeeds, clock),
@@ -866,7 +1097,7 @@ impl History {
             Move::InvoiceEvent(nth) => shop.tell_of_invoice(nth),
             Move::MethodEvent(nth) => {
                 if let Some(at) = self.methods_changed_at.get(nth) {
-                    shop.send(Command::SeePaymentMethod(*at));
+                    shop.tell_of_method(*at, None);
                 }
             }
             Move::Retry => {
