@@ -235,6 +235,12 @@ pub trait Store {
     /// Storage that cannot be read.
     fn event(&self, number: EventNumber) -> Result<Option<EventRecord>, Self::Error>;
 
+    /// All events that are kept, in no order. One was emitted before.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn events(&self) -> Result<Vec<EventRecord>, Self::Error>;
+
     /// Writes everything, or nothing.
     ///
     /// # Errors
@@ -993,6 +999,7 @@ fn complaint(code: Code, detail: &str) -> Complaint {
         code,
         detail: detail.to_owned(),
         field: None,
+        retry_after_seconds: None,
     }
 }
 
@@ -1070,6 +1077,19 @@ impl Rejected {
                 Code::Conflict,
                 &format!("no top-up can be made now: {why}"),
             ),
+            Self::TooManyRetries(wait) => {
+                let seconds = wait.as_seconds_ceil();
+                Complaint {
+                    retry_after_seconds: u64::try_from(seconds).ok(),
+                    ..complaint(
+                        Code::RateLimited,
+                        &format!(
+                            "a top-up can be asked for 3 times an hour and 10 times a day; try \
+                             again in {seconds} s"
+                        ),
+                    )
+                }
+            }
             Self::AlreadySettled => complaint(Code::AlreadySettled, "this call was settled before"),
             Self::TooLateToRefund => complaint(
                 Code::AlreadySettled,

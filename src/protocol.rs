@@ -569,6 +569,9 @@ pub struct Complaint {
     /// The field of what was sent that is wrong.
     #[n(2)]
     pub field: Option<String>,
+    /// After how many seconds the same can be asked again, where that is known.
+    #[n(3)]
+    pub retry_after_seconds: Option<u64>,
 }
 
 /// What is kept of a complaint.
@@ -577,6 +580,8 @@ struct Kept<'a> {
     code: &'static str,
     detail: &'a str,
     field: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_seconds: Option<u64>,
 }
 
 impl Complaint {
@@ -589,6 +594,7 @@ impl Complaint {
                 "this Idempotency-Key was used for another request; a new request needs a new key"
                     .to_owned(),
             field: None,
+            retry_after_seconds: None,
         }
     }
 
@@ -599,6 +605,7 @@ impl Complaint {
             code: self.code.as_str(),
             detail: &self.detail,
             field: self.field.as_deref(),
+            retry_after_seconds: self.retry_after_seconds,
         };
         // Texts alone: writing them cannot fail.
         serde_json::to_string(&kept).unwrap_or_default()
@@ -614,6 +621,9 @@ impl Complaint {
             code: Code::ALL.into_iter().find(|code| code.as_str() == name)?,
             detail: text("detail")?.into_owned(),
             field: text("field").map(Into::into),
+            retry_after_seconds: kept
+                .member("retry_after_seconds")
+                .and_then(json::Value::whole),
         })
     }
 }
@@ -624,10 +634,12 @@ impl From<Complaint> for Problem {
             code,
             detail,
             field,
+            retry_after_seconds,
         } = complaint;
-        match field {
-            Some(field) => Self::of_field(code, field, detail),
-            None => Self::new(code, detail),
+        match (field, retry_after_seconds) {
+            (Some(field), _) => Self::of_field(code, field, detail),
+            (None, Some(seconds)) => Self::new(code, detail).passing_in(seconds),
+            (None, None) => Self::new(code, detail),
         }
     }
 }
@@ -676,6 +688,7 @@ mod tests {
             code,
             detail: "no".to_owned(),
             field: field.map(str::to_owned),
+            retry_after_seconds: None,
         };
         for (complaint, problem) in [
             (

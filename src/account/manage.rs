@@ -18,7 +18,7 @@ use crate::{
     payments::money::Money,
     policy::{Plan, Policy, Renews, Source},
     status::Hours,
-    time::Timestamp,
+    time::{Span, Timestamp},
     wire::{Decode, Encode},
 };
 
@@ -230,6 +230,8 @@ pub enum Rejected {
     CapTooLow(Money),
     /// No top-up can be made now, for this reason.
     TopUpCannotRun(String),
+    /// The customer has asked for too many of them, and may again after so long.
+    TooManyRetries(Span),
 }
 
 impl Account {

@@ -47,6 +47,9 @@ pub const LEAST_CREDITS: u64 = APART + 1;
 const COOLING: Span = Span::from_seconds(6 * 3_600);
 /// How soon after an attempt another one may be asked for.
 const RETRY_GAP: Span = Span::MINUTE;
+/// So many attempts may be asked for in so long. Each is a question to the bank: many of them are how
+/// stolen cards are tried.
+const RETRIES: [(usize, Span); 2] = [(3, Span::HOUR), (10, Span::from_days(1))];
 /// Stripe tells when something happened in whole seconds, rounded down.
 const STRIPES_SECOND: Span = Span::from_seconds(1);
 /// How often the alarm looks again while a top-up is due and has to wait.
@@ -268,6 +271,11 @@ impl Account {
         if let Some(hindrance) = self.retry_hindrance(clock) {
             return Err(Rejected::TopUpCannotRun(hindrance));
         }
+        let top_up = self.state.top_up.get_or_insert_default();
+        if let Some(wait) = top_up.retry_wait(clock) {
+            return Err(Rejected::TooManyRetries(wait));
+        }
+        top_up.note_retry(clock);
         self.begin_top_up(clock, &mut changes);
         Ok(changes)
     }
@@ -536,6 +544,24 @@ impl TopUp {
         if self.unpaid.take_if(is_it).is_some() {
             self.attempt.take_if(|attempt| attempt.is_prepared_only());
         }
+    }
+
+    /// How long it takes until another attempt may be asked for, if one may not now.
+    fn retry_wait(&self, clock: Timestamp) -> Option<Span> {
+        let waits = RETRIES.iter().filter_map(|(most, span)| {
+            let mut latest = self.retried_at.iter().rev();
+            let free_at = latest.nth(most.saturating_sub(1))?.plus(*span);
+            (free_at > clock).then(|| free_at.since(clock))
+        });
+        waits.max()
+    }
+
+    fn note_retry(&mut self, clock: Timestamp) {
+        let most = RETRIES.iter().map(|(most, _)| *most).max();
+        if Some(self.retried_at.len()) >= most {
+            self.retried_at.remove(0);
+        }
+        self.retried_at.push(clock);
     }
 
     fn count_spent(&mut self, month: MonthNumber, price: Money) {

@@ -70,6 +70,8 @@ pub struct MemoryStripe {
     pub invoices: Vec<Invoice>,
     /// How often the bank was asked.
     pub charges: u32,
+    /// For how much, the last time.
+    pub asked_for: u64,
     /// Paths with their methods, in order.
     pub requests: Vec<String>,
     answers: BTreeMap<String, (Timestamp, String, u16, String)>,
@@ -230,7 +232,9 @@ impl MemoryStripe {
             ),
             Card::None => (400, json!({ "error": { "message": "no payment method" } })),
         };
+        let asked_for = invoice.total;
         self.charges += 1;
+        self.asked_for = asked_for;
         answer
     }
 

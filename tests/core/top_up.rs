@@ -1,13 +1,14 @@
 //! Automatic top-up: when it begins, what it does with each answer of Stripe's, and when it does not run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use serde_json::Value;
 use tollgate::{
     account::{Status, StatusChange, TopUpAsk, TopUpAsked, TopUpSettings},
     json,
-    ledger::EntryKind,
+    ledger::{Entry, EntryKind},
+    object::Store,
     payments::{
         ask::{Ask, What},
         money::Money,
@@ -81,9 +82,14 @@ impl Shop {
     }
 
     fn send(&mut self, command: Command) -> u16 {
+        self.send_for(command).0
+    }
+
+    /// The status of the answer, and after how many seconds it can be another.
+    fn send_for(&mut self, command: Command) -> (u16, Option<u64>) {
         match self.branch.manage(command, None) {
-            Reply::Document(document) => document.status,
-            Reply::Problem(complaint) => complaint.code.status(),
+            Reply::Document(document) => (document.status, None),
+            Reply::Problem(complaint) => (complaint.code.status(), complaint.retry_after_seconds),
             other => panic!("{other:?}"),
         }
     }
@@ -389,6 +395,38 @@ fn a_declined_payment_pauses_at_once_and_is_not_tried_again() {
 }
 
 #[test]
+fn what_fails_can_be_asked_for_3_times_an_hour_and_10_times_a_day() {
+    let mut shop = Shop::new();
+    shop.stripe.card = Card::Declined;
+    shop.charge(1_100);
+    shop.work();
+    let began = shop.branch.clock;
+    let mut asked_at = Vec::new();
+    // Somebody asks every minute, for two days.
+    for minute in 1..=2 * 24 * 60 {
+        shop.pass(MINUTE);
+        let before = shop.charges();
+        match shop.send_for(Command::RetryTopUp) {
+            (202, None) => asked_at.push(minute),
+            (429, Some(seconds)) => {
+                let clock = shop.branch.clock;
+                let until = clock.plus(Span::from_seconds(seconds.try_into().unwrap()));
+                let minutes = until.since(began).as_seconds_ceil() / 60;
+                assert!(minutes > minute && asked_at.len() >= 3, "{minutes}");
+            }
+            other => panic!("{other:?}"),
+        }
+        shop.work();
+        let is_tried = shop.charges() > before;
+        assert_eq!(is_tried, asked_at.last() == Some(&minute));
+    }
+    let day = 24 * 60;
+    let one_day = [1, 2, 3, 61, 62, 63, 121, 122, 123, 181];
+    let two_days = one_day.into_iter().chain(one_day.map(|at| at + day));
+    assert!(two_days.eq(asked_at));
+}
+
+#[test]
 fn a_pause_ends_only_with_another_payment_method_or_with_details_of_the_same() {
     // What Stripe tells, whether the customer pays with something else, and whether it goes on.
     for (updated, is_another, after_the_pause, resumes) in [
@@ -673,47 +711,34 @@ fn attempt_stuck_at(at: usize) -> Shop {
 
 #[test]
 fn what_is_not_needed_or_allowed_any_more_is_not_paid() {
-    let in_between: [(fn(&mut Shop), &str); 6] = [
-        (
-            |shop| drop(shop.branch.grant("credits", 2_000, Source::Extra, None)),
-            "enough credits came in before anything was paid",
-        ),
-        // Still below the threshold, but the rest is less than what was to be bought.
-        (
-            |shop| drop(shop.branch.grant("credits", 50, Source::Extra, None)),
-            "enough credits came in before anything was paid",
-        ),
-        (
-            |shop| {
-                shop.set(100, 1_100, None);
-            },
-            "it was called off before anything was paid",
-        ),
-        (
-            |shop| {
-                shop.set(100, 1_100, Some("12.00 USD"));
-            },
-            "it was called off before anything was paid",
-        ),
-        (
-            |shop| {
-                let mut other = shown(&another_top_up()).to_string();
-                other = other.replace("in_1", "in_other");
-                shop.see_dispute(&other, 1_600, true);
-            },
-            "it was called off before anything was paid",
-        ),
-        (
-            |shop| {
-                drop(
-                    shop.branch
-                        .change_status(Status::Suspended { reason: None }),
-                )
-            },
-            "it was called off before anything was paid",
-        ),
+    // The first two bring credits; with the second it is still below the threshold, but what was to be
+    // bought is more than is missing.
+    let in_between: [fn(&mut Shop); 6] = [
+        |shop| drop(shop.branch.grant("credits", 2_000, Source::Extra, None)),
+        |shop| drop(shop.branch.grant("credits", 50, Source::Extra, None)),
+        |shop| {
+            shop.set(100, 1_100, None);
+        },
+        |shop| {
+            shop.set(100, 1_100, Some("12.00 USD"));
+        },
+        |shop| {
+            let other = shown(&another_top_up()).to_string();
+            shop.see_dispute(&other.replace("in_1", "in_other"), 1_600, true);
+        },
+        |shop| {
+            drop(
+                shop.branch
+                    .change_status(Status::Suspended { reason: None }),
+            );
+        },
     ];
-    for (nth, (change, reason)) in in_between.into_iter().enumerate() {
+    for (nth, change) in in_between.into_iter().enumerate() {
+        let reason = if nth < 2 {
+            "enough credits came in before anything was paid"
+        } else {
+            "it was called off before anything was paid"
+        };
         for at in 0..=4 {
             let mut shop = attempt_stuck_at(at);
             shop.pass(MINUTE);
@@ -934,9 +959,28 @@ enum Move {
     InvoiceEvent(usize),
     /// The same about a change of the payment method.
     MethodEvent(usize),
+    /// The same about a debit that has failed.
+    DebitEvent(usize),
     Retry,
     Set(u64, u64, Option<&'static str>),
     Off,
+    /// Credits come from elsewhere.
+    Buy(u64),
+    /// So many percent of an invoice are given back.
+    Refund(usize, u64),
+    Dispute(usize, Dispute),
+    Suspend(bool),
+    Close,
+    /// In percent, of the invoices to come.
+    Tax(u64),
+}
+
+/// What a bank says of a payment that its customer does not want to have made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dispute {
+    Open,
+    Won,
+    Lost,
 }
 
 /// What becomes of an answer.
@@ -970,6 +1014,8 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => Just(Card::Slow),
         1 => Just(Card::None),
     ];
+    let cap = prop::option::of(prop_oneof![Just("65.00 USD"), Just("31.00 USD")]);
+    let dispute = prop_oneof![Just(Dispute::Open), Just(Dispute::Won), Just(Dispute::Lost)];
     let pass = prop_oneof![3 => 1_i64..90, 2 => 600_i64..7_200, 2 => 7_200_i64..40_000];
     let each = prop_oneof![
         6 => (1_u64..900).prop_map(Move::Charge),
@@ -985,10 +1031,19 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         2 => (0_usize..8).prop_map(Move::InvoiceEvent),
         2 => (0_usize..8).prop_map(Move::MethodEvent),
         3 => Just(Move::Retry),
-        1 => (100_u64..900, 1_900_u64..3_000, prop::option::of(Just("65.00 USD")))
+        2 => (100_u64..900, 1_900_u64..3_000, cap)
             .prop_map(|(threshold, target, cap)| Move::Set(threshold, target, cap)),
         1 => Just(Move::Off),
+        1 => (0_usize..8).prop_map(Move::DebitEvent),
+        2 => (1_u64..1_500).prop_map(Move::Buy),
+        1 => (0_usize..8, 1_u64..=100).prop_map(|(nth, share)| Move::Refund(nth, share)),
+        2 => (0_usize..8, dispute).prop_map(|(nth, dispute)| Move::Dispute(nth, dispute)),
+        1 => any::<bool>().prop_map(Move::Suspend),
+        1 => Just(Move::Tax(0)),
+        1 => (1_u64..30).prop_map(Move::Tax),
     ];
+    // Closing is for good: late, if at all.
+    let each = prop_oneof![400 => each, 1 => Just(Move::Close)];
     prop::collection::vec(each, 1..120)
 }
 
@@ -997,6 +1052,10 @@ struct History {
     shop: Shop,
     answers: Vec<(TopUpAsked, Result<String, Failure>)>,
     methods_changed_at: Vec<Timestamp>,
+    /// What went back of each invoice, as it was told last.
+    gone: BTreeMap<String, Reversal>,
+    is_suspended: bool,
+    is_closed: bool,
 }
 
 impl History {
@@ -1008,14 +1067,21 @@ impl History {
             shop,
             answers: Vec::new(),
             methods_changed_at: Vec::new(),
+            gone: BTreeMap::new(),
+            is_suspended: false,
+            is_closed: false,
         };
         for each in moves {
             let was_paused = history.is_paused();
             let before = history.shop.stripe.charges;
+            let stood = history.view();
             let is_retry = matches!(each, Move::Retry);
             history.make(each);
             if was_paused && (history.shop.stripe.charges > before) {
                 return Err("the bank was asked while top-up was paused".into());
+            }
+            if history.shop.stripe.charges > before {
+                history.check_leave(&stood)?;
             }
             let view = history.view();
             if was_paused && !is_retry && view["status"] == "attempting" {
@@ -1109,7 +1175,74 @@ impl History {
             Move::Off => {
                 shop.turn_off();
             }
+            Move::DebitEvent(nth) => {
+                if let Some(invoice) = shop.stripe.invoices.get(nth) {
+                    let invoice = invoice.id.clone();
+                    shop.send(Command::SeeTopUp(invoice));
+                }
+            }
+            Move::Buy(credits) => {
+                shop.branch.grant("credits", credits, Source::Extra, None);
+            }
+            Move::Refund(nth, percent) => self.take_back(nth, |total, reversal| {
+                reversal.refunded = (reversal.refunded + total * percent / 100).min(total);
+            }),
+            Move::Dispute(nth, dispute) => self.take_back(nth, |total, reversal| {
+                reversal.is_open = dispute == Dispute::Open;
+                reversal.disputed = if dispute == Dispute::Won { 0 } else { total };
+            }),
+            Move::Suspend(is_suspended) => {
+                let status = if is_suspended {
+                    Status::Suspended { reason: None }
+                } else {
+                    Status::Active
+                };
+                if !self.is_closed {
+                    shop.branch.change_status(status);
+                    self.is_suspended = is_suspended;
+                }
+            }
+            Move::Close => {
+                shop.branch.close();
+                self.is_closed = true;
+            }
+            Move::Tax(percent) => shop.stripe.tax = percent,
         }
+    }
+
+    /// What went back of an invoice that was paid is other than before, and Stripe tells so.
+    fn take_back(&mut self, nth: usize, change: impl Fn(u64, &mut Reversal)) {
+        let invoices = &self.shop.stripe.invoices;
+        let Some(invoice) = invoices.get(nth).filter(|it| it.status == "paid") else {
+            return;
+        };
+        let (id, told, total) = (
+            invoice.id.clone(),
+            shown(invoice).to_string(),
+            invoice.total,
+        );
+        let reversal = self.gone.entry(id).or_default();
+        change(total, reversal);
+        reversal.as_of = self.shop.branch.clock;
+        let (_, mut sighting) = top_up_of(json::parse(&told).unwrap()).unwrap();
+        sighting.reversal = Some(*reversal);
+        assert_eq!(self.shop.send(Command::SeePayment(Box::new(sighting))), 200);
+    }
+
+    /// The bank was asked: that had leave, as things `stood` for the customer then.
+    fn check_leave(&self, stood: &Value) -> Result<(), String> {
+        let is_disputed = self.gone.values().any(|gone| gone.is_open);
+        if self.is_closed || self.is_suspended || is_disputed || stood["enabled"] != true {
+            return Err(format!("the bank was asked without leave: {stood}"));
+        }
+        let money = |name: &str| stood[name].as_str().map(|text| Money::parse(text).unwrap());
+        let spent = money("spent_this_month").map_or(0, |spent| spent.amount);
+        let asked = self.shop.stripe.asked_for;
+        let cap = money("monthly_cap").map(|cap| cap.amount);
+        if cap.is_some_and(|cap| spent + asked > cap) {
+            return Err(format!("{spent} and {asked} are more than {cap:?}"));
+        }
+        Ok(())
     }
 
     fn answer(&mut self, asked: TopUpAsked, answer: Result<String, Failure>) {
@@ -1173,11 +1306,26 @@ impl History {
             return Err(format!("it is never settled: {}", self.shop.standing()));
         }
         let paid = self.shop.stripe.invoices.iter();
-        let paid = paid.filter(|invoice| invoice.status == "paid");
-        let paid: u64 = paid.map(|invoice| invoice.amount).sum();
-        let granted: i64 = self.shop.topped_up().iter().sum();
-        if i64::try_from(paid) != Ok(granted) {
-            return Err(format!("{paid} cents were paid, {granted} credits granted"));
+        for invoice in paid.filter(|invoice| invoice.status == "paid") {
+            let store = self.shop.branch.store();
+            let known = store.payment(&invoice.id).unwrap();
+            let known = known.ok_or_else(|| format!("nobody heard of {}", invoice.id))?;
+            let gone = self.gone.get(&invoice.id).copied().unwrap_or_default();
+            let left = invoice.total.saturating_sub(gone.refunded + gone.disputed);
+            // A credit costs a cent; what is left of one goes back with the money.
+            let due = match known.in_vain {
+                Some(_) => 0,
+                None => invoice.amount * left / invoice.total,
+            };
+            let of_it = |entry: &&Entry| entry.reference.as_ref() == Some(&invoice.id);
+            let entries = store.entries().iter().filter(of_it);
+            let granted: i64 = entries.map(|entry| entry.credits).sum();
+            if i64::try_from(due) != Ok(granted) {
+                return Err(format!("{granted} credits for {due} cents of {invoice:?}"));
+            }
+            if known.in_vain.is_some() && !self.is_closed {
+                return Err(format!("{known:?}"));
+            }
         }
         self.shop.branch.check()
     }

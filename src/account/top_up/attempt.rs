@@ -321,10 +321,9 @@ impl TopUp {
             }
         }
         let paused_at = self.paused.as_mut().map(|paused| &mut paused.since);
-        for moment in [self.begun_at.as_mut(), self.paid_at.as_mut(), paused_at]
-            .into_iter()
-            .flatten()
-        {
+        let moments = [self.begun_at.as_mut(), self.paid_at.as_mut(), paused_at];
+        let moments = moments.into_iter().flatten();
+        for moment in moments.chain(&mut self.retried_at) {
             strayed |= brought_forward(moment, clock);
         }
         strayed
