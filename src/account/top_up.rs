@@ -107,7 +107,7 @@ pub(super) struct TopUp {
     /// How the last attempt ended.
     #[n(9)]
     last: Option<Ended>,
-    /// What the last attempt that is over was to be paid with.
+    /// What was paid with, or was tried to be, the last time.
     #[n(10)]
     method: Option<String>,
     /// What the last invoice came to.
@@ -410,7 +410,9 @@ impl Account {
     ) {
         let top_up = self.state.top_up.get_or_insert_default();
         top_up.last = Some(attempt.ended(clock, Some(why.clone())));
-        top_up.method.clone_from(&attempt.method);
+        if why.pauses() {
+            top_up.method.clone_from(&attempt.method);
+        }
         let reason = why.sentence();
         let link = attempt.link.clone();
         if attempt.can_be_paid() {

@@ -467,6 +467,22 @@ fn a_pause_ends_only_with_another_payment_method_or_with_details_of_the_same() {
 }
 
 #[test]
+fn a_retry_that_was_called_off_leaves_the_pause_with_what_was_declined() {
+    let mut shop = Shop::new();
+    shop.stripe.card = Card::Declined;
+    shop.charge(1_100);
+    shop.work();
+    shop.pass(MINUTE);
+    assert_eq!(shop.retry(), 202);
+    // Before Stripe has said what would be paid with.
+    shop.branch.grant("credits", 50, Source::Extra, None);
+    shop.work();
+    let now = shop.branch.clock;
+    shop.tell_of_method(now, None);
+    assert!(shop.standing().starts_with("paused"));
+}
+
+#[test]
 fn a_first_payment_method_resumes_and_the_customer_need_not_wait() {
     let mut shop = Shop::new();
     shop.stripe.card = Card::None;
@@ -1075,6 +1091,7 @@ impl History {
             let was_paused = history.is_paused();
             let before = history.shop.stripe.charges;
             let stood = history.view();
+            let resumed_before = history.resumed();
             let is_retry = matches!(each, Move::Retry);
             history.make(each);
             if was_paused && (history.shop.stripe.charges > before) {
@@ -1084,7 +1101,8 @@ impl History {
                 history.check_leave(&stood)?;
             }
             let view = history.view();
-            if was_paused && !is_retry && view["status"] == "attempting" {
+            let goes_on = is_retry || history.resumed() > resumed_before;
+            if was_paused && !goes_on && view["status"] == "attempting" {
                 return Err("an attempt began while top-up was paused".into());
             }
             history.check()?;
@@ -1096,6 +1114,12 @@ impl History {
     fn view(&mut self) -> Value {
         self.shop.branch.object.store_mut().commits_to_fail = 0;
         self.shop.view()
+    }
+
+    /// How often a pause has ended.
+    fn resumed(&self) -> usize {
+        let told = self.shop.told().into_iter();
+        told.filter(|kind| *kind == "top_up.resumed").count()
     }
 
     fn is_paused(&mut self) -> bool {
