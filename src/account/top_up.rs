@@ -161,10 +161,10 @@ pub(super) enum Why {
     #[n(7)]
     CalledOff,
     /// Credits came in meanwhile, and with it there would be more than the target.
-    #[n(8)]
+    #[n(18)]
     NotNeeded,
     /// It comes to this with its tax, and the customer's cap has no room for that.
-    #[n(9)]
+    #[n(19)]
     AboveCap(#[n(0)] Money),
 }
 
@@ -580,6 +580,9 @@ impl TopUp {
         let mut strayed = self.bring_forward(clock);
         if let Some(spent) = self.spent.as_mut().filter(|spent| spent.month > month) {
             spent.month = month;
+            strayed = true;
+        }
+        if self.taxed.take_if(|taxed| taxed.month > month).is_some() {
             strayed = true;
         }
         strayed

@@ -1056,7 +1056,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         2 => (0_usize..8, dispute).prop_map(|(nth, dispute)| Move::Dispute(nth, dispute)),
         1 => any::<bool>().prop_map(Move::Suspend),
         1 => Just(Move::Tax(0)),
-        1 => (1_u64..30).prop_map(Move::Tax),
+        3 => (1_u64..30).prop_map(Move::Tax),
     ];
     // Closing is for good: late, if at all.
     let each = prop_oneof![400 => each, 1 => Just(Move::Close)];
