@@ -57,13 +57,16 @@ impl Gateway {
         line: &mut Line,
     ) -> Result<web_sys::Response, Interruption> {
         let stripe = self.stripe()?;
+        let listing = what.listing();
         let ask = |made| Ask {
             what: what.clone(),
             made,
         };
         let mut order = match self.ask_payments(visit, asker, ask(None), line).await? {
             Reply::Order(order) => order,
-            Reply::Document(history) => return Ok(self.show_document(visit, &history)?),
+            Reply::Document(document) => {
+                return Ok(self.show_page(visit, asker.account(), listing, document)?);
+            }
             other => return Err(unexpected(&other).into()),
         };
         if order.customer.is_none() {
