@@ -385,9 +385,7 @@ fn top_ups_payments_and_events_are_read() {
         let account = woken(&unhex(snapshot), &unhex(NOTICES));
         let view = |account: &Account| {
             let clock = branch.clock;
-            let view = account
-                .top_up_view(clock)
-                .map(|view| serde_json::to_value(view));
+            let view = account.top_up_view(clock).map(serde_json::to_value);
             (view.unwrap().unwrap(), account.top_up_ask(clock))
         };
         assert_eq!(view(&account), view(&expected));
