@@ -587,6 +587,24 @@ fn a_debit_is_waited_for_and_pauses_when_it_fails_after_days() {
 }
 
 #[test]
+fn that_a_debit_failed_is_heard_also_while_an_older_answer_is_under_way() {
+    let mut shop = Shop::new();
+    shop.stripe.card = Card::Slow;
+    shop.charge(1_100);
+    shop.wait(Span::from_days(2));
+    shop.pass(Span::from_seconds(1_800));
+    let ask = shop.ask().unwrap();
+    let now = shop.branch.clock;
+    let answer = shop.stripe.ask(&ask.call, Fault::None, now);
+    shop.stripe.conclude(false, now);
+    shop.send(Command::SeeTopUp("in_1".into()));
+    let object = &mut shop.branch.object;
+    object.top_up_answered(ask.asked, answer, now).unwrap();
+    shop.wait(Span::from_seconds(11));
+    assert_eq!(shop.told(), ["top_up.failed", "top_up.paused"]);
+}
+
+#[test]
 fn a_debit_that_fails_pauses_also_where_it_was_called_off_meanwhile() {
     let mut shop = Shop::new();
     shop.stripe.card = Card::Slow;

@@ -230,7 +230,8 @@ impl Account {
         changes
     }
 
-    /// The invoice of a top-up is not what it was, as Stripe has told: it is looked at now.
+    /// The invoice of a top-up is not what it was, as Stripe has told: it is looked at now, and again soon,
+    /// since an answer that is under way may be older.
     pub fn top_up_invoice_changed(&mut self, invoice: &str, clock: Timestamp) -> Changes {
         let mut changes = Changes::default();
         self.book_due(clock, &mut changes);
@@ -239,9 +240,8 @@ impl Account {
         if let Some(asking) = asking
             && asking.step == Step::Look
             && asking.invoice.as_deref() == Some(invoice)
-            && asking.ask_at > clock
         {
-            asking.ask_at = clock;
+            asking.go_to(Step::Look, clock);
             changes.snapshot = true;
         }
         changes
