@@ -16,8 +16,8 @@ use crate::{
     wire::{Decode, Encode},
 };
 
-/// So many of an account's events are kept, whatever became of them: the next one takes the row of
-/// the oldest.
+/// So many of an account's events are kept: the next one takes the row of the oldest that is not still
+/// to be sent.
 pub const EVENTS_KEPT: u64 = 1_000;
 
 /// The most thresholds that a pool's balance has.
@@ -205,6 +205,21 @@ impl EventType {
         ("account.flagged", Self::AccountFlagged),
     ];
 
+    /// Whether calls and time alone bring it about, again and again.
+    #[must_use]
+    pub const fn is_of_calls(self) -> bool {
+        match self {
+            Self::BalanceLow | Self::BalanceExhausted | Self::CreditsRenewed => true,
+            Self::TopUpSucceeded
+            | Self::TopUpFailed
+            | Self::TopUpPaused
+            | Self::TopUpResumed
+            | Self::PaymentRefunded
+            | Self::AccountSuspended
+            | Self::AccountFlagged => false,
+        }
+    }
+
     /// Its name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -289,7 +304,7 @@ impl EventRecord {
     }
 }
 
-/// The row of the event `number`, which takes that of the oldest one kept.
+/// The row of the event `number`.
 #[must_use]
 pub const fn row_of(number: EventNumber) -> u64 {
     number.get() % EVENTS_KEPT

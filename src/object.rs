@@ -235,6 +235,12 @@ pub trait Store {
     /// Storage that cannot be read.
     fn event(&self, number: EventNumber) -> Result<Option<EventRecord>, Self::Error>;
 
+    /// All events that are kept, in no order. One was emitted before.
+    ///
+    /// # Errors
+    /// Storage that cannot be read.
+    fn events(&self) -> Result<Vec<EventRecord>, Self::Error>;
+
     /// Writes everything, or nothing.
     ///
     /// # Errors
@@ -765,8 +771,12 @@ impl<S: Store> Object<S> {
                 let set = account.set_top_up(set, clock);
                 Ok(set.map(|changes| (told(200, to_json(&account.top_up_view(clock))), changes)))
             }
-            Command::SeePaymentMethod(at) => {
-                let changes = self.awake()?.payment_method_updated(at, clock);
+            Command::SeePaymentMethod(at, seen) => {
+                let changes = self.awake()?.payment_method_seen(at, seen, clock);
+                Ok(Ok((told(200, to_json(&self.awake()?.view())), changes)))
+            }
+            Command::SeeTopUp(invoice) => {
+                let changes = self.awake()?.top_up_invoice_changed(&invoice, clock);
                 Ok(Ok((told(200, to_json(&self.awake()?.view())), changes)))
             }
             Command::RetryTopUp => {
@@ -1003,6 +1013,7 @@ fn complaint(code: Code, detail: &str) -> Complaint {
         code,
         detail: detail.to_owned(),
         field: None,
+        retry_after_seconds: None,
     }
 }
 
@@ -1080,6 +1091,19 @@ impl Rejected {
                 Code::Conflict,
                 &format!("no top-up can be made now: {why}"),
             ),
+            Self::TooManyRetries(wait) => {
+                let seconds = wait.as_seconds_ceil();
+                Complaint {
+                    retry_after_seconds: u64::try_from(seconds).ok(),
+                    ..complaint(
+                        Code::RateLimited,
+                        &format!(
+                            "a top-up can be asked for 3 times an hour and 10 times a day; try \
+                             again in {seconds} s"
+                        ),
+                    )
+                }
+            }
             Self::AlreadySettled => complaint(Code::AlreadySettled, "this call was settled before"),
             Self::TooLateToRefund => complaint(
                 Code::AlreadySettled,

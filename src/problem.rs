@@ -77,8 +77,14 @@ impl Problem {
     /// The same, which will be over after `span`.
     #[must_use]
     pub fn passing_after(self, span: Span) -> Self {
+        self.passing_in(whole_seconds(span))
+    }
+
+    /// The same, which will be over after so many seconds.
+    #[must_use]
+    pub fn passing_in(self, seconds: u64) -> Self {
         Self {
-            members: Members::Passing(whole_seconds(span)),
+            members: Members::Passing(seconds),
             ..self
         }
     }

@@ -21,7 +21,7 @@ use crate::{
     ledger_page::{LedgerPage, LedgerQuery},
     payments::{
         ask::{Ask, Order},
-        sighting::{Sighting, SubscriptionSighting},
+        sighting::{MethodSeen, Sighting, SubscriptionSighting},
     },
     problem::{Code, Problem},
     time::{MonthNumber, Timestamp},
@@ -339,9 +339,13 @@ pub enum Command {
     /// `POST /accounts/{id}/top-up/retry`.
     #[n(86)]
     RetryTopUp,
-    /// Stripe's word that the customer pays with something else since this moment.
+    /// Stripe's word that something about the customer's payment methods was changed at this moment, and
+    /// what was found then. The release before tells no more than the moment.
     #[n(87)]
-    SeePaymentMethod(#[n(0)] Timestamp),
+    SeePaymentMethod(#[n(0)] Timestamp, #[n(1)] Option<MethodSeen>),
+    /// Stripe's word that the payment of this invoice of a top-up has failed.
+    #[n(100)]
+    SeeTopUp(#[n(0)] String),
 }
 
 impl Command {
@@ -380,7 +384,8 @@ impl Command {
             | Self::SeePayment(_)
             | Self::SeeSubscription(_)
             | Self::ShowTopUp
-            | Self::SeePaymentMethod(_)
+            | Self::SeePaymentMethod(_, _)
+            | Self::SeeTopUp(_)
             | Self::Close => false,
         }
     }
@@ -596,6 +601,9 @@ pub struct Complaint {
     /// The field of what was sent that is wrong.
     #[n(2)]
     pub field: Option<String>,
+    /// After how many seconds the same can be asked again, where that is known.
+    #[n(3)]
+    pub retry_after_seconds: Option<u64>,
 }
 
 /// What is kept of a complaint.
@@ -604,6 +612,8 @@ struct Kept<'a> {
     code: &'static str,
     detail: &'a str,
     field: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_seconds: Option<u64>,
 }
 
 impl Complaint {
@@ -616,6 +626,7 @@ impl Complaint {
                 "this Idempotency-Key was used for another request; a new request needs a new key"
                     .to_owned(),
             field: None,
+            retry_after_seconds: None,
         }
     }
 
@@ -626,6 +637,7 @@ impl Complaint {
             code: self.code.as_str(),
             detail: &self.detail,
             field: self.field.as_deref(),
+            retry_after_seconds: self.retry_after_seconds,
         };
         // Texts alone: writing them cannot fail.
         serde_json::to_string(&kept).unwrap_or_default()
@@ -641,6 +653,9 @@ impl Complaint {
             code: Code::ALL.into_iter().find(|code| code.as_str() == name)?,
             detail: text("detail")?.into_owned(),
             field: text("field").map(Into::into),
+            retry_after_seconds: kept
+                .member("retry_after_seconds")
+                .and_then(json::Value::whole),
         })
     }
 }
@@ -651,10 +666,12 @@ impl From<Complaint> for Problem {
             code,
             detail,
             field,
+            retry_after_seconds,
         } = complaint;
-        match field {
-            Some(field) => Self::of_field(code, field, detail),
-            None => Self::new(code, detail),
+        match (field, retry_after_seconds) {
+            (Some(field), _) => Self::of_field(code, field, detail),
+            (None, Some(seconds)) => Self::new(code, detail).passing_in(seconds),
+            (None, None) => Self::new(code, detail),
         }
     }
 }
@@ -736,6 +753,7 @@ mod tests {
             code,
             detail: "no".to_owned(),
             field: field.map(str::to_owned),
+            retry_after_seconds: None,
         };
         for (complaint, problem) in [
             (

@@ -136,17 +136,49 @@ fn a_field_that_is_absent_has_its_default() {
     );
 }
 
+const SHIPPED: [&str; 4] = [
+    include_str!("../policy.toml"),
+    include_str!("../examples/music-search.toml"),
+    include_str!("../examples/music-generation.toml"),
+    include_str!("../examples/voice-dubbing.toml"),
+];
+
 #[test]
 fn every_policy_that_is_shipped_is_right() {
-    for text in [
-        include_str!("../policy.toml"),
-        include_str!("../examples/music-search.toml"),
-        include_str!("../examples/music-generation.toml"),
-        include_str!("../examples/voice-dubbing.toml"),
-    ] {
+    for text in SHIPPED {
         let policy = Policy::parse(text).unwrap();
         assert_eq!(policy.warnings(), Vec::<String>::new());
     }
+}
+
+/// The text with what is commented out in it: tables, and fields.
+fn uncommented(text: &str) -> String {
+    let is_commented_out = |line: &&str| {
+        let name = line.split_once('=').map(|(name, _)| name.trim());
+        line.starts_with('[') || name.is_some_and(|name| !name.contains(' '))
+    };
+    let lines = text.lines().map(|line| {
+        let comment = line.strip_prefix("# ").filter(is_commented_out);
+        comment.unwrap_or(line)
+    });
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn what_is_commented_out_in_a_shipped_policy_is_right_too() {
+    for text in SHIPPED {
+        let policy = Policy::parse(&uncommented(text)).unwrap();
+        assert_eq!(policy.warnings(), Vec::<String>::new());
+    }
+    let policy = parse(&uncommented(SHIPPED[0]));
+    assert_eq!(policy.packages.len(), 1);
+    assert!(policy.top_up.is_some());
+    assert!(
+        policy
+            .notifications
+            .is_some_and(|told| told.email.is_some())
+    );
+    assert!(policy.plans["starter"].stripe_price.is_some());
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::{
     payments::money::Money,
     policy::{Plan, Policy, Renews, Source},
     status::Hours,
-    time::Timestamp,
+    time::{Span, Timestamp},
     wire::{Decode, Encode},
 };
 
@@ -232,6 +232,8 @@ pub enum Rejected {
     CapTooLow(Money),
     /// No top-up can be made now, for this reason.
     TopUpCannotRun(String),
+    /// The customer has asked for too many of them, and may again after so long.
+    TooManyRetries(Span),
 }
 
 impl Rejected {
@@ -257,7 +259,8 @@ impl Rejected {
             | Self::TooLateToRefund
             | Self::AlreadyReleased
             | Self::AboveHold(_)
-            | Self::TopUpCannotRun(_) => true,
+            | Self::TopUpCannotRun(_)
+            | Self::TooManyRetries(_) => true,
             Self::UnknownPlan(_)
             | Self::UnknownPool(_)
             | Self::UnknownPoolToWatch(_)

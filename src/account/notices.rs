@@ -4,13 +4,17 @@
 //! still to be sent is kept in one more row. Neither is written where the policy tells nobody. The
 //! webhook's queue is sent in order: the next one waits until the one before was taken or parked. The
 //! e-mail's is another, so that neither waits for the other.
+//!
+//! What is still to be sent keeps its row for 3 days, whatever is emitted meanwhile. Where nearly all rows
+//! are taken so, an event that calls bring about is not kept, and where all are, none is; how many were
+//! not, is told as soon as there is room.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{Account, Changes};
 use crate::{
     credits::Credits,
-    event::{EVENTS_KEPT, Event, EventRecord, Fate},
+    event::{EVENTS_KEPT, Event, EventRecord, EventType, Fate, row_of},
     id::EventNumber,
     time::{Span, Timestamp},
     wire::{Decode, Encode},
@@ -25,6 +29,8 @@ const WAIT_GROWS_BY: i64 = 3;
 const LONGEST_WAIT: Span = Span::from_seconds(43_200);
 /// When the alarm looks after what should be on its way by then.
 const BACKUP: Span = Span::MINUTE;
+/// So many rows are left to events that calls do not bring about.
+const RESERVED: u64 = 100;
 /// The most that is kept of what went wrong.
 const ERROR_BYTES: usize = 200;
 
@@ -59,6 +65,10 @@ pub(super) struct Notices {
     webhook: Queue,
     #[n(2)]
     email: Queue,
+    /// Events that were not kept since the last one that said how many.
+    #[n(3)]
+    #[cbor(default)]
+    missed: u64,
 }
 
 /// What one messenger has still to send: the first first.
@@ -100,15 +110,20 @@ impl Account {
             .email
             .as_ref()
             .is_some_and(|email| email.events.contains(&kind) && self.profile.email.is_some());
-        let number = EventNumber::new(self.notices.emitted.saturating_add(1));
+        changes.notices = true;
+        let Some(number) = self.notices.next_number(kind, self.state.latest) else {
+            self.notices.missed = self.notices.missed.saturating_add(1);
+            return;
+        };
+        self.notices.make_room(number);
         let waiting = Waiting {
             number,
             since: self.state.latest,
         };
         self.notices.emitted = number.get();
-        self.notices.webhook.push(waiting);
+        self.notices.webhook.waiting.push(waiting);
         if by_email {
-            self.notices.email.push(waiting);
+            self.notices.email.waiting.push(waiting);
         }
         changes.events.push(EventRecord {
             number,
@@ -118,7 +133,22 @@ impl Account {
             webhook: Fate::Waiting,
             email: by_email.then(|| event.letter()),
         });
-        changes.notices = true;
+    }
+
+    /// Tells how many events were not kept, if any were and there is room for that.
+    fn tell_of_missed_events(&mut self, changes: &mut Changes) {
+        let latest = self.state.latest;
+        let has_room = self
+            .notices
+            .next_number(EventType::AccountFlagged, latest)
+            .is_some();
+        if self.notices.missed > 0 && has_room {
+            let missed = std::mem::take(&mut self.notices.missed);
+            self.flag(
+                format!("{missed} events were not kept: too many others could not be sent"),
+                changes,
+            );
+        }
     }
 
     /// Emits what the balances of pools have come to since this was last done: each threshold once
@@ -165,7 +195,7 @@ impl Account {
     }
 
     /// What could be spent of `pool` if all that is held of it came back.
-    fn left(&self, pool: &str) -> Credits {
+    pub(super) fn left(&self, pool: &str) -> Credits {
         let spending = self.spending(pool, self.state.latest);
         let lots = self.state.ledger.book(pool).into_iter();
         lots.flat_map(|book| &book.lots)
@@ -277,6 +307,7 @@ impl Account {
             }
         }
         changes.events.push(record);
+        self.tell_of_missed_events(&mut changes);
         changes
     }
 
@@ -293,24 +324,33 @@ impl Account {
         }
     }
 
-    /// Has the webhook sent once more, after those that wait; one that waits first, at once.
+    /// Has the webhook sent once more, after those that wait; one that waits first, at once. An e-mail that
+    /// was given up goes out with it; one that was taken does not.
     pub fn replay_event(&mut self, record: &mut EventRecord, clock: Timestamp) -> Changes {
-        let mut changes = Changes {
-            notices: true,
-            ..Changes::default()
+        let waiting = Waiting {
+            number: record.number,
+            since: clock,
         };
-        let queue = &mut self.notices.webhook;
-        if queue.first() == Some(record.number) {
-            queue.retry_at = Timestamp::EPOCH;
+        let before = record.clone();
+        let Notices { webhook, email, .. } = &mut self.notices;
+        if webhook.first() == Some(record.number) {
+            webhook.retry_at = Timestamp::EPOCH;
         } else if record.webhook != Fate::Waiting {
-            queue.push(Waiting {
-                number: record.number,
-                since: clock,
-            });
+            webhook.waiting.push(waiting);
             record.webhook = Fate::Waiting;
-            changes.events.push(record.clone());
         }
-        changes
+        if let Some(letter) = &mut record.email
+            && matches!(letter.fate, Fate::Parked { .. })
+        {
+            email.waiting.push(waiting);
+            letter.fate = Fate::Waiting;
+        }
+        let changed = Some(&*record).filter(|record| **record != before);
+        Changes {
+            notices: true,
+            events: changed.cloned().into_iter().collect(),
+            ..Changes::default()
+        }
     }
 
     /// What is still to be sent, as it is stored.
@@ -331,6 +371,36 @@ impl Account {
 }
 
 impl Notices {
+    /// The next event's number: its row is none of an event that is still to be sent. `None` where too many
+    /// are.
+    fn next_number(&self, kind: EventType, latest: Timestamp) -> Option<EventNumber> {
+        let waiting = self.webhook.waiting.iter().chain(&self.email.waiting);
+        let kept = waiting.filter(|it| it.since.plus(GIVEN_UP_AFTER) > latest);
+        let taken: BTreeSet<u64> = kept.map(|it| row_of(it.number)).collect();
+        let taken_rows = u64::try_from(taken.len()).unwrap_or(u64::MAX);
+        let free = EVENTS_KEPT.saturating_sub(taken_rows);
+        let reserved = if kind.is_of_calls() { RESERVED } else { 0 };
+        if free <= reserved {
+            return None;
+        }
+        let last = self.emitted.saturating_add(EVENTS_KEPT);
+        let next = self.emitted.saturating_add(1)..=last;
+        let mut next = next.map(EventNumber::new);
+        next.find(|number| !taken.contains(&row_of(*number)))
+    }
+
+    /// What had the row of `number` is not sent any more.
+    fn make_room(&mut self, number: EventNumber) {
+        for queue in [&mut self.webhook, &mut self.email] {
+            let first = queue.first();
+            let stays = |it: &Waiting| row_of(it.number) != row_of(number);
+            queue.waiting.retain(stays);
+            if queue.first() != first {
+                queue.begin_anew();
+            }
+        }
+    }
+
     const fn queue(&self, messenger: Messenger) -> &Queue {
         match messenger {
             Messenger::Webhook => &self.webhook,
@@ -364,18 +434,6 @@ impl Queue {
         } else {
             self.retry_at
         })
-    }
-
-    /// Those whose rows later events take are given up.
-    fn push(&mut self, waiting: Waiting) {
-        let first = self.first();
-        let newest = waiting.number.get();
-        let is_kept = |other: &Waiting| newest < other.number.get().saturating_add(EVENTS_KEPT);
-        self.waiting.retain(is_kept);
-        self.waiting.push(waiting);
-        if self.first() != first {
-            self.begin_anew();
-        }
     }
 
     fn pop(&mut self) {

@@ -294,7 +294,7 @@ impl Account {
     }
 
     /// Tells the operator to look at the account.
-    fn flag(&mut self, reason: String, changes: &mut Changes) {
+    pub(super) fn flag(&mut self, reason: String, changes: &mut Changes) {
         let event = Event::AccountFlagged {
             reason,
             key: None,

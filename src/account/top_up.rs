@@ -22,7 +22,13 @@ use super::{Account, Changes, Rejected};
 use crate::{
     credits::Credits,
     event::Event,
-    payments::{history::Payment, money::Money, sighting::Purpose, top_up::TopUpBought},
+    payments::{
+        history::Payment,
+        money::Money,
+        sighting::{MethodSeen, Purpose},
+        stripe::Failure,
+        top_up::TopUpBought,
+    },
     time::{MonthNumber, Span, Timestamp},
     wire::{Decode, Encode},
 };
@@ -41,6 +47,9 @@ pub const LEAST_CREDITS: u64 = APART + 1;
 const COOLING: Span = Span::from_seconds(6 * 3_600);
 /// How soon after an attempt another one may be asked for.
 const RETRY_GAP: Span = Span::MINUTE;
+/// So many attempts may be asked for in so long. Each is a question to the bank: many of them are how
+/// stolen cards are tried.
+const RETRIES: [(usize, Span); 2] = [(3, Span::HOUR), (10, Span::from_days(1))];
 /// Stripe tells when something happened in whole seconds, rounded down.
 const STRIPES_SECOND: Span = Span::from_seconds(1);
 /// How often the alarm looks again while a top-up is due and has to wait.
@@ -98,6 +107,16 @@ pub(super) struct TopUp {
     /// How the last attempt ended.
     #[n(9)]
     last: Option<Ended>,
+    /// What was paid with, or was tried to be, the last time.
+    #[n(10)]
+    method: Option<String>,
+    /// What the last invoice came to.
+    #[n(11)]
+    taxed: Option<Taxed>,
+    /// When the customer asked for an attempt lately, by the clock as read, the first one first.
+    #[n(12)]
+    #[cbor(default)]
+    retried_at: Vec<Timestamp>,
 }
 
 /// Why nothing is tried.
@@ -141,6 +160,12 @@ pub(super) enum Why {
     /// It was turned off, or the account stopped, before anything was paid.
     #[n(7)]
     CalledOff,
+    /// Credits came in meanwhile, and with it there would be more than the target.
+    #[n(18)]
+    NotNeeded,
+    /// It comes to this with its tax, and the customer's cap has no room for that.
+    #[n(19)]
+    AboveCap(#[n(0)] Money),
 }
 
 /// How an attempt ended.
@@ -158,7 +183,31 @@ struct Ended {
     invoice: Option<String>,
 }
 
-/// What was paid in a month.
+/// What an invoice came to: the next one is expected to come to as much.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+struct Taxed {
+    /// The month in which that was told.
+    #[n(0)]
+    month: MonthNumber,
+    /// Without tax.
+    #[n(1)]
+    price: Money,
+    /// With it.
+    #[n(2)]
+    total: u64,
+}
+
+impl Taxed {
+    /// What `price` comes to with as much tax, rounded up.
+    fn total_of(&self, price: Money) -> u64 {
+        let total = u128::from(price.amount).saturating_mul(self.total.into());
+        let total = total.div_ceil(u128::from(self.price.amount).max(1));
+        u64::try_from(total).unwrap_or(u64::MAX).max(price.amount)
+    }
+}
+
+/// What was paid in a month, tax included.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 struct Spent {
@@ -203,6 +252,7 @@ impl Account {
             top_up.drop_prepared();
         }
         top_up.settings = Some(settings);
+        top_up.taxed = None;
         changes.snapshot = true;
         self.review_top_up(true, &mut changes);
         Ok(changes)
@@ -221,6 +271,11 @@ impl Account {
         if let Some(hindrance) = self.retry_hindrance(clock) {
             return Err(Rejected::TopUpCannotRun(hindrance));
         }
+        let top_up = self.state.top_up.get_or_insert_default();
+        if let Some(wait) = top_up.retry_wait(clock) {
+            return Err(Rejected::TooManyRetries(wait));
+        }
+        top_up.note_retry(clock);
         self.begin_top_up(clock, &mut changes);
         Ok(changes)
     }
@@ -274,6 +329,7 @@ impl Account {
         };
         let (pool, customer) = (offer.pool.clone(), customer.to_owned());
         let with_tax = self.policy.payments.automatic_tax;
+        let left = self.left(&pool);
         let top_up = self.state.top_up.get_or_insert_default();
         top_up.attempts = top_up.attempts.saturating_add(1);
         top_up.begun_at = Some(clock);
@@ -287,6 +343,7 @@ impl Account {
             customer,
             with_tax,
             begun_at: clock,
+            left,
             waits: top_up.unpaid.is_some(),
         }));
         if let Some(unpaid) = &mut top_up.unpaid {
@@ -315,7 +372,11 @@ impl Account {
             return;
         }
         top_up.paid_at = Some(clock);
-        top_up.count_spent(month, bought.price);
+        let paid = Money {
+            amount: payment.total,
+            currency: payment.currency,
+        };
+        top_up.count_spent(month, paid);
         // Whoever still has too little need not wait for the next charge.
         top_up.due_since = is_below.then_some(latest);
         let failed = payment.in_vain.map(|_| Why::Refused);
@@ -332,7 +393,7 @@ impl Account {
         let event = Event::TopUpSucceeded {
             pool: bought.pool.clone(),
             credits: bought.credits,
-            price: bought.price.to_string(),
+            price: paid.to_string(),
             payment: payment.name.clone(),
         };
         self.emit(&event, latest, changes);
@@ -349,6 +410,9 @@ impl Account {
     ) {
         let top_up = self.state.top_up.get_or_insert_default();
         top_up.last = Some(attempt.ended(clock, Some(why.clone())));
+        if why.pauses() {
+            top_up.method.clone_from(&attempt.method);
+        }
         let reason = why.sentence();
         let link = attempt.link.clone();
         if attempt.can_be_paid() {
@@ -390,10 +454,11 @@ impl Account {
 
     /// Goes on after a pause. What is due then is tried in its time.
     fn resume_top_up(&mut self, how: Resumed, changes: &mut Changes) {
+        let is_disputed = !self.state.billing.disputed.is_empty();
         let Some(top_up) = &mut self.state.top_up else {
             return;
         };
-        if top_up.paused.take().is_none() {
+        if is_disputed || top_up.paused.take().is_none() {
             return;
         }
         changes.snapshot = true;
@@ -434,15 +499,28 @@ impl Account {
         }
     }
 
-    /// The customer's payment method was changed, at this moment of Stripe's clock: what was paused
-    /// before that goes on.
-    pub fn payment_method_updated(&mut self, at: Timestamp, clock: Timestamp) -> Changes {
+    /// Something about the customer's payment methods was changed, at this moment of Stripe's clock. What
+    /// was paused goes on where that would be paid with something else now, or with what was mended since.
+    /// `seen` is absent where the release before tells of it, which has not looked.
+    pub fn payment_method_seen(
+        &mut self,
+        at: Timestamp,
+        seen: Option<MethodSeen>,
+        clock: Timestamp,
+    ) -> Changes {
         let mut changes = Changes::default();
         self.book_due(clock, &mut changes);
         let top_up = self.state.top_up.as_deref();
-        let paused = top_up.and_then(|top_up| top_up.paused.as_ref());
-        let is_disputed = !self.state.billing.disputed.is_empty();
-        if !is_disputed && paused.is_some_and(|pause| at.plus(STRIPES_SECOND) > pause.since) {
+        let resumes = top_up.is_some_and(|top_up| {
+            let paused = top_up.paused.as_ref();
+            let is_later = paused.is_some_and(|pause| at.plus(STRIPES_SECOND) > pause.since);
+            match &seen {
+                None => is_later,
+                Some(seen) if seen.now.is_none() => false,
+                Some(seen) => seen.now != top_up.method || (is_later && seen.updated == seen.now),
+            }
+        });
+        if resumes {
             self.resume_top_up(Resumed::MethodUpdated, &mut changes);
         }
         changes
@@ -462,10 +540,30 @@ impl TopUp {
     /// buy what is here now.
     fn close(&mut self, invoice: &str) {
         let is_it = |attempt: &mut Attempt| attempt.invoice.as_deref() == Some(invoice);
-        self.attempt.take_if(is_it);
+        if let Some(paid) = self.attempt.take_if(is_it) {
+            self.method = paid.method;
+        }
         if self.unpaid.take_if(is_it).is_some() {
             self.attempt.take_if(|attempt| attempt.is_prepared_only());
         }
+    }
+
+    /// How long it takes until another attempt may be asked for, if one may not now.
+    fn retry_wait(&self, clock: Timestamp) -> Option<Span> {
+        let waits = RETRIES.iter().filter_map(|(most, span)| {
+            let mut latest = self.retried_at.iter().rev();
+            let free_at = latest.nth(most.saturating_sub(1))?.plus(*span);
+            (free_at > clock).then(|| free_at.since(clock))
+        });
+        waits.max()
+    }
+
+    fn note_retry(&mut self, clock: Timestamp) {
+        let most = RETRIES.iter().map(|(most, _)| *most).max();
+        if Some(self.retried_at.len()) >= most {
+            self.retried_at.remove(0);
+        }
+        self.retried_at.push(clock);
     }
 
     fn count_spent(&mut self, month: MonthNumber, price: Money) {
@@ -484,6 +582,9 @@ impl TopUp {
             spent.month = month;
             strayed = true;
         }
+        if self.taxed.take_if(|taxed| taxed.month > month).is_some() {
+            strayed = true;
+        }
         strayed
     }
 }
@@ -497,7 +598,24 @@ impl Why {
             | Self::NoPaymentMethod
             | Self::Refused
             | Self::Disputed => true,
-            Self::Unclear | Self::NotBilled | Self::CalledOff => false,
+            Self::Unclear
+            | Self::NotBilled
+            | Self::CalledOff
+            | Self::NotNeeded
+            | Self::AboveCap(_) => false,
+        }
+    }
+
+    /// What a failed payment comes to; `None` where the payment method was not refused.
+    fn of(failure: &Failure) -> Option<Self> {
+        match failure {
+            Failure::Declined(code) => Some(Self::Declined(code.clone())),
+            Failure::AuthenticationRequired => Some(Self::AuthenticationRequired),
+            Failure::Unclear(_)
+            | Failure::Busy
+            | Failure::Missing
+            | Failure::OtherRequest
+            | Failure::Mistake(_) => None,
         }
     }
 }

@@ -236,6 +236,7 @@ impl Taken {
                 code: Code::Conflict,
                 detail: format!("external_id: the account {account} has it"),
                 field: Some("external_id".to_owned()),
+                retry_after_seconds: None,
             },
         }
     }

@@ -18,8 +18,9 @@ use crate::{
         ask::{Ask, Order, What},
         checkout::{self, Context},
         event::{self, Event, Payer},
-        sighting::{Progress, Sighting},
+        sighting::{MethodSeen, Progress, Sighting},
         stripe::{Call, Failure},
+        top_up,
         webhook::is_signed,
     },
     problem::{Code, Problem},
@@ -237,10 +238,23 @@ impl Gateway {
                 self.see(account, Command::SeeSubscription(sighting), line)
                     .await
             }
-            Event::PaymentMethod(customer, at) => {
-                let payer = Payer::Customer(customer);
-                let account = self.account_of(stripe, payer, line).await?;
-                self.see(account, Command::SeePaymentMethod(at), line).await
+            Event::TopUp(account, invoice) => {
+                self.see(account, Command::SeeTopUp(invoice), line).await
+            }
+            Event::PaymentMethod {
+                customer: id,
+                at,
+                updated,
+            } => {
+                let customer = look(stripe, &event::look_at_customer(&id), line).await?;
+                let account = event::account_of_customer(&customer).ok_or(Unheard::Pointless)?;
+                let mut now = top_up::own_method(&customer);
+                if now.is_none() {
+                    now = top_up::first_method(&look(stripe, &top_up::methods(&id), line).await?);
+                }
+                let seen = Some(MethodSeen { now, updated });
+                self.see(account, Command::SeePaymentMethod(at, seen), line)
+                    .await
             }
             Event::Other => Ok(()),
         }

@@ -1023,13 +1023,13 @@ impl Store for SqlStore {
     fn event(&self, number: EventNumber) -> Result<Option<EventRecord>, StorageError> {
         let row = to_number(event::row_of(number)).into();
         let found = self.rows("SELECT body FROM events WHERE row = ?", &[row])?;
-        let Some(row) = found.iter().next() else {
-            return Ok(None);
-        };
-        let body = bytes(&row.unchecked_into::<Array>().get(0));
-        let event: EventRecord =
-            minicbor::decode(&body).map_err(|_| StorageError::unreadable("event"))?;
-        Ok(Some(event).filter(|event| event.number == number))
+        let event = found.iter().next().map(read_event).transpose()?;
+        Ok(event.filter(|event| event.number == number))
+    }
+
+    fn events(&self) -> Result<Vec<EventRecord>, StorageError> {
+        let found = self.rows("SELECT body FROM events", &[])?;
+        found.iter().map(read_event).collect()
     }
 
     fn commit(&mut self, write: &Write) -> Result<(), StorageError> {
@@ -1040,6 +1040,11 @@ impl Store for SqlStore {
         }
         in_transaction(&self.database.handle(), &mut || self.write(write))
     }
+}
+
+fn read_event(row: JsValue) -> Result<EventRecord, StorageError> {
+    let body = bytes(&row.unchecked_into::<Array>().get(0));
+    minicbor::decode(&body).map_err(|_| StorageError::unreadable("event"))
 }
 
 fn table_of(month: MonthNumber) -> String {

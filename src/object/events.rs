@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{Done, Failure, Object, Store, storage, to_json, told};
 use crate::{
     account::{Account, Attempt, Changes, Messenger, Rejected},
-    event::{EVENTS_KEPT, EventRecord, Fate, letter::is_address},
+    event::{EventRecord, Fate, letter::is_address},
     id::{EventId, EventNumber},
     protocol::{EventState, EventsQuery},
     time::Timestamp,
@@ -159,28 +159,25 @@ impl<S: Store> Object<S> {
     /// A page of the events that are kept, newest first.
     pub(super) fn events(&self, query: &EventsQuery) -> Result<String, Failure> {
         let account = self.account.as_ref().ok_or(Failure::NoAccount)?;
-        let last = account.events_emitted().get();
-        let below = query.before.map_or(u64::MAX, EventNumber::get);
-        let newest = last.min(below.saturating_sub(1));
-        let oldest = last.saturating_sub(EVENTS_KEPT).saturating_add(1);
-        let (mut data, mut listed, mut last, mut next) = (String::new(), 0, None, None);
-        for number in (oldest..=newest).rev().map(EventNumber::new) {
-            let is_asked_for =
-                |event: &EventRecord| query.state.is_none_or(|state| state.is_of(&event.webhook));
-            let Some(event) = self.event(number)?.filter(is_asked_for) else {
-                continue;
-            };
-            if listed == query.limit {
-                next = last;
-                break;
-            }
-            if listed > 0 {
-                data.push(',');
-            }
-            data.push_str(&event_json(account, &event));
-            last = Some(event_id(account, number));
-            listed = listed.saturating_add(1);
+        let mut kept = Vec::new();
+        if account.events_emitted().get() > 0 {
+            kept = self.store.events().map_err(storage)?;
         }
+        kept.retain(|event| {
+            let is_before = query.before.is_none_or(|before| event.number < before);
+            is_before && query.state.is_none_or(|state| state.is_of(&event.webhook))
+        });
+        kept.sort_unstable_by_key(|event| std::cmp::Reverse(event.number));
+        let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);
+        let has_more = kept.len() > limit;
+        kept.truncate(limit);
+        let last = kept.last().filter(|_| has_more);
+        let next = last.map(|last| event_id(account, last.number));
+        let data: Vec<_> = kept
+            .iter()
+            .map(|event| event_json(account, event))
+            .collect();
+        let data = data.join(",");
         let next = to_json(&next);
         Ok(format!("{{\"data\":[{data}],\"next\":{next}}}"))
     }

@@ -11,7 +11,7 @@ impl<S: Store> Object<S> {
     /// What Stripe has to be asked about a top-up at `clock`, as far as this is known without waking.
     #[must_use]
     pub fn top_up_ask(&self, clock: Timestamp) -> Option<TopUpAsk> {
-        let (at, ask) = self.account.as_ref()?.top_up_ask()?;
+        let (at, ask) = self.account.as_ref()?.top_up_ask(clock)?;
         (at <= clock).then_some(ask)
     }
 

@@ -33,8 +33,17 @@ pub enum Event {
     Reversal(String),
     /// The subscription with this id is not what it was.
     Subscription(String),
-    /// The customer of this id pays with something else since this moment.
-    PaymentMethod(String, Timestamp),
+    /// The payment of this account's top-up by this invoice has failed.
+    TopUp(AccountId, String),
+    /// Something about what a customer pays with was changed.
+    PaymentMethod {
+        /// The customer's id.
+        customer: String,
+        /// When.
+        at: Timestamp,
+        /// The payment method whose details were changed, where it is that.
+        updated: Option<String>,
+    },
     /// Nothing that concerns Tollgate.
     Other,
 }
@@ -85,16 +94,18 @@ impl Event {
             kind if kind.starts_with("customer.subscription.") => {
                 id_in(object, "id").map(Self::Subscription)
             }
-            "invoice.payment_failed" => subscription_of(object).map(Self::Subscription),
+            "invoice.payment_failed" => match top_up_of(object) {
+                Some((account, sighting)) => Some(Self::TopUp(account, sighting.name)),
+                None => subscription_of(object).map(Self::Subscription),
+            },
             "invoice.paid" => paid_by(object, policy)
                 .map(|(payer, sighting)| Self::Invoice(payer, Box::new(sighting))),
-            "payment_method.attached"
-            | "payment_method.automatically_updated"
-            | "payment_method.updated" => {
-                method_changed(id_in(object, "customer"), moment(event, "created"))
+            "payment_method.attached" => method_changed(event, id_in(object, "customer"), None),
+            "payment_method.automatically_updated" | "payment_method.updated" => {
+                method_changed(event, id_in(object, "customer"), id_in(object, "id"))
             }
             "customer.updated" if has_another_method(event) => {
-                method_changed(id_in(object, "id"), moment(event, "created"))
+                method_changed(event, id_in(object, "id"), None)
             }
             _ => None,
         };
@@ -110,21 +121,25 @@ fn paid_by(paid: Value<'_>, policy: &Policy) -> Option<(Payer, Sighting)> {
     }
 }
 
-fn method_changed(customer: Option<String>, at: Option<Timestamp>) -> Option<Event> {
-    Some(Event::PaymentMethod(customer?, at?))
+fn method_changed(
+    event: Value<'_>,
+    customer: Option<String>,
+    updated: Option<String>,
+) -> Option<Event> {
+    Some(Event::PaymentMethod {
+        customer: customer?,
+        at: moment(event, "created")?,
+        updated,
+    })
 }
 
-/// Whether a customer was changed in what is paid with.
+/// Whether a customer was changed in what is paid with by default.
 fn has_another_method(event: Value<'_>) -> bool {
-    let before = event
-        .member("data")
-        .and_then(|data| data.member("previous_attributes"));
-    before.is_some_and(|before| {
-        let told = |name: &str| before.member(name);
-        told("invoice_settings")
-            .or_else(|| told("default_source"))
-            .is_some()
-    })
+    let before = event.member("data").and_then(|data| {
+        data.member("previous_attributes")?
+            .member("invoice_settings")
+    });
+    before.is_some_and(|before| before.member("default_payment_method").is_some())
 }
 
 /// A Checkout session of ours that somebody has completed.
@@ -576,6 +591,60 @@ mod tests {
         ] {
             assert_eq!(read(kind, object), expected, "{kind} {object}");
         }
+    }
+
+    #[test]
+    fn what_a_customer_pays_with_is_worth_a_look_where_it_may_be_another() {
+        let read = |kind: &str, data: &str| {
+            let event =
+                format!(r#"{{"id":"evt_1","type":"{kind}","created":7,"data":{{{data}}}}}"#);
+            Event::read(event.as_bytes(), &policy()).unwrap()
+        };
+        let changed = |updated: Option<&str>| Event::PaymentMethod {
+            customer: "cus_1".into(),
+            at: Timestamp::from_seconds(7),
+            updated: updated.map(str::to_owned),
+        };
+        let method = r#""object":{"id":"pm_1","customer":"cus_1"}"#;
+        let customer = |before: &str| {
+            format!(r#""object":{{"id":"cus_1"}},"previous_attributes":{{{before}}}"#)
+        };
+        for (kind, data, expected) in [
+            ("payment_method.attached", method, changed(None)),
+            ("payment_method.updated", method, changed(Some("pm_1"))),
+            (
+                "payment_method.automatically_updated",
+                method,
+                changed(Some("pm_1")),
+            ),
+            (
+                "customer.updated",
+                &customer(r#""invoice_settings":{"default_payment_method":null}"#),
+                changed(None),
+            ),
+            (
+                "customer.updated",
+                &customer(r#""invoice_settings":{"footer":null}"#),
+                Event::Other,
+            ),
+            (
+                "customer.updated",
+                &customer(r#""name":null"#),
+                Event::Other,
+            ),
+        ] {
+            assert_eq!(read(kind, data), expected, "{kind} {data}");
+        }
+    }
+
+    #[test]
+    fn a_payment_of_a_top_up_that_fails_is_told_to_its_account() {
+        let invoice = r#"{"id":"in_1","status":"open","total":1600,"subtotal":1600,"currency":"usd","metadata":{
+            "tollgate_account":"acme","tollgate_top_up":"3","tollgate_pool":"credits",
+            "tollgate_credits":"1600","tollgate_price":"16.00 USD"}}"#;
+        let account = AccountId::parse("acme").unwrap();
+        let told = read("invoice.payment_failed", invoice);
+        assert_eq!(told, Event::TopUp(account, "in_1".into()));
     }
 
     /// As Stripe writes it now, and as it did before 2025-03-31.

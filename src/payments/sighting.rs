@@ -138,6 +138,18 @@ impl Papers {
     }
 }
 
+/// What a customer pays with, as it was looked up.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct MethodSeen {
+    /// The payment method that a top-up would be paid with now.
+    #[n(0)]
+    pub now: Option<String>,
+    /// The one whose details have changed, where that was told.
+    #[n(1)]
+    pub updated: Option<String>,
+}
+
 /// What has gone back of a payment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::json;
+use crate::json::{self, Value};
 
 /// The release of Stripe's API that requests are written for and answers are read as.
 pub const VERSION: &str = "2026-10-28.endive";
@@ -174,8 +174,13 @@ fn kind_of(body: &str) -> Option<String> {
 /// 402: the request was right, and the payment failed.
 fn declined(body: &str) -> Failure {
     let error = json::parse(body).ok();
+    refused_by(error.and_then(|answer| answer.member("error")))
+}
+
+/// Why the payment method was refused, from the error that Stripe tells of it.
+pub(super) fn refused_by(error: Option<Value<'_>>) -> Failure {
     let told = |name: &str| {
-        let value = error?.member("error")?.member(name)?.string()?;
+        let value = error?.member(name)?.string()?;
         (!value.is_empty()).then_some(value)
     };
     let code = told("code");

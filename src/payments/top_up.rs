@@ -7,7 +7,7 @@ use super::{
     checkout::{ACCOUNT, CREDITS, POOL, PRICE, account_of},
     money::{Currency, Money},
     sighting::{Papers, Progress, Purpose, Sighting},
-    stripe::{Call, Form},
+    stripe::{Call, Failure, Form, refused_by},
 };
 use crate::{
     credits::Credits,
@@ -137,12 +137,14 @@ pub struct Invoice {
     pub status: InvoiceStatus,
     /// A payment of it has been begun, and takes days.
     pub is_processing: bool,
+    /// Why the payment of it that was tried last failed, where none is under way.
+    pub failed: Option<Failure>,
     /// The last payment of it that was begun.
     pub payment: Option<String>,
     /// Where the customer can look at it, and pay.
     pub link: Option<String>,
     /// What is on it, tax included.
-    total: u64,
+    pub total: u64,
     /// What is on it, without tax.
     subtotal: Option<u64>,
     currency: Currency,
@@ -179,13 +181,13 @@ impl Invoice {
             _ => return None,
         };
         let payment = last_payment(invoice);
-        let is_processing = payment
-            .and_then(|intent| intent.member("status")?.string())
-            .is_some_and(|status| status == "processing");
+        let is_processing = payments(invoice).any(|intent| stands(intent, "processing"));
+        let failed = payment.filter(|_| !is_processing).and_then(failure_of);
         Some(Self {
             id: text("id")?.into_owned(),
             status,
             is_processing,
+            failed,
             payment: payment.and_then(id_of),
             link: text("hosted_invoice_url").map(Into::into),
             total: invoice.member("total")?.whole()?,
@@ -236,9 +238,33 @@ pub fn top_up_of(invoice: Value<'_>) -> Option<(AccountId, Sighting)> {
 }
 
 fn last_payment(invoice: Value<'_>) -> Option<Value<'_>> {
-    let payments = invoice.member("payments")?.member("data")?.items()?;
-    let payment = payments.last()?.member("payment")?;
-    payment.member("payment_intent")
+    payments(invoice).last()
+}
+
+/// The payment intents of an invoice.
+fn payments(invoice: Value<'_>) -> impl Iterator<Item = Value<'_>> {
+    let all = invoice
+        .member("payments")
+        .and_then(|all| all.member("data")?.items());
+    let all = all.into_iter().flatten();
+    all.filter_map(|payment| payment.member("payment")?.member("payment_intent"))
+}
+
+fn stands(intent: Value<'_>, as_told: &str) -> bool {
+    let status = intent.member("status").and_then(Value::string);
+    status.is_some_and(|status| status == as_told)
+}
+
+/// Why a payment that was tried has failed. A debit is refused days after it was begun
+/// (docs.stripe.com/payments/paymentintents/lifecycle): it is to be tried again from the start, and
+/// `last_payment_error` says why.
+fn failure_of(intent: Value<'_>) -> Option<Failure> {
+    if stands(intent, "requires_action") {
+        return Some(Failure::AuthenticationRequired);
+    }
+    let error = intent.member("last_payment_error")?;
+    let was_tried = error.text() != "null" && stands(intent, "requires_payment_method");
+    was_tried.then(|| refused_by(Some(error)))
 }
 
 /// The id of what is told whole or by its id alone.
@@ -291,6 +317,35 @@ mod tests {
                 .unwrap()
                 .is_processing
         );
+    }
+
+    #[test]
+    fn an_invoice_tells_why_its_payment_failed() {
+        let declined = |code: &str| Some(Failure::Declined(code.to_owned()));
+        let error = r#""last_payment_error":{"code":"card_declined","decline_code":"fraudulent"}"#;
+        let secured = r#""last_payment_error":{"code":"authentication_required"}"#;
+        let none = r#""last_payment_error":null"#;
+        for (status, error, failed) in [
+            ("requires_payment_method", error, declined("fraudulent")),
+            (
+                "requires_payment_method",
+                secured,
+                Some(Failure::AuthenticationRequired),
+            ),
+            ("requires_payment_method", none, None),
+            (
+                "requires_action",
+                none,
+                Some(Failure::AuthenticationRequired),
+            ),
+            ("processing", error, None),
+            ("succeeded", error, None),
+        ] {
+            let intent = format!(r#"{{"id":"pi_1","status":"{status}",{error}}}"#);
+            let payments = format!(r#"{{"data":[{{"payment":{{"payment_intent":{intent}}}}}]}}"#);
+            let read = invoice(&format!(r#""status":"open","payments":{payments}"#));
+            assert_eq!(read.unwrap().failed, failed, "{intent}");
+        }
     }
 
     #[test]

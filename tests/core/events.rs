@@ -232,10 +232,14 @@ fn wait_for_alarm(branch: &mut Branch) -> Span {
 
 /// The events as the operator reads them.
 fn listed(branch: &mut Branch, state: Option<EventState>) -> Vec<Value> {
+    listed_in_pages(branch, 2, state)
+}
+
+fn listed_in_pages(branch: &mut Branch, limit: u32, state: Option<EventState>) -> Vec<Value> {
     let (mut events, mut before) = (Vec::new(), None);
     loop {
         let query = EventsQuery {
-            limit: 2,
+            limit,
             before,
             state,
         };
@@ -482,29 +486,29 @@ fn a_clock_that_strayed_delays_nothing_for_long() {
     assert!(states(&mut branch).starts_with("5 parked 2"));
 }
 
+/// The balance falls twice, below 20 and to nothing.
+fn fall_twice(branch: &mut Branch) {
+    branch.grant("credits", 120, Source::Extra, None);
+    spend(branch, 110);
+    spend(branch, 10);
+}
+
+fn kept(branch: &Branch) -> Vec<u64> {
+    let events = branch.store().all_events();
+    let mut numbers: Vec<_> = events.map(|event| event.number.get()).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
 #[test]
 fn so_many_of_the_latest_events_are_kept_and_no_more() {
     let mut branch = told_three_times();
-    for _ in 0..600 {
-        branch.grant("credits", 120, Source::Extra, None);
-        spend(&mut branch, 110);
-        spend(&mut branch, 10);
+    for _ in 0..510 {
+        fall_twice(&mut branch);
+        while post(&mut branch, Attempt::Taken).is_some() {}
     }
-    let kept: Vec<u64> = branch
-        .store()
-        .all_events()
-        .map(|event| event.number.get())
-        .collect();
-    assert_eq!(kept.len(), 1_000);
-    assert_eq!(kept.iter().max(), Some(&1_203));
-    let queue = branch.object.account().expect("an account").notices_bytes();
-    assert!(queue.len() < 14_000, "{} bytes", queue.len());
-    // Those whose rows were taken are passed over.
-    assert_eq!(
-        post(&mut branch, Attempt::Taken).as_deref(),
-        Some("event_acc_204")
-    );
-    assert!(matches!(replay(&mut branch, 203), Reply::Problem(_)));
+    assert!(kept(&branch).into_iter().eq(24..=1_023));
+    assert!(matches!(replay(&mut branch, 23), Reply::Problem(_)));
     let rows_read = branch.store().rows_read.get();
     let all = branch.manage(
         Command::Events(EventsQuery {
@@ -516,6 +520,90 @@ fn so_many_of_the_latest_events_are_kept_and_no_more() {
     );
     assert!(matches!(all, Reply::Document(_)));
     assert!(branch.store().rows_read.get() - rows_read <= 1_000);
+}
+
+#[test]
+fn what_is_still_to_be_sent_makes_room_for_nothing_for_three_days() {
+    let mut branch = told_three_times();
+    for _ in 0..455 {
+        fall_twice(&mut branch);
+    }
+    // What calls bring about leaves room for the rest …
+    assert!(kept(&branch).into_iter().eq(1..=900));
+    for _ in 0..107 {
+        branch.change_status(Status::Suspended { reason: None });
+        branch.change_status(Status::Active);
+    }
+    // … of which there may be too much, too.
+    assert!(kept(&branch).into_iter().eq(1..=1_000));
+    let queue = branch.object.account().expect("an account").notices_bytes();
+    assert!(queue.len() < 14_000, "{} bytes", queue.len());
+    assert_eq!(webhook(&mut branch).expect("the first").0, "event_acc_1");
+    branch.evict();
+    branch.tick().expect("a store that works");
+    // As soon as there is room, that is told.
+    post(&mut branch, Attempt::Taken);
+    let last = &listed_in_pages(&mut branch, 500, None)[0];
+    assert_eq!(
+        (&last["id"], &last["type"]),
+        (&json!("event_acc_1001"), &json!("account.flagged"))
+    );
+    assert_eq!(
+        last["data"]["reason"],
+        "20 events were not kept: too many others could not be sent"
+    );
+    // After three days the first that is sent in vain is parked, and makes room.
+    branch.set_clock(branch.clock.plus(Span::from_days(3)));
+    post(&mut branch, failed());
+    fall_twice(&mut branch);
+    assert!(kept(&branch).ends_with(&[1_001, 1_002, 1_003]));
+    assert_eq!(webhook(&mut branch).expect("the next").0, "event_acc_4");
+    branch.check().expect("sound books");
+}
+
+#[test]
+fn a_letter_that_waits_keeps_its_event_while_the_webhook_goes_on() {
+    let mut branch = Branch::with_account("told", "prepaid", moment("2026-11-02"));
+    set_email(&mut branch, "ada@example.com");
+    branch.change_status(Status::Suspended { reason: None });
+    branch.change_status(Status::Active);
+    send(&mut branch, Messenger::Email, failed());
+    branch.patch(PatchAccount {
+        email: Some(Edit::Remove),
+        ..PatchAccount::default()
+    });
+    for _ in 0..510 {
+        fall_twice(&mut branch);
+        while post(&mut branch, Attempt::Taken).is_some() {}
+    }
+    // Its row is passed over, once in a thousand.
+    let numbers = kept(&branch);
+    assert_eq!((numbers.len(), numbers[0]), (1_000, 1));
+    assert_eq!(numbers.last(), Some(&1_022));
+    let events = listed_in_pages(&mut branch, 500, None);
+    let first = events.last().expect("an event");
+    assert_eq!(
+        (&first["id"], &first["email"]["state"]),
+        (&json!("event_acc_1"), &json!("waiting"))
+    );
+    // It is parked after three days, and goes out once more when it is replayed.
+    set_email(&mut branch, "ada@example.com");
+    branch.set_clock(branch.clock.plus(Span::from_days(3)));
+    send(&mut branch, Messenger::Email, failed());
+    assert_eq!(email(&mut branch), None);
+    let Reply::Document(replayed) = replay(&mut branch, 1) else {
+        panic!("no event");
+    };
+    let replayed: Value = serde_json::from_str(&replayed.json).expect("JSON");
+    assert_eq!(
+        (&replayed["state"], &replayed["email"]["state"]),
+        (&json!("waiting"), &json!("waiting"))
+    );
+    send(&mut branch, Messenger::Email, Attempt::Taken);
+    // One that was taken is not written again.
+    replay(&mut branch, 1);
+    assert_eq!(email(&mut branch), None);
+    assert_eq!(webhook(&mut branch).expect("the webhook").0, "event_acc_1");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{cell::Cell, collections::BTreeMap, ops::Range};
 use tollgate::{
     account::{First, Rolled},
     call::{CallRow, CallState, Hold},
-    event::EventRecord,
+    event::{EventRecord, row_of},
     id::{CallNumber, EventNumber, KeyNumber},
     ledger::{Entry, EntryKind, LotNumber, split},
     object::{Intent, Loaded, Remembered, Store, Write, pieces},
@@ -391,8 +391,14 @@ impl Store for MemoryStore {
 
     fn event(&self, number: EventNumber) -> Result<Option<EventRecord>, DiskFull> {
         self.read(1);
-        let mut events = self.all_events();
-        Ok(events.find(|event| event.number == number))
+        let row = self.events.get(&row_of(number));
+        let event = row.map(|bytes| minicbor::decode::<EventRecord>(bytes).expect("decodes"));
+        Ok(event.filter(|event| event.number == number))
+    }
+
+    fn events(&self) -> Result<Vec<EventRecord>, DiskFull> {
+        self.read(self.events.len());
+        Ok(self.all_events().collect())
     }
 
     fn commit(&mut self, write: &Write) -> Result<(), DiskFull> {

@@ -48,25 +48,47 @@ pub struct Invoice {
     pub id: String,
     pub status: &'static str,
     pub amount: u64,
+    /// With tax, from when it is finalized.
+    pub total: u64,
     pub paid_at: Option<Timestamp>,
     /// Paid on Stripe's own page.
     pub by_hand: bool,
-    is_processing: bool,
+    pub is_processing: bool,
+    /// Why its payment failed the last time.
+    error: Option<&'static str>,
     metadata: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStripe {
+    /// What the bank says of what the customer pays with.
     pub card: Card,
+    /// How often the customer took another payment method.
+    pub methods_before: u32,
+    /// The tax on each invoice, in percent.
+    pub tax: u64,
     pub invoices: Vec<Invoice>,
     /// How often the bank was asked.
     pub charges: u32,
+    /// For how much, the last time.
+    pub asked_for: u64,
     /// Paths with their methods, in order.
     pub requests: Vec<String>,
     answers: BTreeMap<String, (Timestamp, String, u16, String)>,
 }
 
 impl MemoryStripe {
+    /// The customer pays with something else from now on.
+    pub fn change_card(&mut self, card: Card) {
+        self.card = card;
+        self.methods_before += 1;
+    }
+
+    /// The payment method that is the customer's default.
+    pub fn method(&self) -> Option<String> {
+        (self.card != Card::None).then(|| format!("pm_{}", self.methods_before + 1))
+    }
+
     /// Carries out a request, and says what of its answer arrives.
     pub fn ask(&mut self, call: &Call, fault: Fault, now: Timestamp) -> Result<String, Failure> {
         let lost = || Err(Failure::Unclear("no answer in time".into()));
@@ -133,11 +155,8 @@ impl MemoryStripe {
         };
         match parts[..] {
             ["customers", id] => {
-                let own = (self.card != Card::None).then_some("pm_1");
-                (
-                    200,
-                    json!({ "id": id, "invoice_settings": { "default_payment_method": own } }),
-                )
+                let own = json!({ "default_payment_method": self.method() });
+                (200, json!({ "id": id, "invoice_settings": own }))
             }
             ["customers", _, "payment_methods"] => (200, json!({ "data": [] })),
             ["invoices"] => {
@@ -145,9 +164,11 @@ impl MemoryStripe {
                     id: format!("in_{}", self.invoices.len() + 1),
                     status: "draft",
                     amount: 0,
+                    total: 0,
                     paid_at: None,
                     by_hand: false,
                     is_processing: false,
+                    error: None,
                     metadata: metadata_of(form),
                 });
                 (200, shown(self.invoices.last().unwrap()))
@@ -160,11 +181,13 @@ impl MemoryStripe {
             }
             ["invoices", id] => (200, shown(self.invoice(id))),
             ["invoices", id, "finalize"] => {
+                let tax = self.tax;
                 let invoice = self.invoice(id);
                 if invoice.status != "draft" {
                     return (400, json!({ "error": { "message": "not a draft" } }));
                 }
                 invoice.status = "open";
+                invoice.total = invoice.amount * (100 + tax) / 100;
                 (200, shown(invoice))
             }
             ["invoices", id, "pay"] => self.pay(id, now),
@@ -186,7 +209,10 @@ impl MemoryStripe {
         if invoice.status != "open" || invoice.is_processing {
             return (400, json!({ "error": { "message": "cannot be paid" } }));
         }
-        let refused = |code: &str| (402, json!({ "error": { "code": code } }));
+        let refused = |invoice: &mut Invoice, error, code: &str| {
+            invoice.error = Some(error);
+            (402, json!({ "error": { "code": code } }))
+        };
         let answer = match card {
             Card::Good => {
                 invoice.status = "paid";
@@ -195,13 +221,20 @@ impl MemoryStripe {
             }
             Card::Slow => {
                 invoice.is_processing = true;
+                invoice.error = None;
                 (200, shown(invoice))
             }
-            Card::Declined => refused("card_declined"),
-            Card::Secured => refused("invoice_payment_intent_requires_action"),
+            Card::Declined => refused(invoice, "card_declined", "card_declined"),
+            Card::Secured => refused(
+                invoice,
+                "authentication_required",
+                "invoice_payment_intent_requires_action",
+            ),
             Card::None => (400, json!({ "error": { "message": "no payment method" } })),
         };
+        let asked_for = invoice.total;
         self.charges += 1;
+        self.asked_for = asked_for;
         answer
     }
 
@@ -216,6 +249,8 @@ impl MemoryStripe {
             if succeeds {
                 invoice.status = "paid";
                 invoice.paid_at = Some(now);
+            } else {
+                invoice.error = Some("insufficient_funds");
             }
         }
     }
@@ -251,16 +286,23 @@ fn metadata_of(form: &str) -> BTreeMap<String, String> {
 /// An invoice as Stripe tells it.
 pub fn shown(invoice: &Invoice) -> Value {
     let link = (invoice.status != "draft").then(|| format!("https://invoice.test/{}", invoice.id));
-    let status = if invoice.is_processing {
-        "processing"
-    } else {
-        "other"
+    let status = match invoice.status {
+        "paid" => "succeeded",
+        _ if invoice.is_processing => "processing",
+        _ => "requires_payment_method",
     };
-    let intent = json!({ "id": format!("pi_{}", invoice.id), "status": status });
+    let error = invoice
+        .error
+        .filter(|_| status == "requires_payment_method");
+    let intent = json!({
+        "id": format!("pi_{}", invoice.id),
+        "status": status,
+        "last_payment_error": error.map(|code| json!({ "code": code })),
+    });
     json!({
         "id": invoice.id,
         "status": invoice.status,
-        "total": invoice.amount,
+        "total": invoice.total,
         "subtotal": invoice.amount,
         "metadata": invoice.metadata,
         "currency": "usd",

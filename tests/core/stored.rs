@@ -3,12 +3,21 @@
 use std::sync::Arc;
 
 use tollgate::{
-    account::{Account, NewAccount, Rolled, StatusChange, Stored},
+    account::{Account, NewAccount, Rolled, StatusChange, Stored, TopUpSettings},
     directory::{self, Directory, Kind, Name, Search, Store as _},
+    event::EventRecord,
     id::{AccountId, ExternalId, KeyNumber},
+    json,
     object::{self, Intent, Object, Opened, Store},
+    payments::{
+        ask::{Ask, What},
+        history::Payment,
+        money::Money,
+        sighting::Reversal,
+        top_up::top_up_of,
+    },
     policy::Source,
-    protocol::Reply,
+    protocol::{Command, Reply},
     time::{Span, Timestamp},
 };
 
@@ -16,6 +25,7 @@ use crate::{
     branch::{Branch, cost, fingerprint},
     memory_directory::MemoryDirectory,
     memory_store::MemoryStore,
+    memory_stripe::{Card, Fault, MemoryStripe, shown},
     sold,
 };
 
@@ -257,6 +267,136 @@ fn a_habit_and_flags_are_read() {
     let expected = woken(&now.profile, &branch.key_row(1), &now.snapshot);
     assert_eq!(account.view().flags.len(), 2);
     assert_eq!(account.view(), expected.view());
+}
+
+/// The snapshot of an account whose top-up is paused and that asks for one more, as the first release with
+/// top-up stored it, and as this one does; then its events, that are to be sent and that are kept, and a
+/// payment that was refunded in part.
+const FIRST_TOP_UP: &str = "
+    83981b1b000001a19e7db1800283a16763726564697473828289018201801905dc1905dc0000f61b000001a19bb3
+    95001b000001a19cfd2c008a028201801904b01904b00000f61b000001a19cfd2c001b000001a19e46c3001b0000
+    00080befc0008300000002038080a101868281821b000001a19cfd2c00021b000001a19cfd2c0081821951170280
+    1b000001a19cfd2c008182195f02190a8c808281821b000001a19cfd2c00021b000001a19cfd2c008183195f0201
+    0080821a000f42411a000f4242a0a1195f0282851b000001a19bb3950001672f7365617263686763726564697473
+    83010019044c851b000001a19cfd2c0001672f73656172636867637265646974738301001906408402011b000001
+    a19bb395001b9c8c3a188cf1098a820082871b000001a19bb3950001a000000000871b000001a19cfd2c0001a000
+    000000f602f6f6f6f680818367637265646974731951178182195117190a8cf6f683656375735f310180f68a84f5
+    1901f41907d08219271081437573641b000001a19cfd2c00038b840367637265646974731907d0821907d0814375
+    7364656375735f31f41b000001a19e7db180001b000001a19e7db180f6f6f6f6f48b840267637265646974731906
+    40821906408143757364656375735f31f41b000001a19e46c300071b000001a19e7db180f664706d5f3164696e5f
+    32781968747470733a2f2f696e766f6963652e746573742f696e5f32f4831b000001a19e46c3008200816d636172
+    645f6465636c696e6564781968747470733a2f2f696e766f6963652e746573742f696e5f321b000001a19e7db180
+    1b000001a19cfd2c0082195f02821907d08143757364841b000001a19e46c3008402676372656469747319064082
+    19064081437573648200816d636172645f6465636c696e656464696e5f328080";
+const TOP_UP: &str = "
+    83981b1b000001a19e7db1800283a16763726564697473828289018201801905dc1905dc0000f61b000001a19bb3
+    95001b000001a19cfd2c008a028201801904b01904b00000f61b000001a19cfd2c001b000001a19e46c3001b0000
+    00080befc0008300000002038080a101868281821b000001a19cfd2c00021b000001a19cfd2c0081821951170280
+    1b000001a19cfd2c008182195f02190a8c808281821b000001a19cfd2c00021b000001a19cfd2c008183195f0201
+    0080821a000f42411a000f4242a0a1195f0282851b000001a19bb3950001672f7365617263686763726564697473
+    83010019044c851b000001a19cfd2c0001672f73656172636867637265646974738301001906408402011b000001
+    a19bb395001b9c8c3a188cf1098a820082871b000001a19bb3950001a000000000871b000001a19cfd2c0001a000
+    000000f602f6f6f6f680818367637265646974731951178182195117190a8cf6f683656375735f310180f68d84f5
+    1901f41907d08219271081437573641b000001a19cfd2c00038e840367637265646974731907d0821907d0814375
+    7364656375735f31f41b000001a19e7db180001b000001a19e7db180f6f6f6f6f4f6f6008e840267637265646974
+    73190640821906408143757364656375735f31f41b000001a19e46c300071b000001a19e7db180f664706d5f3164
+    696e5f32781968747470733a2f2f696e766f6963652e746573742f696e5f32f41907d0f6190190831b000001a19e
+    46c3008200816d636172645f6465636c696e6564781968747470733a2f2f696e766f6963652e746573742f696e5f
+    321b000001a19e7db1801b000001a19cfd2c0082195f02821907d08143757364841b000001a19e46c30084026763
+    7265646974731906408219064081437573648200816d636172645f6465636c696e656464696e5f3264706d5f3183
+    195f028219064081437573641907d0811b000001a19e7db1808080";
+const NOTICES: &str = "
+    8405838582011b000001a19cfd2c0082021b000001a19e46c30082031b000001a19e46c30082041b000001a19e46
+    c30082051b000001a19e46c30000008380000000";
+const EVENT: &str = "
+    85031b000001a19e46c30005787a7b226163636f756e74223a22616363222c2265787465726e616c5f6964223a6e
+    756c6c2c22726561736f6e223a22746865207061796d656e7420776173206465636c696e65642028636172645f64
+    65636c696e656429222c2275726c223a2268747470733a2f2f696e766f6963652e746573742f696e5f32227d8200
+    80";
+const PAYMENT: &str = "
+    8a011b000001a19cfd2c0064696e5f3182038184016763726564697473190640821906408143757364021907d081
+    4375736484f66770695f696e5f3164696e5f31781968747470733a2f2f696e766f6963652e746573742f696e5f31
+    841b000001a19e46c3001901f400f4818567637265646974730219064019019000";
+
+/// It has bought a top-up, with tax, of which a part went back; the next one was declined, and the customer
+/// has asked for another one, which waits until the first one's invoice is void.
+fn topped_up() -> Branch {
+    let opened = Timestamp::parse_rfc3339(OPENED).unwrap();
+    let mut branch = Branch::with_account("top_up told", "prepaid", opened);
+    let mut stripe = MemoryStripe::default();
+    stripe.tax = 25;
+    let portal = Ask {
+        what: What::Portal,
+        made: Some("cus_1".into()),
+    };
+    branch.manage(Command::Payments(portal), None);
+    branch.grant("credits", 1_500, Source::Extra, None);
+    let settings = TopUpSettings {
+        is_on: true,
+        threshold: sold::credits(500),
+        target: sold::credits(2_000),
+        monthly_cap: Some(Money::parse("100.00 USD").unwrap()),
+    };
+    branch.manage(Command::SetTopUp(settings), None);
+    for (nth, card) in [Card::Good, Card::Declined].into_iter().enumerate() {
+        stripe.card = card;
+        let price = if nth == 0 { 1_100 } else { 1_600 };
+        branch.call(cost(price));
+        branch.settle(1 + nth as u64, 200);
+        branch.set_clock(branch.clock.plus(Span::from_seconds(6 * 3_600)));
+        branch.rest().unwrap();
+        while let Some(ask) = branch.object.top_up_ask(branch.clock) {
+            let answer = stripe.ask(&ask.call, Fault::None, branch.clock);
+            let object = &mut branch.object;
+            object
+                .top_up_answered(ask.asked, answer, branch.clock)
+                .unwrap();
+        }
+    }
+    let invoice = shown(&stripe.invoices[0]).to_string();
+    let (_, mut sighting) = top_up_of(json::parse(&invoice).unwrap()).unwrap();
+    sighting.reversal = Some(Reversal {
+        as_of: branch.clock,
+        refunded: 500,
+        disputed: 0,
+        is_open: false,
+    });
+    branch.manage(Command::SeePayment(Box::new(sighting)), None);
+    branch.set_clock(branch.clock.plus(Span::HOUR));
+    branch.manage(Command::RetryTopUp, None);
+    branch
+}
+
+#[test]
+fn top_ups_payments_and_events_are_read() {
+    let branch = topped_up();
+    let now = branch.store().load().unwrap().unwrap();
+    let woken = |snapshot: &[u8], notices: &[u8]| {
+        let stored = Stored::read(&now.profile, snapshot, Some(notices)).unwrap();
+        let keys = [(KeyNumber::new(1), branch.key_row(1))];
+        let policy = Arc::clone(&branch.policy);
+        stored
+            .wake(policy, &keys, Vec::new(), branch.clock)
+            .unwrap()
+            .0
+    };
+    let expected = woken(&now.snapshot, now.notices.as_ref().unwrap());
+    for snapshot in [FIRST_TOP_UP, TOP_UP] {
+        let account = woken(&unhex(snapshot), &unhex(NOTICES));
+        let view = |account: &Account| {
+            let clock = branch.clock;
+            let view = account.top_up_view(clock).map(serde_json::to_value);
+            (view.unwrap().unwrap(), account.top_up_ask(clock))
+        };
+        assert_eq!(view(&account), view(&expected));
+        assert_eq!(account.customer(), Some("cus_1"));
+        assert_eq!(account.events_emitted(), expected.events_emitted());
+        assert_eq!(account.notices_bytes(), expected.notices_bytes());
+    }
+    let event: EventRecord = minicbor::decode(&unhex(EVENT)).unwrap();
+    assert_eq!(branch.store().event(event.number).unwrap(), Some(event));
+    let payment: Payment = minicbor::decode(&unhex(PAYMENT)).unwrap();
+    assert_eq!(branch.store().payment("in_1").unwrap(), Some(payment));
 }
 
 /// What was left of it when it was erased.

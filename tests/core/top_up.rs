@@ -1,17 +1,18 @@
 //! Automatic top-up: when it begins, what it does with each answer of Stripe's, and when it does not run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use serde_json::Value;
 use tollgate::{
     account::{Status, StatusChange, TopUpAsk, TopUpAsked, TopUpSettings},
     json,
-    ledger::EntryKind,
+    ledger::{Entry, EntryKind},
+    object::Store,
     payments::{
         ask::{Ask, What},
         money::Money,
-        sighting::Reversal,
+        sighting::{MethodSeen, Reversal},
         stripe::Failure,
         top_up::top_up_of,
     },
@@ -22,7 +23,7 @@ use tollgate::{
 
 use crate::{
     branch::{Branch, cost},
-    memory_stripe::{Card, Fault, MemoryStripe, shown},
+    memory_stripe::{Card, Fault, Invoice, MemoryStripe, shown},
     properties::config,
     sold,
     statement::moment,
@@ -81,11 +82,26 @@ impl Shop {
     }
 
     fn send(&mut self, command: Command) -> u16 {
+        self.send_for(command).0
+    }
+
+    /// The status of the answer, and after how many seconds it can be another.
+    fn send_for(&mut self, command: Command) -> (u16, Option<u64>) {
         match self.branch.manage(command, None) {
-            Reply::Document(document) => document.status,
-            Reply::Problem(complaint) => complaint.code.status(),
+            Reply::Document(document) => (document.status, None),
+            Reply::Problem(complaint) => (complaint.code.status(), complaint.retry_after_seconds),
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Stripe tells that something about the payment methods was changed at this moment, and is asked
+    /// what would be paid with now.
+    fn tell_of_method(&mut self, at: Timestamp, updated: Option<&str>) {
+        let seen = MethodSeen {
+            now: self.stripe.method(),
+            updated: updated.map(str::to_owned),
+        };
+        self.send(Command::SeePaymentMethod(at, Some(seen)));
     }
 
     fn retry(&mut self) -> u16 {
@@ -158,6 +174,18 @@ impl Shop {
         }
     }
 
+    /// Stripe tells what went back of an invoice, and what may.
+    fn see_dispute(&mut self, invoice: &str, disputed: u64, is_open: bool) {
+        let (_, mut sighting) = top_up_of(json::parse(invoice).unwrap()).unwrap();
+        sighting.reversal = Some(Reversal {
+            as_of: self.branch.clock,
+            refunded: 0,
+            disputed,
+            is_open,
+        });
+        assert_eq!(self.send(Command::SeePayment(Box::new(sighting))), 200);
+    }
+
     fn view(&mut self) -> Value {
         let Reply::Document(document) = self.branch.manage(Command::ShowTopUp, None) else {
             panic!("no view");
@@ -176,6 +204,12 @@ impl Shop {
         self.branch.balance("credits")["available"]
             .as_u64()
             .unwrap()
+    }
+
+    /// How each invoice stands.
+    fn invoices(&self) -> Vec<&'static str> {
+        let invoices = self.stripe.invoices.iter();
+        invoices.map(|invoice| invoice.status).collect()
     }
 
     /// The credits of each top-up so far.
@@ -354,20 +388,102 @@ fn a_declined_payment_pauses_at_once_and_is_not_tried_again() {
         assert_eq!(shop.retry(), 409);
         shop.work();
         assert_eq!(shop.topped_up(), [1_700]);
-        let statuses: Vec<_> = shop
-            .stripe
-            .invoices
-            .iter()
-            .map(|invoice| invoice.status)
-            .collect();
-        assert_eq!(statuses, ["void", "void", "paid"]);
+        assert_eq!(shop.invoices(), ["void", "void", "paid"]);
         assert_eq!(shop.told()[3..], ["top_up.succeeded", "top_up.resumed"]);
         shop.branch.check().unwrap();
     }
 }
 
 #[test]
-fn a_changed_payment_method_resumes_and_an_old_word_of_one_does_not() {
+fn what_fails_can_be_asked_for_3_times_an_hour_and_10_times_a_day() {
+    let mut shop = Shop::new();
+    shop.stripe.card = Card::Declined;
+    shop.charge(1_100);
+    shop.work();
+    let began = shop.branch.clock;
+    let mut asked_at = Vec::new();
+    // Somebody asks every minute, for two days.
+    for minute in 1..=2 * 24 * 60 {
+        shop.pass(MINUTE);
+        let before = shop.charges();
+        match shop.send_for(Command::RetryTopUp) {
+            (202, None) => asked_at.push(minute),
+            (429, Some(seconds)) => {
+                let clock = shop.branch.clock;
+                let until = clock.plus(Span::from_seconds(seconds.try_into().unwrap()));
+                let minutes = until.since(began).as_seconds_ceil() / 60;
+                assert!(minutes > minute && asked_at.len() >= 3, "{minutes}");
+            }
+            other => panic!("{other:?}"),
+        }
+        shop.work();
+        let is_tried = shop.charges() > before;
+        assert_eq!(is_tried, asked_at.last() == Some(&minute));
+    }
+    let day = 24 * 60;
+    let one_day = [1, 2, 3, 61, 62, 63, 121, 122, 123, 181];
+    let two_days = one_day.into_iter().chain(one_day.map(|at| at + day));
+    assert!(two_days.eq(asked_at));
+}
+
+#[test]
+fn a_pause_ends_only_with_another_payment_method_or_with_details_of_the_same() {
+    // What Stripe tells, whether the customer pays with something else, and whether it goes on.
+    for (updated, is_another, after_the_pause, resumes) in [
+        // A method that was added, or an old default taken off: the same is paid with.
+        (None, false, true, false),
+        (Some("pm_7"), false, true, false),
+        // A new expiry of the one that was declined.
+        (Some("pm_1"), false, true, true),
+        // An event that is older than the pause.
+        (Some("pm_1"), false, false, false),
+        // Another default, also where that is told late.
+        (None, true, true, true),
+        (None, true, false, true),
+    ] {
+        let mut shop = Shop::new();
+        shop.stripe.card = Card::Declined;
+        shop.charge(1_100);
+        shop.work();
+        let paused_at = shop.branch.clock;
+        shop.pass(MINUTE);
+        if is_another {
+            shop.stripe.change_card(Card::Good);
+        }
+        let at = if after_the_pause {
+            paused_at.plus(MINUTE)
+        } else {
+            paused_at.minus(MINUTE)
+        };
+        shop.tell_of_method(at, updated);
+        let case = format!("{updated:?} {is_another} {after_the_pause}");
+        let status = if resumes { "cooling_down" } else { "paused" };
+        assert_eq!(shop.view()["status"], status, "{case}");
+        let told: &[_] = if resumes { &["top_up.resumed"] } else { &[] };
+        assert_eq!(shop.told()[2..], *told, "{case}");
+        shop.wait(Span::from_days(1));
+        assert_eq!(shop.charges(), if resumes { 2 } else { 1 }, "{case}");
+    }
+}
+
+#[test]
+fn a_retry_that_was_called_off_leaves_the_pause_with_what_was_declined() {
+    let mut shop = Shop::new();
+    shop.stripe.card = Card::Declined;
+    shop.charge(1_100);
+    shop.work();
+    shop.pass(MINUTE);
+    assert_eq!(shop.retry(), 202);
+    // Before Stripe has said what would be paid with.
+    shop.branch.grant("credits", 50, Source::Extra, None);
+    shop.work();
+    let now = shop.branch.clock;
+    shop.tell_of_method(now, None);
+    assert!(shop.standing().starts_with("paused"));
+}
+
+#[test]
+fn a_first_payment_method_resumes_and_the_customer_need_not_wait() {
     let mut shop = Shop::new();
     shop.stripe.card = Card::None;
     shop.charge(1_100);
@@ -377,17 +493,12 @@ fn a_changed_payment_method_resumes_and_an_old_word_of_one_does_not() {
             .starts_with("paused: paused: there is no payment method;")
     );
     assert_eq!(shop.charges(), 0);
-    let paused_at = shop.branch.clock;
     shop.pass(MINUTE);
-    let updated = |shop: &mut Shop, at: Timestamp| {
-        shop.send(Command::SeePaymentMethod(at));
-    };
-    updated(&mut shop, paused_at.minus(MINUTE));
-    assert!(shop.standing().starts_with("paused"));
-    shop.stripe.card = Card::Good;
     let now = shop.branch.clock;
-    updated(&mut shop, now);
-    // By itself, six hours after the attempt; the customer need not wait.
+    shop.tell_of_method(now, None);
+    assert!(shop.standing().starts_with("paused"));
+    shop.stripe.change_card(Card::Good);
+    shop.tell_of_method(now, None);
     assert!(shop.standing().starts_with("cooling_down"));
     assert_eq!(
         shop.told(),
@@ -432,36 +543,87 @@ fn what_stripe_keeps_failing_at_is_voided_and_tried_anew() {
         "attempting: a payment of 16.00 USD for 1600 credits is under way"
     );
     shop.wait(Span::from_seconds(7 * 3_600));
-    let statuses: Vec<_> = shop
-        .stripe
-        .invoices
-        .iter()
-        .map(|invoice| invoice.status)
-        .collect();
-    assert_eq!(
-        (statuses, shop.topped_up()),
-        (vec!["void", "paid"], vec![1_600])
-    );
+    assert_eq!(shop.invoices(), ["void", "paid"]);
+    assert_eq!(shop.topped_up(), [1_600]);
     assert_eq!(shop.told(), ["top_up.failed", "top_up.succeeded"]);
 }
 
 #[test]
-fn a_payment_that_takes_days_is_waited_for() {
-    for succeeds in [true, false] {
+fn a_debit_is_waited_for_and_pauses_when_it_fails_after_days() {
+    for (succeeds, is_told) in [(true, true), (true, false), (false, true), (false, false)] {
         let mut shop = Shop::new();
         shop.stripe.card = Card::Slow;
         shop.charge(1_100);
-        shop.wait(Span::from_days(2));
+        shop.wait(Span::from_days(9));
         assert!(shop.topped_up().is_empty());
-        assert_eq!(shop.charges(), 1);
+        assert_eq!((shop.charges(), shop.retry()), (1, 409));
         let now = shop.branch.clock;
         shop.stripe.conclude(succeeds, now);
-        shop.tell_of_invoice(0);
-        shop.stripe.card = Card::Good;
-        shop.wait(Span::HOUR);
-        assert_eq!(shop.topped_up(), [1_600]);
-        assert_eq!(shop.charges(), if succeeds { 1 } else { 2 });
+        if is_told {
+            shop.tell_of_invoice(0);
+            shop.send(Command::SeeTopUp("in_1".into()));
+            shop.work();
+        } else {
+            shop.wait(Span::HOUR);
+        }
+        let case = format!("{succeeds} {is_told}");
+        if succeeds {
+            assert_eq!(shop.topped_up(), [1_600], "{case}");
+            assert_eq!(shop.told(), ["top_up.succeeded"], "{case}");
+        } else {
+            assert_eq!(
+                shop.standing(),
+                "paused: paused: the payment was declined (insufficient_funds); it goes on when \
+                 the payment method is changed or a retry succeeds",
+                "{case}"
+            );
+            assert_eq!(shop.view()["url"], "https://invoice.test/in_1");
+            assert_eq!(shop.told(), ["top_up.failed", "top_up.paused"], "{case}");
+        }
+        shop.charge(100);
+        shop.wait(Span::from_days(20));
+        assert_eq!((shop.charges(), shop.invoices().len()), (1, 1), "{case}");
     }
+}
+
+#[test]
+fn that_a_debit_failed_is_heard_also_while_an_older_answer_is_under_way() {
+    let mut shop = Shop::new();
+    shop.stripe.card = Card::Slow;
+    shop.charge(1_100);
+    shop.wait(Span::from_days(2));
+    shop.pass(Span::from_seconds(1_800));
+    let ask = shop.ask().unwrap();
+    let now = shop.branch.clock;
+    let answer = shop.stripe.ask(&ask.call, Fault::None, now);
+    shop.stripe.conclude(false, now);
+    shop.send(Command::SeeTopUp("in_1".into()));
+    let object = &mut shop.branch.object;
+    object.top_up_answered(ask.asked, answer, now).unwrap();
+    shop.wait(Span::from_seconds(11));
+    assert_eq!(shop.told(), ["top_up.failed", "top_up.paused"]);
+}
+
+#[test]
+fn a_debit_that_fails_pauses_also_where_it_was_called_off_meanwhile() {
+    let mut shop = Shop::new();
+    shop.stripe.card = Card::Slow;
+    shop.charge(1_100);
+    shop.work();
+    shop.turn_off();
+    shop.wait(Span::from_days(3));
+    assert_eq!(shop.invoices(), ["open"]);
+    let now = shop.branch.clock;
+    shop.stripe.conclude(false, now);
+    shop.wait(Span::HOUR);
+    assert_eq!(shop.invoices(), ["void"]);
+    shop.set(500, 2_000, None);
+    shop.wait(Span::from_days(1));
+    assert!(
+        shop.standing()
+            .starts_with("paused: paused: the payment was declined")
+    );
+    assert_eq!((&shop.view()["url"], shop.charges()), (&Value::Null, 1));
 }
 
 #[test]
@@ -510,6 +672,140 @@ fn the_monthly_cap_holds_until_the_month_is_over() {
     shop.wait(Span::from_days(30));
     assert_eq!(shop.topped_up(), [1_600, 1_600]);
     assert_eq!(shop.view()["spent_this_month"], "16.00 USD");
+}
+
+#[test]
+fn the_monthly_cap_is_of_what_is_paid_with_tax() {
+    let mut shop = Shop::with("top_up told", "prepaid");
+    shop.branch.grant("credits", 1_500, Source::Extra, None);
+    shop.stripe.tax = 25;
+    assert_eq!(shop.set(500, 2_000, Some("38.00 USD")), 200);
+    shop.charge(1_100);
+    shop.work();
+    assert_eq!(shop.topped_up(), [1_600]);
+    assert_eq!(shop.view()["spent_this_month"], "20.00 USD");
+    // Without tax the next one would be within it.
+    shop.charge(1_600);
+    shop.wait(Span::from_days(2));
+    assert_eq!(
+        shop.standing(),
+        "capped: a top-up for 20.00 USD would be above the monthly cap until 2026-12-01T00:00:00Z"
+    );
+    assert_eq!((shop.retry(), shop.charges()), (409, 1));
+    shop.wait(Span::from_days(30));
+    assert_eq!(shop.topped_up(), [1_600, 1_600]);
+}
+
+#[test]
+fn an_invoice_that_comes_to_more_than_the_cap_is_not_paid() {
+    let mut shop = Shop::with("top_up told", "prepaid");
+    shop.branch.grant("credits", 1_500, Source::Extra, None);
+    shop.stripe.tax = 25;
+    shop.set(500, 2_000, Some("20.00 USD"));
+    // Nobody knows of the tax before.
+    shop.charge(1_101);
+    shop.work();
+    assert_eq!((shop.invoices(), shop.charges()), (vec!["void"], 0));
+    assert_eq!(
+        shop.view()["last_attempt"]["reason"],
+        "20.01 USD with tax is more than the monthly cap has room for"
+    );
+    assert_eq!(shop.told(), ["top_up.failed"]);
+    // It is not tried again until there is room.
+    shop.wait(Span::from_days(3));
+    assert_eq!(
+        shop.standing(),
+        "capped: a top-up for 20.01 USD would be above the monthly cap until 2026-12-01T00:00:00Z"
+    );
+    assert_eq!((shop.invoices().len(), shop.retry()), (1, 409));
+    shop.set(500, 2_000, Some("20.01 USD"));
+    shop.work();
+    assert_eq!((shop.topped_up(), shop.charges()), (vec![1_601], 1));
+}
+
+/// What another top-up of the same account was paid with.
+fn another_top_up() -> Invoice {
+    let mut shop = Shop::new();
+    shop.charge(1_100);
+    shop.work();
+    shop.stripe.invoices.remove(0)
+}
+
+/// An attempt that was prepared up to its request number `at`, the payment's included. Stripe hears nothing
+/// of the last one.
+fn attempt_stuck_at(at: usize) -> Shop {
+    let mut shop = Shop::new();
+    shop.charge(1_100);
+    shop.branch.tick().unwrap();
+    for _ in 0..at {
+        assert!(shop.step());
+    }
+    shop
+}
+
+#[test]
+fn what_is_not_needed_or_allowed_any_more_is_not_paid() {
+    // The first two bring credits; with the second it is still below the threshold, but what was to be
+    // bought is more than is missing.
+    let in_between: [fn(&mut Shop); 6] = [
+        |shop| drop(shop.branch.grant("credits", 2_000, Source::Extra, None)),
+        |shop| drop(shop.branch.grant("credits", 50, Source::Extra, None)),
+        |shop| {
+            shop.set(100, 1_100, None);
+        },
+        |shop| {
+            shop.set(100, 1_100, Some("12.00 USD"));
+        },
+        |shop| {
+            let other = shown(&another_top_up()).to_string();
+            shop.see_dispute(&other.replace("in_1", "in_other"), 1_600, true);
+        },
+        |shop| {
+            drop(
+                shop.branch
+                    .change_status(Status::Suspended { reason: None }),
+            );
+        },
+    ];
+    for (nth, change) in in_between.into_iter().enumerate() {
+        let reason = if nth < 2 {
+            "enough credits came in before anything was paid"
+        } else {
+            "it was called off before anything was paid"
+        };
+        for at in 0..=4 {
+            let mut shop = attempt_stuck_at(at);
+            shop.pass(MINUTE);
+            change(&mut shop);
+            // The object had died in between: the request that it asks next is decided on anew.
+            shop.branch.evict();
+            let available = shop.available();
+            shop.work();
+            let case = format!("{nth} at {at}");
+            assert_eq!(shop.charges(), 0, "{case}");
+            assert!(!shop.invoices().contains(&"open"), "{case}");
+            assert_eq!(shop.available(), available, "{case}");
+            let last = shop.view()["last_attempt"]["reason"].clone();
+            assert!(last == reason || last.is_null(), "{case}: {last}");
+        }
+    }
+}
+
+#[test]
+fn what_came_in_meanwhile_is_made_up_to_the_target_soon() {
+    let mut shop = attempt_stuck_at(4);
+    shop.branch.grant("credits", 50, Source::Extra, None);
+    shop.wait(Span::from_seconds(1_800));
+    assert_eq!((shop.topped_up(), shop.available()), (vec![1_550], 2_000));
+    assert_eq!(shop.invoices(), ["void", "paid"]);
+    // What comes back of a hold calls nothing off: the charge had made it due.
+    let mut shop = Shop::new();
+    shop.branch.call(cost(1_200));
+    shop.charge(1);
+    shop.branch.tick().unwrap();
+    shop.branch.settle(1, 500);
+    shop.work();
+    assert_eq!(shop.topped_up(), [1_701]);
 }
 
 #[test]
@@ -610,14 +906,7 @@ fn nothing_is_bought_while_a_payment_is_disputed() {
         let invoice = shown(&shop.stripe.invoices[0]).to_string();
         let disputed = |shop: &mut Shop, disputed, is_open| {
             shop.pass(MINUTE);
-            let (_, mut sighting) = top_up_of(json::parse(&invoice).unwrap()).unwrap();
-            sighting.reversal = Some(Reversal {
-                as_of: shop.branch.clock,
-                refunded: 0,
-                disputed,
-                is_open,
-            });
-            assert_eq!(shop.send(Command::SeePayment(Box::new(sighting))), 200);
+            shop.see_dispute(&invoice, disputed, is_open);
         };
         disputed(&mut shop, 1_600, true);
         // What it had bought is gone.
@@ -630,7 +919,8 @@ fn nothing_is_bought_while_a_payment_is_disputed() {
         );
         assert_eq!(shop.retry(), 409);
         let now = shop.branch.clock;
-        shop.send(Command::SeePaymentMethod(now));
+        shop.stripe.change_card(Card::Good);
+        shop.tell_of_method(now, None);
         assert_eq!(shop.told(), ["top_up.succeeded", "top_up.paused"]);
         assert_eq!(shop.charges(), 1);
         if is_won {
@@ -703,9 +993,28 @@ enum Move {
     InvoiceEvent(usize),
     /// The same about a change of the payment method.
     MethodEvent(usize),
+    /// The same about a debit that has failed.
+    DebitEvent(usize),
     Retry,
     Set(u64, u64, Option<&'static str>),
     Off,
+    /// Credits come from elsewhere.
+    Buy(u64),
+    /// So many percent of an invoice are given back.
+    Refund(usize, u64),
+    Dispute(usize, Dispute),
+    Suspend(bool),
+    Close,
+    /// In percent, of the invoices to come.
+    Tax(u64),
+}
+
+/// What a bank says of a payment that its customer does not want to have made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dispute {
+    Open,
+    Won,
+    Lost,
 }
 
 /// What becomes of an answer.
@@ -739,6 +1048,8 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => Just(Card::Slow),
         1 => Just(Card::None),
     ];
+    let cap = prop::option::of(prop_oneof![Just("65.00 USD"), Just("31.00 USD")]);
+    let dispute = prop_oneof![Just(Dispute::Open), Just(Dispute::Won), Just(Dispute::Lost)];
     let pass = prop_oneof![3 => 1_i64..90, 2 => 600_i64..7_200, 2 => 7_200_i64..40_000];
     let each = prop_oneof![
         6 => (1_u64..900).prop_map(Move::Charge),
@@ -754,10 +1065,19 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         2 => (0_usize..8).prop_map(Move::InvoiceEvent),
         2 => (0_usize..8).prop_map(Move::MethodEvent),
         3 => Just(Move::Retry),
-        1 => (100_u64..900, 1_900_u64..3_000, prop::option::of(Just("65.00 USD")))
+        2 => (100_u64..900, 1_900_u64..3_000, cap)
             .prop_map(|(threshold, target, cap)| Move::Set(threshold, target, cap)),
         1 => Just(Move::Off),
+        1 => (0_usize..8).prop_map(Move::DebitEvent),
+        2 => (1_u64..1_500).prop_map(Move::Buy),
+        1 => (0_usize..8, 1_u64..=100).prop_map(|(nth, share)| Move::Refund(nth, share)),
+        2 => (0_usize..8, dispute).prop_map(|(nth, dispute)| Move::Dispute(nth, dispute)),
+        1 => any::<bool>().prop_map(Move::Suspend),
+        1 => Just(Move::Tax(0)),
+        3 => (1_u64..30).prop_map(Move::Tax),
     ];
+    // Closing is for good: late, if at all.
+    let each = prop_oneof![400 => each, 1 => Just(Move::Close)];
     prop::collection::vec(each, 1..120)
 }
 
@@ -766,6 +1086,10 @@ struct History {
     shop: Shop,
     answers: Vec<(TopUpAsked, Result<String, Failure>)>,
     methods_changed_at: Vec<Timestamp>,
+    /// What went back of each invoice, as it was told last.
+    gone: BTreeMap<String, Reversal>,
+    is_suspended: bool,
+    is_closed: bool,
 }
 
 impl History {
@@ -777,17 +1101,26 @@ impl History {
             shop,
             answers: Vec::new(),
             methods_changed_at: Vec::new(),
+            gone: BTreeMap::new(),
+            is_suspended: false,
+            is_closed: false,
         };
         for each in moves {
             let was_paused = history.is_paused();
             let before = history.shop.stripe.charges;
+            let stood = history.view();
+            let resumed_before = history.resumed();
             let is_retry = matches!(each, Move::Retry);
             history.make(each);
             if was_paused && (history.shop.stripe.charges > before) {
                 return Err("the bank was asked while top-up was paused".into());
             }
+            if history.shop.stripe.charges > before {
+                history.check_leave(&stood)?;
+            }
             let view = history.view();
-            if was_paused && !is_retry && view["status"] == "attempting" {
+            let goes_on = is_retry || history.resumed() > resumed_before;
+            if was_paused && !goes_on && view["status"] == "attempting" {
                 return Err("an attempt began while top-up was paused".into());
             }
             history.check()?;
@@ -799,6 +1132,12 @@ impl History {
     fn view(&mut self) -> Value {
         self.shop.branch.object.store_mut().commits_to_fail = 0;
         self.shop.view()
+    }
+
+    /// How often a pause has ended.
+    fn resumed(&self) -> usize {
+        let told = self.shop.told().into_iter();
+        told.filter(|kind| *kind == "top_up.resumed").count()
     }
 
     fn is_paused(&mut self) -> bool {
@@ -858,7 +1197,7 @@ impl History {
                 shop.branch.tick().unwrap();
             }
             Move::Card(card) => {
-                shop.stripe.card = card;
+                shop.stripe.change_card(card);
                 self.methods_changed_at.push(clock);
             }
             Move::Conclude(succeeds) => shop.stripe.conclude(succeeds, clock),
@@ -866,7 +1205,7 @@ impl History {
             Move::InvoiceEvent(nth) => shop.tell_of_invoice(nth),
             Move::MethodEvent(nth) => {
                 if let Some(at) = self.methods_changed_at.get(nth) {
-                    shop.send(Command::SeePaymentMethod(*at));
+                    shop.tell_of_method(*at, None);
                 }
             }
             Move::Retry => {
@@ -878,7 +1217,74 @@ impl History {
             Move::Off => {
                 shop.turn_off();
             }
+            Move::DebitEvent(nth) => {
+                if let Some(invoice) = shop.stripe.invoices.get(nth) {
+                    let invoice = invoice.id.clone();
+                    shop.send(Command::SeeTopUp(invoice));
+                }
+            }
+            Move::Buy(credits) => {
+                shop.branch.grant("credits", credits, Source::Extra, None);
+            }
+            Move::Refund(nth, percent) => self.take_back(nth, |total, reversal| {
+                reversal.refunded = (reversal.refunded + total * percent / 100).min(total);
+            }),
+            Move::Dispute(nth, dispute) => self.take_back(nth, |total, reversal| {
+                reversal.is_open = dispute == Dispute::Open;
+                reversal.disputed = if dispute == Dispute::Won { 0 } else { total };
+            }),
+            Move::Suspend(is_suspended) => {
+                let status = if is_suspended {
+                    Status::Suspended { reason: None }
+                } else {
+                    Status::Active
+                };
+                if !self.is_closed {
+                    shop.branch.change_status(status);
+                    self.is_suspended = is_suspended;
+                }
+            }
+            Move::Close => {
+                shop.branch.close();
+                self.is_closed = true;
+            }
+            Move::Tax(percent) => shop.stripe.tax = percent,
         }
+    }
+
+    /// What went back of an invoice that was paid is other than before, and Stripe tells so.
+    fn take_back(&mut self, nth: usize, change: impl Fn(u64, &mut Reversal)) {
+        let invoices = &self.shop.stripe.invoices;
+        let Some(invoice) = invoices.get(nth).filter(|it| it.status == "paid") else {
+            return;
+        };
+        let (id, told, total) = (
+            invoice.id.clone(),
+            shown(invoice).to_string(),
+            invoice.total,
+        );
+        let reversal = self.gone.entry(id).or_default();
+        change(total, reversal);
+        reversal.as_of = self.shop.branch.clock;
+        let (_, mut sighting) = top_up_of(json::parse(&told).unwrap()).unwrap();
+        sighting.reversal = Some(*reversal);
+        assert_eq!(self.shop.send(Command::SeePayment(Box::new(sighting))), 200);
+    }
+
+    /// The bank was asked: that had leave, as things `stood` for the customer then.
+    fn check_leave(&self, stood: &Value) -> Result<(), String> {
+        let is_disputed = self.gone.values().any(|gone| gone.is_open);
+        if self.is_closed || self.is_suspended || is_disputed || stood["enabled"] != true {
+            return Err(format!("the bank was asked without leave: {stood}"));
+        }
+        let money = |name: &str| stood[name].as_str().map(|text| Money::parse(text).unwrap());
+        let spent = money("spent_this_month").map_or(0, |spent| spent.amount);
+        let asked = self.shop.stripe.asked_for;
+        let cap = money("monthly_cap").map(|cap| cap.amount);
+        if cap.is_some_and(|cap| spent + asked > cap) {
+            return Err(format!("{spent} and {asked} are more than {cap:?}"));
+        }
+        Ok(())
     }
 
     fn answer(&mut self, asked: TopUpAsked, answer: Result<String, Failure>) {
@@ -942,11 +1348,26 @@ impl History {
             return Err(format!("it is never settled: {}", self.shop.standing()));
         }
         let paid = self.shop.stripe.invoices.iter();
-        let paid = paid.filter(|invoice| invoice.status == "paid");
-        let paid: u64 = paid.map(|invoice| invoice.amount).sum();
-        let granted: i64 = self.shop.topped_up().iter().sum();
-        if i64::try_from(paid) != Ok(granted) {
-            return Err(format!("{paid} cents were paid, {granted} credits granted"));
+        for invoice in paid.filter(|invoice| invoice.status == "paid") {
+            let store = self.shop.branch.store();
+            let known = store.payment(&invoice.id).unwrap();
+            let known = known.ok_or_else(|| format!("nobody heard of {}", invoice.id))?;
+            let gone = self.gone.get(&invoice.id).copied().unwrap_or_default();
+            let left = invoice.total.saturating_sub(gone.refunded + gone.disputed);
+            // A credit costs a cent; what is left of one goes back with the money.
+            let due = match known.in_vain {
+                Some(_) => 0,
+                None => invoice.amount * left / invoice.total,
+            };
+            let of_it = |entry: &&Entry| entry.reference.as_ref() == Some(&invoice.id);
+            let entries = store.entries().iter().filter(of_it);
+            let granted: i64 = entries.map(|entry| entry.credits).sum();
+            if i64::try_from(due) != Ok(granted) {
+                return Err(format!("{granted} credits for {due} cents of {invoice:?}"));
+            }
+            if known.in_vain.is_some() && !self.is_closed {
+                return Err(format!("{known:?}"));
+            }
         }
         self.shop.branch.check()
     }

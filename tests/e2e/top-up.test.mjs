@@ -164,6 +164,32 @@ test("a kill between paid and granted neither loses nor repeats a payment", asyn
   assert.equal((await topUp()).reason, "automatic top-up is off");
 });
 
+test("a debit that fails after days pauses, until something else is paid with", async (t) => {
+  const { stripe, gateway, own, customer, hook, alarmIsNear, calls, topUp, payments } = await shop(t);
+  stripe.changesCard(customer.id, "pm_sepaDebit");
+  await stripe.deliver();
+  alarmIsNear();
+  await calls(16);
+  for (let n = 0; !(await stripe.request(n)).path.endsWith("/pay"); n++);
+  gateway.clock.advance(48 * HOUR);
+  assert.equal((await topUp()).status, "attempting");
+  stripe.debitFails(stripe.all("invoice").find(({ status }) => status === "open"));
+  await stripe.deliver();
+  assert.equal((await hook("top_up.paused")).reason, "the payment was declined (insufficient_funds)");
+
+  // A card that paid a package is not the default, nor is a footer.
+  gateway.clock.advance(60_000);
+  const { url } = await own("POST", "/credits/purchase", 201, { package: "small" });
+  stripe.pays(url);
+  stripe.emit("customer.updated", stripe.object(customer.id), { invoice_settings: { footer: null } });
+  await stripe.deliver();
+  assert.deepEqual([(await topUp()).status, payments()], ["paused", 1]);
+  stripe.changesCard(customer.id, "pm_card_mastercard");
+  await stripe.deliver();
+  await hook("top_up.resumed");
+  assert.deepEqual([(await topUp()).status, payments()], ["ready", 1]);
+});
+
 test("without Stripe's secrets top-up is 501, and where the policy sells none, 404", async (t) => {
   const origin = await startOrigin(t);
   const stripe = await startStripe(t);

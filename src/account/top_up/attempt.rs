@@ -3,13 +3,19 @@
 //! An invoice is drafted, given its line and finalized, which moves no money; then it is paid. Where an
 //! answer to that is lost, the invoice tells whether it was paid, and if not, paying it is tried again
 //! with the same idempotency key. An attempt ends when it is known to be paid, or known not to be: what
-//! nobody could say for [`GIVEN_UP_AFTER`] is voided first.
+//! nobody could say for [`GIVEN_UP_AFTER`] is voided first. What Stripe says is on its way is waited for,
+//! however long that takes.
+//!
+//! Whether it may still be paid is looked at with each answer, and once more before money would move
+//! ([`Leave`]).
 
-use super::{Account, Ended, TopUp, Why};
+use super::{Account, Ended, Taxed, TopUp, Why, standing::Leave};
 use crate::{
     account::{Changes, Profile},
+    credits::Credits,
     payments::{
         history::Payment,
+        money::Money,
         stripe::{Call, Failure},
         top_up::{self as stripe, Invoice, InvoiceStatus, TopUpBought},
     },
@@ -39,7 +45,7 @@ pub(in crate::account) struct Attempt {
     with_tax: bool,
     /// By the clock as read.
     #[n(3)]
-    begun_at: Timestamp,
+    pub(super) begun_at: Timestamp,
     #[n(4)]
     step: Step,
     /// Stripe is not asked before this.
@@ -50,7 +56,7 @@ pub(in crate::account) struct Attempt {
     unclear_since: Option<Timestamp>,
     /// What it is paid with.
     #[n(7)]
-    method: Option<String>,
+    pub(super) method: Option<String>,
     /// What is paid, once it is there.
     #[n(8)]
     pub(super) invoice: Option<String>,
@@ -60,6 +66,15 @@ pub(in crate::account) struct Attempt {
     /// Stripe has said that it does not take the payment; whether it was paid before, the invoice tells.
     #[n(10)]
     is_refused: bool,
+    /// What its invoice comes to, tax included, once it is finalized.
+    #[n(11)]
+    total: Option<u64>,
+    /// Why it ends without having been paid, as soon as its invoice can be paid no more.
+    #[n(12)]
+    over: Option<Why>,
+    /// What the pool had left when it began, what is held of it included.
+    #[n(13)]
+    pub(super) left: Option<Credits>,
 }
 
 /// What Stripe is asked next.
@@ -120,6 +135,7 @@ pub(super) struct New {
     pub customer: String,
     pub with_tax: bool,
     pub begun_at: Timestamp,
+    pub left: Credits,
     /// There is one before it whose invoice could still be paid.
     pub waits: bool,
 }
@@ -130,18 +146,20 @@ enum Turn {
     GoOn,
     /// It was paid: this invoice.
     Paid(Box<Invoice>),
-    /// It was not, and is over.
+    /// It was not, and is over; the customer may still pay it by hand, if it came so far.
     Failed(Why),
-    /// It can be paid no more.
-    Gone,
+    /// It was not, and can be paid no more.
+    Gone(Why),
 }
 
 impl Account {
     /// What Stripe has to be asked, if anything, and when.
     #[must_use]
-    pub fn top_up_ask(&self) -> Option<(Timestamp, Ask)> {
+    pub fn top_up_ask(&self, clock: Timestamp) -> Option<(Timestamp, Ask)> {
         let asking = self.state.top_up.as_ref()?.asking()?;
-        let call = asking.call(&self.profile)?;
+        // Much may have happened since that was decided.
+        let leave = self.top_up_leave(asking, clock);
+        let call = asking.call(&self.profile, &leave)?;
         let asked = asking.asked();
         Some((asking.ask_at, Ask { asked, call }))
     }
@@ -171,47 +189,81 @@ impl Account {
     ) -> Changes {
         let mut changes = Changes::default();
         self.book_due(clock, &mut changes);
-        let is_wanted = self.is_top_up_wanted();
+        let Some(top_up) = self.state.top_up.as_ref() else {
+            return changes;
+        };
+        let leave = match top_up.asking() {
+            Some(asking) if asking.asked() == asked => self.top_up_leave(asking, clock),
+            _ => return changes,
+        };
+        let month = self.policy.gateway.calendar.month_of(clock);
         let Some(top_up) = &mut self.state.top_up else {
             return changes;
         };
-        // One that another waits for must be out of its way.
-        let is_wanted = is_wanted && !top_up.attempt.as_ref().is_some_and(Attempt::is_waiting);
-        let (turn, bought) = match top_up.asking_mut() {
-            Some(asking) if asking.asked() == asked => {
-                (asking.hear(answer, is_wanted, clock), asking.bought.clone())
-            }
-            _ => return changes,
+        let Some(asking) = top_up.asking_mut() else {
+            return changes;
         };
+        let turn = asking.hear(answer, &leave, clock);
+        let bought = asking.bought.clone();
+        if let Some(total) = asking.total {
+            let price = bought.price;
+            top_up.taxed = Some(Taxed {
+                month,
+                price,
+                total,
+            });
+        }
         changes.snapshot = true;
-        let why = match turn {
+        let over = match turn {
             Turn::GoOn => None,
             Turn::Paid(invoice) => {
                 self.book_payment(known, invoice.sighting(bought), clock, &mut changes);
                 None
             }
-            Turn::Failed(why) => Some(why),
-            Turn::Gone if is_wanted => Some(Why::Unclear),
-            Turn::Gone => Some(Why::CalledOff),
+            Turn::Failed(why) => Some((why, true)),
+            Turn::Gone(why) => Some((why, false)),
         };
-        if let Some(why) = why {
-            self.top_up_over(why, clock, &mut changes);
+        if let Some((why, can_be_paid)) = over {
+            self.top_up_over(why, can_be_paid, clock, &mut changes);
         }
         self.top_up_waits_no_longer(clock, &mut changes);
         changes
     }
 
+    /// The invoice of a top-up is not what it was, as Stripe has told: it is looked at now, and again soon,
+    /// since an answer that is under way may be older.
+    pub fn top_up_invoice_changed(&mut self, invoice: &str, clock: Timestamp) -> Changes {
+        let mut changes = Changes::default();
+        self.book_due(clock, &mut changes);
+        let top_up = self.state.top_up.as_mut();
+        let asking = top_up.and_then(|top_up| top_up.asking_mut());
+        if let Some(asking) = asking
+            && asking.step == Step::Look
+            && asking.invoice.as_deref() == Some(invoice)
+        {
+            asking.go_to(Step::Look, clock);
+            changes.snapshot = true;
+        }
+        changes
+    }
+
     /// What Stripe was asked about is over, and nothing was paid.
-    fn top_up_over(&mut self, why: Why, clock: Timestamp, changes: &mut Changes) {
+    fn top_up_over(
+        &mut self,
+        why: Why,
+        can_be_paid: bool,
+        clock: Timestamp,
+        changes: &mut Changes,
+    ) {
         let Some(top_up) = &mut self.state.top_up else {
             return;
         };
         if top_up.unpaid.take_if(|unpaid| unpaid.is_asking()).is_none()
             && let Some(mut attempt) = top_up.attempt.take()
         {
-            if !why.pauses() {
-                // What is gone is paid by nobody.
+            if !can_be_paid {
                 attempt.rest();
+                attempt.link = None;
             }
             self.top_up_failed(attempt, why, clock, changes);
         }
@@ -269,10 +321,9 @@ impl TopUp {
             }
         }
         let paused_at = self.paused.as_mut().map(|paused| &mut paused.since);
-        for moment in [self.begun_at.as_mut(), self.paid_at.as_mut(), paused_at]
-            .into_iter()
-            .flatten()
-        {
+        let moments = [self.begun_at.as_mut(), self.paid_at.as_mut(), paused_at];
+        let moments = moments.into_iter().flatten();
+        for moment in moments.chain(&mut self.retried_at) {
             strayed |= brought_forward(moment, clock);
         }
         strayed
@@ -303,6 +354,9 @@ impl Attempt {
             invoice: None,
             link: None,
             is_refused: false,
+            total: None,
+            over: None,
+            left: Some(new.left),
         }
     }
 
@@ -345,6 +399,19 @@ impl Attempt {
         self.go_to(Step::Look, clock);
     }
 
+    /// Its number inside its account.
+    pub(super) const fn number(&self) -> u32 {
+        self.bought.number
+    }
+
+    /// What is paid with it, as far as that is known.
+    pub(super) fn price(&self) -> Money {
+        Money {
+            amount: self.total.unwrap_or(self.bought.price.amount),
+            ..self.bought.price
+        }
+    }
+
     fn is_waiting(&self) -> bool {
         self.step == Step::Wait
     }
@@ -383,8 +450,9 @@ impl Attempt {
         Turn::GoOn
     }
 
-    /// The request of its step. Each has the idempotency key of the attempt, by what it does.
-    fn call(&self, of: &Profile) -> Option<Call> {
+    /// The request of its step. Each has the idempotency key of the attempt, by what it does. Instead of
+    /// what would let money move, and may not any more, it is asked how the invoice stands.
+    fn call(&self, of: &Profile, leave: &Leave) -> Option<Call> {
         let account = &of.id;
         let key = |what: &str| {
             // An id comes again where somebody has erased the objects, but not a Stripe account.
@@ -402,6 +470,9 @@ impl Attempt {
                 stripe::draft(key("draft"), account, &self.customer, bought, with_tax)
             }
             Step::Line => stripe::line(key("line"), (&self.customer, invoice), &self.bought),
+            Step::Finalize | Step::Pay if leave.refuses(self.price()).is_some() => {
+                stripe::look(invoice)
+            }
             Step::Finalize => stripe::finalize(key("finalize"), invoice),
             Step::Pay => stripe::pay(key("pay"), invoice, self.method.as_deref()),
             Step::Look => stripe::look(invoice),
@@ -409,31 +480,34 @@ impl Attempt {
         })
     }
 
-    /// What an answer makes of it; where it is not wanted any more, nothing is paid that was not
-    /// paid before.
-    fn hear(&mut self, answer: Result<String, Failure>, is_wanted: bool, clock: Timestamp) -> Turn {
+    /// What an answer makes of it; without leave nothing is paid that was not paid before.
+    fn hear(&mut self, answer: Result<String, Failure>, leave: &Leave, clock: Timestamp) -> Turn {
         match self.step {
             Step::Wait | Step::Rest => Turn::GoOn,
             Step::Customer | Step::Method | Step::Draft | Step::Line => {
-                if is_wanted {
-                    self.hear_prepared(answer, clock)
-                } else {
-                    Turn::Gone
+                match leave.refuses(self.price()) {
+                    None => self.hear_prepared(answer, clock),
+                    Some(why) => Turn::Gone(why),
                 }
             }
-            Step::Finalize | Step::Pay => self.hear_paid(answer, is_wanted, clock),
+            Step::Finalize | Step::Pay => self.hear_paid(answer, leave, clock),
             Step::Look => match answer.as_deref().map(Invoice::read) {
-                Ok(Some(invoice)) => self.look_at(invoice, is_wanted, clock),
-                Err(Failure::Missing) => Turn::Gone,
+                Ok(Some(invoice)) => self.look_at(invoice, leave, clock),
+                Err(Failure::Missing) => self.gone(),
                 _ => self.wait_at(Step::Look, clock),
             },
             Step::Void => match answer {
-                Ok(_) => Turn::Gone,
+                Ok(_) => self.gone(),
                 // It was paid at the last moment, or is about to be.
                 Err(Failure::Mistake(_) | Failure::Missing) => self.wait_at(Step::Look, clock),
                 Err(_) => self.wait_at(Step::Void, clock),
             },
         }
+    }
+
+    /// Its invoice can be paid no more.
+    fn gone(&mut self) -> Turn {
+        Turn::Gone(self.over.take().unwrap_or(Why::Unclear))
     }
 
     /// Nothing of this moves money.
@@ -479,7 +553,7 @@ impl Attempt {
     /// Does the same once more, unless it was tried for too long.
     fn try_again(&mut self, clock: Timestamp) -> Turn {
         if self.is_given_up(clock) {
-            Turn::Gone
+            Turn::Gone(Why::Unclear)
         } else {
             self.wait_at(self.step, clock)
         }
@@ -489,12 +563,12 @@ impl Attempt {
     fn hear_paid(
         &mut self,
         answer: Result<String, Failure>,
-        is_wanted: bool,
+        leave: &Leave,
         clock: Timestamp,
     ) -> Turn {
         match answer {
             Ok(body) => match Invoice::read(&body) {
-                Some(invoice) => self.look_at(invoice, is_wanted, clock),
+                Some(invoice) => self.look_at(invoice, leave, clock),
                 None => self.wait_at(Step::Look, clock),
             },
             Err(Failure::Declined(code)) => Turn::Failed(Why::Declined(code)),
@@ -508,23 +582,34 @@ impl Attempt {
     }
 
     /// What is to be done about an invoice that stands like this.
-    fn look_at(&mut self, invoice: Invoice, is_wanted: bool, clock: Timestamp) -> Turn {
-        let is_over = !is_wanted || self.is_given_up(clock);
+    fn look_at(&mut self, invoice: Invoice, leave: &Leave, clock: Timestamp) -> Turn {
         if invoice.link.is_some() {
             self.link.clone_from(&invoice.link);
         }
-        match invoice.status {
-            InvoiceStatus::Paid => Turn::Paid(Box::new(invoice)),
-            InvoiceStatus::Void => Turn::Gone,
-            InvoiceStatus::Open if invoice.is_processing => self.wait_at(Step::Look, clock),
+        if invoice.status != InvoiceStatus::Draft {
+            self.total = Some(invoice.total);
+        }
+        let failed = invoice.failed.as_ref().and_then(Why::of);
+        let is_late = failed.is_none() && self.is_given_up(clock);
+        let refused = leave.refuses(self.price());
+        let refused = refused.or(is_late.then_some(Why::Unclear));
+        match (invoice.status, refused) {
+            (InvoiceStatus::Paid, _) => Turn::Paid(Box::new(invoice)),
+            (InvoiceStatus::Void, _) => self.gone(),
+            (InvoiceStatus::Open, _) if invoice.is_processing => self.wait_at(Step::Look, clock),
             // Nobody can pay a draft.
-            InvoiceStatus::Draft if is_over => Turn::Gone,
-            InvoiceStatus::Open if is_over => self.goes_to(Step::Void, clock),
-            InvoiceStatus::Draft | InvoiceStatus::Open if self.is_refused => {
-                Turn::Failed(Why::Refused)
+            (InvoiceStatus::Draft, Some(why)) => Turn::Gone(why),
+            // What the bank has said counts more than why it could not be waited for.
+            (InvoiceStatus::Open, Some(why)) => {
+                self.over = failed.or(Some(why));
+                self.goes_to(Step::Void, clock)
             }
-            InvoiceStatus::Draft => self.go_on_at(Step::Finalize, clock),
-            InvoiceStatus::Open => self.go_on_at(Step::Pay, clock),
+            (status, None) => match (failed, status) {
+                (Some(why), _) => Turn::Failed(why),
+                (None, _) if self.is_refused => Turn::Failed(Why::Refused),
+                (None, InvoiceStatus::Open) => self.go_on_at(Step::Pay, clock),
+                (None, _) => self.go_on_at(Step::Finalize, clock),
+            },
         }
     }
 

@@ -1,12 +1,12 @@
 //! Whether a top-up runs, and why it does not.
 
-use super::{Attempt, COOLING, LOOK_AGAIN, Pause, RETRY_GAP, TopUp, TopUpSettings};
+use super::{Attempt, COOLING, LOOK_AGAIN, Pause, RETRY_GAP, TopUp, TopUpSettings, Why};
 use crate::{
     account::{Account, Status},
     credits::Credits,
     payments::money::Money,
     policy::{Mode, TopUpOffer},
-    time::Timestamp,
+    time::{MonthNumber, Timestamp},
 };
 
 /// How top-up stands.
@@ -48,6 +48,28 @@ pub(in crate::account) enum Standing<'a> {
     },
     /// It begins now.
     Due,
+}
+
+/// Whether what has been begun may be paid.
+pub(super) enum Leave {
+    /// If it comes to no more than this, tax included.
+    UpTo(Option<Money>),
+    /// It may not, for this reason.
+    Not(Why),
+}
+
+impl Leave {
+    /// Why `price` may not be paid, if it may not.
+    pub(super) fn refuses(&self, price: Money) -> Option<Why> {
+        match self {
+            Self::Not(why) => Some(why.clone()),
+            Self::UpTo(None) => None,
+            Self::UpTo(Some(most)) => {
+                let is_within = price.currency == most.currency && price.amount <= most.amount;
+                (!is_within).then_some(Why::AboveCap(price))
+            }
+        }
+    }
 }
 
 /// Whether a customer's monthly cap has room for a top-up.
@@ -118,16 +140,48 @@ impl Account {
         Ok(top_up)
     }
 
-    /// Whether what has been begun may still be paid.
-    pub(super) fn is_top_up_wanted(&self) -> bool {
-        let offer = self.policy.top_up.as_ref();
-        let is_on = self
-            .state
-            .top_up
-            .as_deref()
-            .and_then(TopUp::is_on)
-            .is_some();
-        is_on && !self.is_closed() && offer.is_some_and(|offer| self.hindrance(offer).is_none())
+    /// Whether `attempt` may still be paid: between its begin and its payment hours can pass.
+    pub(super) fn top_up_leave(&self, attempt: &Attempt, clock: Timestamp) -> Leave {
+        let (Some(offer), Some(top_up)) = (&self.policy.top_up, self.state.top_up.as_deref())
+        else {
+            return Leave::Not(Why::CalledOff);
+        };
+        let Some(settings) = top_up.is_on() else {
+            return Leave::Not(Why::CalledOff);
+        };
+        let is_cleared = top_up
+            .unpaid
+            .as_ref()
+            .is_some_and(|it| it.number() == attempt.number());
+        let paused = top_up.paused.as_ref();
+        let is_called_off = is_cleared
+            || self.is_closed()
+            || self.hindrance(offer).is_some()
+            || paused.is_some_and(|pause| pause.since > attempt.begun_at)
+            || settings.target < attempt.bought.credits;
+        if is_called_off {
+            return Leave::Not(Why::CalledOff);
+        }
+        let pool = &attempt.bought.pool;
+        // A hold that came back is no credit that came in.
+        let came_in = attempt.left.is_some_and(|before| self.left(pool) > before);
+        let with_it = self.available(pool).saturating_add(attempt.bought.credits);
+        if came_in && with_it > settings.target {
+            return Leave::Not(Why::NotNeeded);
+        }
+        Leave::UpTo(settings.monthly_cap.map(|cap| Money {
+            amount: cap.amount.saturating_sub(self.paid_in_month(cap, clock)),
+            ..cap
+        }))
+    }
+
+    /// What was paid of a monthly cap so far.
+    fn paid_in_month(&self, cap: Money, clock: Timestamp) -> u64 {
+        let month = self.policy.gateway.calendar.month_of(clock);
+        let top_up = self.state.top_up.as_deref();
+        let spent = top_up.and_then(|top_up| top_up.spent.as_ref());
+        let spent = spent.filter(|it| it.month == month && it.price.currency == cap.currency);
+        spent.map_or(0, |spent| spent.price.amount)
     }
 
     /// What stands in the way whoever asks for it.
@@ -199,7 +253,18 @@ impl Account {
         }
     }
 
-    /// Whether the customer's cap has room for the next top-up.
+    /// `price` with as much tax as was on the last invoice.
+    pub(super) fn with_tax(&self, price: Money) -> Money {
+        let top_up = self.state.top_up.as_deref();
+        let taxed = top_up.and_then(|top_up| top_up.taxed.as_ref());
+        let taxed = taxed.filter(|taxed| taxed.price.currency == price.currency);
+        Money {
+            amount: taxed.map_or(price.amount, |taxed| taxed.total_of(price)),
+            ..price
+        }
+    }
+
+    /// Whether the customer's cap has room for the next top-up, with as much tax as was on the last one.
     fn room(&self) -> Room {
         let top_up = self.state.top_up.as_deref();
         let settings = top_up.and_then(|top_up| top_up.settings.as_ref());
@@ -210,12 +275,20 @@ impl Account {
         if price.currency != cap.currency || price.amount > cap.amount {
             return Room::Never;
         }
+        let calendar = self.policy.gateway.calendar;
+        let after = |month: MonthNumber| Room::From(calendar.start_of_month(month.next()));
+        let total = self.with_tax(price).amount;
+        let taxed = top_up.and_then(|top_up| top_up.taxed.as_ref());
         let spent = top_up.and_then(|top_up| top_up.spent.as_ref());
-        match spent.filter(|spent| spent.price.currency == cap.currency) {
-            Some(spent) if spent.price.amount.saturating_add(price.amount) > cap.amount => {
-                let calendar = self.policy.gateway.calendar;
-                Room::From(calendar.start_of_month(spent.month.next()))
+        match (spent, taxed) {
+            (Some(spent), _)
+                if spent.price.currency == cap.currency
+                    && spent.price.amount.saturating_add(total) > cap.amount =>
+            {
+                after(spent.month)
             }
+            // Another tax may be due by then.
+            (_, Some(taxed)) if total > cap.amount => after(taxed.month),
             _ => Room::Now,
         }
     }
@@ -229,6 +302,12 @@ impl TopUp {
 
     /// When the next one may begin by itself.
     fn cooled_at(&self) -> Option<Timestamp> {
-        self.begun_at.max(self.paid_at).map(|at| at.plus(COOLING))
+        let was_needless = self
+            .last
+            .as_ref()
+            .is_some_and(|last| last.failed == Some(Why::NotNeeded));
+        let cooling = if was_needless { LOOK_AGAIN } else { COOLING };
+        let tried = self.begun_at.map(|at| at.plus(cooling));
+        tried.max(self.paid_at.map(|at| at.plus(COOLING)))
     }
 }

@@ -106,7 +106,9 @@ impl Account {
         let offer = self.policy.top_up.as_ref();
         let pool = offer.map_or("", |offer| offer.pool.as_str());
         let available = self.available(pool);
-        let price = self.next_top_up().map(|(_, price)| price.to_string());
+        let price = self
+            .next_top_up()
+            .map(|(_, price)| self.with_tax(price).to_string());
         let price = price.unwrap_or_default();
         match standing {
             Standing::NotSold => "this deployment sells no automatic top-up".to_owned(),
@@ -119,7 +121,8 @@ impl Account {
             }
             Standing::Attempting(attempt) if attempt.is_paying() => format!(
                 "a payment of {} for {} credits is under way",
-                attempt.bought.price, attempt.bought.credits
+                attempt.price(),
+                attempt.bought.credits
             ),
             Standing::Attempting(attempt) => format!(
                 "a top-up of {} credits for {} is being prepared",
@@ -190,6 +193,10 @@ impl Why {
             Self::NotBilled => "Stripe made out no invoice".to_owned(),
             Self::Disputed => "a payment was disputed".to_owned(),
             Self::CalledOff => "it was called off before anything was paid".to_owned(),
+            Self::NotNeeded => "enough credits came in before anything was paid".to_owned(),
+            Self::AboveCap(total) => {
+                format!("{total} with tax is more than the monthly cap has room for")
+            }
             Self::Unclear => "Stripe could not be reached, and nothing was paid".to_owned(),
         }
     }

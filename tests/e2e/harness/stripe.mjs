@@ -23,9 +23,10 @@ const SECRET_KEY = "sk_test_0123456789abcdef0123456789abcdef";
 const WEBHOOK_SECRET = "whsec_0123456789abcdef0123456789abcdef";
 const VERSION = Stripe.API_VERSION;
 
-// What Stripe's test cards do: `null` is success.
+// What Stripe's test cards do: `null` is success, "debit" takes days (`debitFails`).
 const CARDS = {
   pm_card_visa: null,
+  pm_sepaDebit: "debit",
   pm_card_mastercard: null,
   pm_card_visa_chargeDeclined: "generic_decline",
   pm_card_visa_chargeDeclinedInsufficientFunds: "insufficient_funds",
@@ -70,6 +71,11 @@ export async function startStripe(t, { now = () => new Date() } = {}) {
     const refusal = CARDS[card];
     if (refusal === undefined) throw new Refused(400, { type: "invalid_request_error", message: `No such PaymentMethod: '${card}'` });
     intent.payment_method = card;
+    if (refusal === "debit") {
+      intent.status = "processing";
+      emit("payment_intent.processing", intent);
+      return null;
+    }
     const fails = refusal && !(onSession && refusal === "authentication_required");
     if (fails) {
       const isFor3ds = refusal === "authentication_required";
@@ -178,7 +184,9 @@ export async function startStripe(t, { now = () => new Date() } = {}) {
       throw new Refused(400, { type: "invalid_request_error", message: "There is no `default_payment_method` set on this Customer or Invoice." });
     const [payment] = paymentsOf(invoice);
     invoice.attempt_count += 1;
-    const failed = charge(get(payment.payment.payment_intent), chosen, options);
+    const intent = get(payment.payment.payment_intent);
+    const failed = charge(intent, chosen, options);
+    if (intent.status === "processing") return null;
     if (!failed) {
       settle(invoice, invoice.total);
       return null;
@@ -524,6 +532,21 @@ export async function startStripe(t, { now = () => new Date() } = {}) {
         const answered = await stripe.send(event);
         if (answered.status !== 200) throw new Error(`${event.type}: ${answered.status} ${answered.text()}`);
       }
+    },
+
+    // Something happened to `object`, of which `previous` was otherwise before.
+    emit,
+
+    // --- what a bank does ---
+
+    // The debit that was to pay an invoice fails, days after it was begun.
+    debitFails(invoice) {
+      const [payment] = paymentsOf(invoice);
+      const intent = get(payment.payment.payment_intent);
+      intent.status = "requires_payment_method";
+      intent.last_payment_error = { type: "card_error", code: "payment_intent_payment_attempt_failed", decline_code: "insufficient_funds" };
+      emit("payment_intent.payment_failed", intent);
+      emit("invoice.payment_failed", invoice);
     },
 
     // --- what a customer does ---
