@@ -315,6 +315,9 @@ struct Cycle {
     renews: Renews,
     #[n(3)]
     ends_at: Timestamp,
+    /// What was taken back of it because its money went back.
+    #[cbor(n(4), default)]
+    taken: Credits,
 }
 
 /// What one key has done lately.

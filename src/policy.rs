@@ -374,6 +374,14 @@ pub struct Grant {
     pub rollover: Credits,
 }
 
+impl Grant {
+    /// Whether it comes again.
+    #[must_use]
+    pub fn is_recurring(&self) -> bool {
+        self.renews != Renews::Never
+    }
+}
+
 /// `renews`: when a grant comes again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Renews {

@@ -464,6 +464,9 @@ impl Account {
         }
         let is_due = self.is_granting_by_the_clock(at);
         for grant in self.profile.plan.grants.clone() {
+            let Some(grant) = self.paid_grant(&grant) else {
+                continue;
+            };
             match grant.renews {
                 Renews::Never => {
                     let once = format!("{}/{}", self.profile.plan.name, grant.pool);
@@ -487,6 +490,9 @@ impl Account {
                 Renews::Monthly | Renews::CalendarMonth => {
                     let mut running = self.state.cycles.iter();
                     if is_due && running.all(|cycle| cycle.pool != grant.pool) {
+                        let Some(grant) = self.kept_grant(grant) else {
+                            continue;
+                        };
                         let reference = self.grant_reference(&grant, at);
                         let ends_at = self.cycle_end(grant.renews, at);
                         self.start_cycle(&grant, reference, (at, ends_at), changes);
@@ -497,20 +503,22 @@ impl Account {
     }
 
     /// Limits change at once; the running subscription lots' amounts become the new allowances.
-    pub(super) fn change_plan(&mut self, plan: Plan, changes: &mut Changes) {
+    fn change_plan(&mut self, plan: Plan, changes: &mut Changes) {
         let reference = format!("plan {} to {}", self.profile.plan.name, plan.name);
         self.profile.plan = plan;
+        self.plan_given();
         self.fit_running_lots(&reference, changes);
     }
 
-    /// Sets the running subscription lots to the plan's allowances; while the plan grants
-    /// nothing, to no more than they were.
+    /// Sets the running subscription lots to the plan's allowances, less what was taken back of them; while the
+    /// plan grants nothing, to no more than they were.
     fn fit_running_lots(&mut self, reference: &str, changes: &mut Changes) {
         let moment = self.moment(self.state.latest);
         for cycle in self.state.cycles.clone() {
             let allowance = self
-                .recurring_grant(&cycle.pool)
-                .map_or(Credits::ZERO, |grant| grant.amount);
+                .whole_grant(&cycle.pool)
+                .map_or(Credits::ZERO, |grant| grant.amount)
+                .saturating_sub(cycle.taken);
             let amount = self
                 .state
                 .ledger
@@ -582,7 +590,7 @@ impl Account {
     }
 
     /// The plan as the policy has it; the account's own also when the policy has it no more.
-    fn plan_named(&self, name: &str) -> Result<Plan, Rejected> {
+    pub(super) fn plan_named(&self, name: &str) -> Result<Plan, Rejected> {
         match find_plan(&self.policy, name) {
             Err(_) if name == self.profile.plan.name => Ok(self.profile.plan.clone()),
             found => found,

@@ -61,7 +61,13 @@ impl<S: Store> Object<S> {
         clock: Timestamp,
     ) -> Result<Done, Failure> {
         let known = self.store.payment(&sighting.name).map_err(storage)?;
-        let (payment, changes) = self.awake()?.payment_sighted(known, sighting, clock);
+        let mut waiting = Vec::new();
+        for name in self.awake()?.waiting_changes().to_vec() {
+            waiting.extend(self.store.payment(&name).map_err(storage)?);
+        }
+        let (payment, changes) = self
+            .awake()?
+            .payment_sighted(known, waiting, sighting, clock);
         let view = PaymentView::from(&payment);
         Ok(Ok::<(Reply, Changes), Rejected>((
             told(200, to_json(&view)),

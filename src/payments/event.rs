@@ -154,6 +154,7 @@ fn purchase(session: Value<'_>, kind: &str) -> Option<Event> {
         },
         name: intent,
         reversal: None,
+        change: None,
     };
     Some(Event::Purchase(account, Box::new(sighting)))
 }
@@ -173,6 +174,10 @@ fn invoice(invoice: Value<'_>, policy: &Policy) -> Option<(Payer, Sighting)> {
         None => Payer::Customer(id_in(invoice, "customer")?),
     };
     let period = period_of(invoice, &subscription, policy);
+    let change = match period {
+        Some(_) => None,
+        None => change_of(invoice, &subscription, policy),
+    };
     let sighting = Sighting {
         purpose: period.map_or(Purpose::Subscription, Purpose::Period),
         progress: if is_paid {
@@ -191,6 +196,7 @@ fn invoice(invoice: Value<'_>, policy: &Policy) -> Option<(Payer, Sighting)> {
         },
         name,
         reversal: None,
+        change,
     };
     Some((payer, sighting))
 }
@@ -199,36 +205,68 @@ fn invoice(invoice: Value<'_>, policy: &Policy) -> Option<(Payer, Sighting)> {
 /// that a change of plan makes are no period.
 fn period_of(invoice: Value<'_>, subscription: &str, policy: &Policy) -> Option<Period> {
     let lines = invoice.member("lines")?.member("data")?.items()?;
-    let periods = lines.filter_map(|line| {
-        let parent = line.member("parent");
-        let details = parent.and_then(|parent| parent.member("subscription_item_details"));
+    let of_plan = lines.filter(|line| {
         // Releases before 2025-03-31 told this on the line itself.
-        let place = details.unwrap_or(line);
-        let is_of_plan = details.is_some() || text(line, "type")? == "subscription";
-        let is_difference = place
-            .member("proration")
-            .is_some_and(|told| told.text() == "true");
-        if !is_of_plan || is_difference {
-            return None;
-        }
-        let priced = line.member("pricing").and_then(|pricing| {
-            let details = pricing.member("price_details")?;
-            id_in(details, "price")
-        });
-        let period = line.member("period")?;
-        Some(Period {
-            subscription: subscription.to_owned(),
-            price: priced.or_else(|| id_in(line, "price"))?,
-            starts_at: moment(period, "start")?,
-            ends_at: moment(period, "end")?,
-        })
+        let is_of_plan = parent_of(*line, "subscription_item_details").is_some()
+            || text(*line, "type").is_some_and(|told| told == "subscription");
+        is_of_plan && !is_difference(*line)
     });
-    let mut periods: Vec<Period> = periods.collect();
+    let mut periods: Vec<Period> = of_plan
+        .filter_map(|line| line_period(line, subscription))
+        .collect();
     let sold = periods
         .iter()
         .position(|period| policy.plan_sold_as(&period.price).is_some());
     let at = sold.unwrap_or(0);
     (at < periods.len()).then(|| periods.swap_remove(at))
+}
+
+/// The change of plan in the midst of a period that an invoice, which is for nothing else, bills: what is added is the
+/// rest of the period under the new price, what is taken off the same under the one before.
+fn change_of(invoice: Value<'_>, subscription: &str, policy: &Policy) -> Option<Period> {
+    // At the next period's beginning the change is over.
+    if text(invoice, "billing_reason")? != "subscription_update" {
+        return None;
+    }
+    let mut lines = invoice.member("lines")?.member("data")?.items()?;
+    lines.find_map(|line| {
+        let is_added = is_difference(line) && whole(line, "amount")? > 0;
+        let period = is_added.then(|| line_period(line, subscription))??;
+        policy.plan_sold_as(&period.price).map(|_| period)
+    })
+}
+
+/// What an invoice's line comes from, in this release of Stripe's.
+fn parent_of<'a>(line: Value<'a>, kind: &str) -> Option<Value<'a>> {
+    line.member("parent")?.member(kind)
+}
+
+/// Whether a line is a difference that a change made.
+fn is_difference(line: Value<'_>) -> bool {
+    let places = [
+        parent_of(line, "subscription_item_details"),
+        parent_of(line, "invoice_item_details"),
+        Some(line),
+    ];
+    places.into_iter().flatten().any(|place| {
+        let told = place.member("proration");
+        told.is_some_and(|told| told.text() == "true")
+    })
+}
+
+/// What a line is for, and from when until when.
+fn line_period(line: Value<'_>, subscription: &str) -> Option<Period> {
+    let priced = line.member("pricing").and_then(|pricing| {
+        let details = pricing.member("price_details")?;
+        id_in(details, "price")
+    });
+    let period = line.member("period")?;
+    Some(Period {
+        subscription: subscription.to_owned(),
+        price: priced.or_else(|| id_in(line, "price"))?,
+        starts_at: moment(period, "start")?,
+        ends_at: moment(period, "end")?,
+    })
 }
 
 /// What is asked of Stripe to learn what went back of a payment: first the payment itself …
@@ -303,6 +341,7 @@ pub fn purchase_of(answer: &str) -> Option<(AccountId, Sighting)> {
         },
         name,
         reversal: None,
+        change: None,
     };
     Some((account, sighting))
 }

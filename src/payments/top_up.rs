@@ -215,6 +215,7 @@ impl Invoice {
                 receipt_url: self.link,
             },
             reversal: None,
+            change: None,
         }
     }
 }

@@ -178,8 +178,14 @@ test("a plan is subscribed to at Stripe, granted by its paid invoices, and chang
   await stripe.deliver(stripe.all("event").filter(({ data }) => data.object.id === first.id));
   assert.deepEqual([await plan(), await available()], [["starter", "active"], 350]);
 
+  // The plan is another at once, the credits come with the money.
+  stripe.prices.set("price_pro", { unit_amount: 4_900, currency: "usd", interval: "month" });
   stripe.changesPlan(subscription, "price_pro");
   await stripe.deliver();
+  assert.deepEqual([await plan(), await available()], [["pro", "active"], 350]);
+  stripe.changesPlan(subscription, "price_starter");
+  stripe.changesPlanAtOnce(subscription, "price_pro");
+  await stripe.deliver([...stripe.pending.splice(0)].reverse());
   assert.deepEqual([await plan(), await available()], [["pro", "active"], 1050]);
 
   stripe.changesCard(subscription.customer, "pm_card_visa_chargeDeclinedInsufficientFunds");
@@ -199,7 +205,7 @@ test("a plan is subscribed to at Stripe, granted by its paid invoices, and chang
   stripe.cancels(subscription, { now: true });
   await stripe.deliver();
   assert.deepEqual(await plan(), ["pro", "lapsed"]);
-  assert.deepEqual((await history()).map(({ kind, status }) => `${kind} ${status}`), Array(3).fill("subscription paid"));
+  assert.deepEqual((await history()).map(({ kind, status }) => `${kind} ${status}`), Array(4).fill("subscription paid"));
   await audited();
 });
 
