@@ -55,6 +55,7 @@ pub use self::{
         Adjustment, Edit, NewAccount, NewGrant, PatchAccount, Rejected, StatusChange, find_plan,
     },
     notices::{Attempt, Messenger},
+    payments::Task as StripeTask,
     plan_view::PlanView,
     refusal::{Refusal, Restricted},
     retried::{Earlier, First},

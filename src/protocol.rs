@@ -326,6 +326,9 @@ pub enum Command {
     /// Stripe's word that the customer pays with something else since this moment.
     #[n(87)]
     SeePaymentMethod(#[n(0)] Timestamp),
+    /// This, if the account was opened at that moment: one of the same id in another deployment was not.
+    #[n(88)]
+    IfOpened(#[n(0)] Timestamp, #[n(1)] Box<Command>),
 }
 
 impl Command {
@@ -365,7 +368,8 @@ impl Command {
             | Self::SeeSubscription(_)
             | Self::ShowTopUp
             | Self::SeePaymentMethod(_)
-            | Self::Close => false,
+            | Self::Close
+            | Self::IfOpened(..) => false,
         }
     }
 }

@@ -131,6 +131,7 @@ impl Account {
         if let Some(top_up) = &mut self.state.top_up {
             strayed |= top_up.forget_stray(clock, month);
         }
+        strayed |= self.bring_tasks_forward(clock);
         // Without a snapshot every wake-up would find the stray times in the rows again.
         changes.snapshot |= strayed;
     }

@@ -181,6 +181,8 @@ pub enum Rejected {
     AlreadySubscribed,
     /// Nothing is sold while a payment is disputed.
     Disputed,
+    /// Another deployment's account of the same id is meant.
+    OpenedElsewhere,
     /// No key of that number was issued.
     UnknownKey,
     /// The key was revoked, for good.
@@ -326,8 +328,14 @@ impl Account {
         if let Some(thresholds) = patch.balance_low {
             self.profile.balance_low = thresholds.into_value();
         }
+        if (&before.name, &before.email) != (&self.profile.name, &self.profile.email) {
+            self.rename_customer(clock, &mut changes);
+        }
         if let Some(status) = patch.status {
             self.change_status(status, &mut changes);
+            if before.status != self.profile.status && self.may_buy().is_err() {
+                self.close_pages(clock, &mut changes);
+            }
         }
         if let Some(billing_day) = patch.billing_day {
             self.profile.subscription.billing_day = billing_day;

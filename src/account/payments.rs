@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 mod reversal;
 mod subscription;
+mod task;
 
 use super::{Account, Changes, Rejected, Status};
 use crate::{
@@ -26,6 +27,7 @@ use crate::{
     wire::{Decode, Encode},
 };
 pub(super) use subscription::Subscribed;
+pub use task::Task;
 
 /// For so long after a period its lot can still be spent: Stripe makes the next invoice at the period's end,
 /// and has it paid about an hour later.
@@ -53,6 +55,9 @@ pub(super) struct Billing {
     /// Paid changes of plan that were told of before the period that they are of, by their payments' names.
     #[cbor(n(3), default)]
     waiting: Vec<String>,
+    /// What Stripe has still to be told.
+    #[cbor(n(4), default)]
+    tasks: task::Tasks,
 }
 
 impl Account {
@@ -88,6 +93,9 @@ impl Account {
             What::Portal | What::History(_) | What::TopUp(_) => Ordered::Portal,
         };
         let mut changes = Changes::default();
+        if let Some(gone) = ask.gone {
+            self.forget_customer(&gone, &mut changes);
+        }
         if let (None, Some(made)) = (&self.state.billing.customer, ask.made) {
             self.state.billing.customer = Some(made);
             changes.snapshot = true;
@@ -98,8 +106,17 @@ impl Account {
             name: self.profile.name.clone(),
             email: self.profile.email.clone(),
             standing: None,
+            opened: Some(self.profile.created_at),
         };
         Ok((order, changes))
+    }
+
+    /// Stripe has this customer no more: the next purchase makes another.
+    pub(super) fn forget_customer(&mut self, gone: &str, changes: &mut Changes) {
+        let customer = &mut self.state.billing.customer;
+        if customer.take_if(|customer| customer == gone).is_some() {
+            changes.snapshot = true;
+        }
     }
 
     /// Whether anything is sold to this account now.

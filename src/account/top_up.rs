@@ -141,6 +141,9 @@ pub(super) enum Why {
     /// It was turned off, or the account stopped, before anything was paid.
     #[n(7)]
     CalledOff,
+    /// Stripe has the account's customer no more.
+    #[n(8)]
+    NoCustomer,
 }
 
 /// How an attempt ended.
@@ -496,7 +499,8 @@ impl Why {
             | Self::AuthenticationRequired
             | Self::NoPaymentMethod
             | Self::Refused
-            | Self::Disputed => true,
+            | Self::Disputed
+            | Self::NoCustomer => true,
             Self::Unclear | Self::NotBilled | Self::CalledOff => false,
         }
     }

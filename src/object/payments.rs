@@ -2,12 +2,13 @@
 
 use super::{Done, Failure, Object, Store, document, shown, storage, to_json, told};
 use crate::{
-    account::{Changes, Rejected},
+    account::{Changes, Rejected, StripeTask},
     headers::Standing,
     payments::{
         ask::{Ask, HistoryQuery, TopUpWish, What},
         history::{HistoryView, PaymentView},
         sighting::Sighting,
+        stripe::{self, Call},
     },
     protocol::{Command, Document, Reply},
     time::Timestamp,
@@ -52,6 +53,39 @@ impl<S: Store> Object<S> {
             }),
             other => other,
         })
+    }
+
+    /// What Stripe has to be told at `clock`, as far as this is known without waking.
+    #[must_use]
+    pub fn stripe_task(&self, clock: Timestamp) -> Option<(StripeTask, Call)> {
+        let (at, task, call) = self.account.as_ref()?.stripe_task()?;
+        (at <= clock).then_some((task, call))
+    }
+
+    /// When Stripe has to be told; `None` while it has not.
+    #[must_use]
+    pub fn stripe_task_at(&self) -> Option<Timestamp> {
+        self.account.as_ref()?.stripe_task_at()
+    }
+
+    /// Books what Stripe has answered to what it was told. Late and repeated answers are harmless.
+    ///
+    /// # Errors
+    /// What went wrong, for the log; nothing was changed.
+    pub fn stripe_answered(
+        &mut self,
+        task: &StripeTask,
+        answer: Result<String, stripe::Failure>,
+        clock: Timestamp,
+    ) -> Result<(), String> {
+        let booked = self.wake(clock).and_then(|()| {
+            let changes = self.awake()?.stripe_answered(task, answer, clock);
+            self.commit(changes, None)
+        });
+        match booked {
+            Ok(()) | Err(Failure::NoAccount) => Ok(()),
+            Err(failure) => Err(failure.detail()),
+        }
     }
 
     /// Books how a payment stands at Stripe.

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use super::{
-    checkout::{account_of, offered},
+    checkout::{Owner, offered, owner_of},
     money::Currency,
     sighting::{
         Papers, Period, Progress, Purpose, Reversal, Sighting, Stage, SubscriptionSighting,
@@ -16,7 +16,6 @@ use super::{
     top_up::top_up_of,
 };
 use crate::{
-    id::AccountId,
     json::{self, Value},
     policy::Policy,
     time::Timestamp,
@@ -26,7 +25,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A payment on a Checkout page.
-    Purchase(AccountId, Box<Sighting>),
+    Purchase(Owner, Box<Sighting>),
     /// An invoice of a subscription or of a top-up that was paid.
     Invoice(Payer, Box<Sighting>),
     /// Something has gone back of the payment with this payment intent, or may have, or came again.
@@ -43,7 +42,7 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payer {
     /// This account's.
-    Account(AccountId),
+    Account(Owner),
     /// This customer's at Stripe, on whom it is noted whose account that is.
     Customer(String),
 }
@@ -105,7 +104,7 @@ impl Event {
 /// What an invoice has paid, and whose it is; `None` where it is none of ours.
 fn paid_by(paid: Value<'_>, policy: &Policy) -> Option<(Payer, Sighting)> {
     match top_up_of(paid) {
-        Some((account, sighting)) => Some((Payer::Account(account), sighting)),
+        Some((owner, sighting)) => Some((Payer::Account(owner), sighting)),
         None => invoice(paid, policy),
     }
 }
@@ -130,7 +129,7 @@ fn has_another_method(event: Value<'_>) -> bool {
 /// A Checkout session of ours that somebody has completed.
 fn purchase(session: Value<'_>, kind: &str) -> Option<Event> {
     let metadata = session.member("metadata")?;
-    let account = account_of(metadata)?;
+    let owner = owner_of(metadata)?;
     // Without money that moved there is no payment intent; every package costs some.
     let intent = id_in(session, "payment_intent")?;
     let is_paid = text(session, "payment_status")? == "paid";
@@ -156,7 +155,7 @@ fn purchase(session: Value<'_>, kind: &str) -> Option<Event> {
         reversal: None,
         change: None,
     };
-    Some(Event::Purchase(account, Box::new(sighting)))
+    Some(Event::Purchase(owner, Box::new(sighting)))
 }
 
 /// An invoice of a subscription, paid or not.
@@ -168,9 +167,9 @@ fn invoice(invoice: Value<'_>, policy: &Policy) -> Option<(Payer, Sighting)> {
         subscription_details(invoice).and_then(|details| details.member("metadata")),
         invoice.member("metadata"),
     ];
-    let account = noted.into_iter().flatten().find_map(account_of);
-    let payer = match account {
-        Some(account) => Payer::Account(account),
+    let owner = noted.into_iter().flatten().find_map(owner_of);
+    let payer = match owner {
+        Some(owner) => Payer::Account(owner),
         None => Payer::Customer(id_in(invoice, "customer")?),
     };
     let period = period_of(invoice, &subscription, policy);
@@ -318,10 +317,10 @@ pub fn look_at_invoice(id: &str) -> Call {
 
 /// A payment of a package, from its payment intent; `None` where that is of something else.
 #[must_use]
-pub fn purchase_of(answer: &str) -> Option<(AccountId, Sighting)> {
+pub fn purchase_of(answer: &str) -> Option<(Owner, Sighting)> {
     let intent = json::parse(answer).ok()?;
     let metadata = intent.member("metadata")?;
-    let account = account_of(metadata)?;
+    let owner = owner_of(metadata)?;
     let name = id_in(intent, "id")?;
     let charge = intent.member("latest_charge");
     let sighting = Sighting {
@@ -343,7 +342,7 @@ pub fn purchase_of(answer: &str) -> Option<(AccountId, Sighting)> {
         reversal: None,
         change: None,
     };
-    Some((account, sighting))
+    Some((owner, sighting))
 }
 
 /// A payment of a subscription or a top-up, from what its payment intent has paid; `None` where that is
@@ -405,9 +404,9 @@ pub fn subscription(
     policy: &Policy,
 ) -> Option<(Payer, SubscriptionSighting)> {
     let found = json::parse(answer).ok()?;
-    let account = found.member("metadata").and_then(account_of);
-    let payer = match account {
-        Some(account) => Payer::Account(account),
+    let owner = found.member("metadata").and_then(owner_of);
+    let payer = match owner {
+        Some(owner) => Payer::Account(owner),
         None => Payer::Customer(id_in(found, "customer")?),
     };
     let items = || found.member("items")?.member("data")?.items();
@@ -442,10 +441,10 @@ pub fn subscription(
     Some((payer, sighting))
 }
 
-/// The account that is noted on a customer.
+/// Whose a customer is noted to be.
 #[must_use]
-pub fn account_of_customer(answer: &str) -> Option<AccountId> {
-    account_of(json::parse(answer).ok()?.member("metadata")?)
+pub fn owner_of_customer(answer: &str) -> Option<Owner> {
+    owner_of(json::parse(answer).ok()?.member("metadata")?)
 }
 
 /// Where an invoice is shown.
@@ -505,7 +504,15 @@ fn id_in(object: Value<'_>, name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{credits::Credits, payments::money::Money, policy::Package};
+    use crate::{credits::Credits, id::AccountId, payments::money::Money, policy::Package};
+
+    /// Noted by a release that did not write when it was opened.
+    fn acme() -> Owner {
+        Owner {
+            account: AccountId::parse("acme").unwrap(),
+            opened: None,
+        }
+    }
 
     fn policy() -> Policy {
         Policy::parse(include_str!("../../tests/policies/full.toml")).unwrap()
@@ -535,12 +542,12 @@ mod tests {
             ("async_payment_succeeded", "paid", Progress::Paid),
             ("async_payment_failed", "unpaid", Progress::Failed),
         ] {
-            let Event::Purchase(account, sighting) =
+            let Event::Purchase(owner, sighting) =
                 read(&format!("checkout.session.{kind}"), &session(status))
             else {
                 panic!("{kind}");
             };
-            assert_eq!(account.as_str(), "acme");
+            assert_eq!(owner, acme());
             assert_eq!(sighting.progress, progress);
             assert_eq!(sighting.name, "pi_1");
             assert_eq!((sighting.total, sighting.subtotal), (6_000, Some(5_000)));
@@ -646,7 +653,7 @@ mod tests {
             let Event::Invoice(payer, sighting) = read("invoice.paid", invoice) else {
                 panic!("{invoice}");
             };
-            assert_eq!(payer, Payer::Account(AccountId::parse("acme").unwrap()));
+            assert_eq!(payer, Payer::Account(acme()));
             assert_eq!(sighting.purpose, Purpose::Period(period.clone()));
             assert_eq!(
                 (sighting.name.as_str(), sighting.progress),

@@ -41,6 +41,8 @@ pub enum Card {
     Slow,
     /// There is no card.
     None,
+    /// There is no customer any more.
+    Deleted,
 }
 
 #[derive(Clone, Debug)]
@@ -73,6 +75,7 @@ impl MemoryStripe {
         let method = match call.kind {
             Kind::Look => "GET",
             Kind::Change { .. } => "POST",
+            Kind::End => "DELETE",
         };
         self.requests.push(format!("{method} {}", call.path));
         if fault == Fault::Broken {
@@ -132,6 +135,9 @@ impl MemoryStripe {
                 .map(|(_, value)| value)
         };
         match parts[..] {
+            ["customers", id] if self.card == Card::Deleted => {
+                (200, json!({ "id": id, "deleted": true }))
+            }
             ["customers", id] => {
                 let own = (self.card != Card::None).then_some("pm_1");
                 (
@@ -199,7 +205,9 @@ impl MemoryStripe {
             }
             Card::Declined => refused("card_declined"),
             Card::Secured => refused("invoice_payment_intent_requires_action"),
-            Card::None => (400, json!({ "error": { "message": "no payment method" } })),
+            Card::None | Card::Deleted => {
+                (400, json!({ "error": { "message": "no payment method" } }))
+            }
         };
         self.charges += 1;
         answer

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tollgate::{
-    account::Status,
+    account::{Edit, PatchAccount, Status},
     ledger::{EntryKind, LotNumber},
     payments::{
         ask::{Ask, HistoryQuery, Ordered, What},
@@ -11,6 +11,7 @@ use tollgate::{
         sighting::{
             Papers, Period, Progress, Purpose, Reversal, Sighting, Stage, SubscriptionSighting,
         },
+        stripe::{Failure, Kind},
     },
     policy::Source,
     problem::Code,
@@ -104,7 +105,14 @@ impl Branch {
     }
 
     fn wants(&mut self, what: What) -> Reply {
-        self.manage(Command::Payments(Ask { what, made: None }), None)
+        self.manage(
+            Command::Payments(Ask {
+                what,
+                made: None,
+                gone: None,
+            }),
+            None,
+        )
     }
 
     fn available(&mut self) -> u64 {
@@ -373,6 +381,7 @@ fn the_first_customer_that_is_made_is_the_accounts() {
         let ask = Ask {
             what: What::Portal,
             made: Some(made.into()),
+            gone: None,
         };
         let page = Page::Payments(ask);
         match branch.read(1, page) {
@@ -385,6 +394,167 @@ fn the_first_customer_that_is_made_is_the_accounts() {
         }
         branch.evict();
     }
+}
+
+#[test]
+fn a_customer_that_stripe_has_no_more_is_forgotten_for_another() {
+    let mut branch = shop("prepaid");
+    let mut customer = |made: Option<&str>, gone: Option<&str>| {
+        let ask = Ask {
+            what: What::Portal,
+            made: made.map(Into::into),
+            gone: gone.map(Into::into),
+        };
+        match branch.manage(Command::Payments(ask), None) {
+            Reply::Order(order) => order.customer,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(customer(Some("cus_1"), None).as_deref(), Some("cus_1"));
+    // Somebody has found that one before, and the account has another by now.
+    assert_eq!(customer(None, Some("cus_0")).as_deref(), Some("cus_1"));
+    assert_eq!(customer(None, Some("cus_1")), None);
+    assert_eq!(
+        customer(Some("cus_2"), Some("cus_1")).as_deref(),
+        Some("cus_2")
+    );
+}
+
+#[test]
+fn what_is_another_deployments_changes_nothing_here() {
+    let mut branch = shop("prepaid");
+    let opened = branch.clock;
+    let mut told = |opened, sighting: Sighting| {
+        let seen = Command::SeePayment(Box::new(sighting));
+        branch.manage(Command::IfOpened(opened, Box::new(seen)), None)
+    };
+    let elsewhere = opened.plus(Span::from_millis(1));
+    match told(elsewhere, purchase("pi_1", Progress::Paid)) {
+        Reply::Problem(complaint) => assert_eq!(complaint.code, Code::NotFound),
+        other => panic!("{other:?}"),
+    }
+    let here = told(opened, purchase("pi_2", Progress::Paid));
+    assert!(matches!(here, Reply::Document(_)), "{here:?}");
+    assert_eq!(branch.entries(), [("bought", 5_000)]);
+}
+
+/// What Stripe is asked next; the path of a GET, `POST path form` or `DELETE path`.
+fn next_task(branch: &Branch) -> Option<String> {
+    let (_, call) = branch.object.stripe_task(branch.clock)?;
+    Some(match call.kind {
+        Kind::Look => call.path,
+        Kind::Change { form, .. } => format!("POST {} {form}", call.path),
+        Kind::End => format!("DELETE {}", call.path),
+    })
+}
+
+impl Branch {
+    /// An account that Stripe knows.
+    fn has_bought(&mut self) {
+        let ask = Ask {
+            what: What::Portal,
+            made: Some("cus_1".into()),
+            gone: None,
+        };
+        self.manage(Command::Payments(ask), None);
+    }
+
+    fn stripe_answers(&mut self, answer: Result<&str, Failure>) {
+        let (task, _) = self.object.stripe_task(self.clock).expect("a task");
+        let answer = answer.map(str::to_owned);
+        self.object
+            .stripe_answered(&task, answer, self.clock)
+            .unwrap();
+    }
+}
+
+#[test]
+fn pages_that_were_opened_before_nothing_is_sold_any_more_are_closed() {
+    const OPEN: &str = "/v1/checkout/sessions?customer=cus_1&status=open&limit=100";
+    let disputed = |branch: &mut Branch| {
+        branch.pays(purchase("pi_1", Progress::Paid));
+        let dispute = reversed(purchase("pi_1", Progress::Paid), branch.clock, 0, PAID);
+        branch.pays(dispute.clone());
+        branch.pays(dispute);
+    };
+    let suspended = |branch: &mut Branch| {
+        branch.change_status(Status::Suspended { reason: None });
+    };
+    let closed = |branch: &mut Branch| drop(branch.close());
+    let ways: [&dyn Fn(&mut Branch); 3] = [&disputed, &suspended, &closed];
+    for way in ways {
+        let mut branch = shop("prepaid");
+        way(&mut branch);
+        assert_eq!(next_task(&branch), None, "Stripe knows nothing of it");
+
+        let mut branch = shop("prepaid");
+        branch.has_bought();
+        assert_eq!(next_task(&branch), None);
+        way(&mut branch);
+        branch.evict();
+        branch.tick().unwrap();
+        assert_eq!(next_task(&branch).as_deref(), Some(OPEN));
+        let listed = r#"{"data":[{"id":"cs_1"},{"id":"cs_2"}],"has_more":false}"#;
+        branch.stripe_answers(Ok(listed));
+        for page in ["cs_1", "cs_2"] {
+            let expected = format!("POST /v1/checkout/sessions/{page}/expire ");
+            assert_eq!(next_task(&branch), Some(expected.clone()));
+            // Lost on the way: it is asked again after a moment.
+            branch.stripe_answers(Err(Failure::Unclear("no answer".into())));
+            assert_eq!(next_task(&branch), None);
+            branch.set_clock(branch.object.stripe_task_at().unwrap());
+            assert_eq!(next_task(&branch), Some(expected));
+            // It was paid meanwhile.
+            branch.stripe_answers(Err(Failure::Mistake("400 not open".into())));
+        }
+        assert_eq!(next_task(&branch), None);
+        branch.check().unwrap();
+    }
+}
+
+#[test]
+fn a_closed_account_pays_no_more_for_its_subscription() {
+    let mut branch = Branch::with_account("sold told", "free", moment("2026-01-10T15:00:00"));
+    branch.subscribes(subscription(Stage::Paid, "price_starter", branch.clock));
+    branch.close();
+    let end = Some("DELETE /v1/subscriptions/sub_1".to_owned());
+    assert_eq!(next_task(&branch), end);
+    // Stripe is out of reach for days, until the operator has to see to it.
+    let begun = branch.clock;
+    while let Some(at) = branch.object.stripe_task_at() {
+        branch.set_clock(at);
+        assert!(at.since(begun) < Span::from_days(4));
+        branch.stripe_answers(Err(Failure::Busy));
+    }
+    assert!(branch.clock.since(begun) >= Span::from_days(3));
+    let told = branch.store().all_events().last().unwrap().data.clone();
+    assert!(
+        told.contains("the subscription could not be ended at Stripe"),
+        "{told}"
+    );
+}
+
+#[test]
+fn stripe_is_told_another_name_and_address() {
+    let mut branch = shop("prepaid");
+    let renamed = |email: &str| PatchAccount {
+        email: Some(Edit::Set(email.into())),
+        ..PatchAccount::default()
+    };
+    branch.patch(renamed("a@example.com"));
+    assert_eq!(next_task(&branch), None, "Stripe knows nothing of it");
+    branch.has_bought();
+    branch.patch(renamed("b@example.com"));
+    branch.patch(renamed("c@example.com"));
+    let expected = "POST /v1/customers/cus_1 name=&email=c%40example.com";
+    assert_eq!(next_task(&branch).as_deref(), Some(expected));
+    branch.stripe_answers(Ok("{}"));
+    // The second change came before anybody knew whether the first was told.
+    assert_eq!(next_task(&branch).as_deref(), Some(expected));
+    branch.stripe_answers(Ok("{}"));
+    assert_eq!(next_task(&branch), None);
+    branch.patch(renamed("c@example.com"));
+    assert_eq!(next_task(&branch), None);
 }
 
 #[test]

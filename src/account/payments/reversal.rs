@@ -40,6 +40,7 @@ impl Account {
                     changes,
                 );
                 self.top_up_disputed(clock, changes);
+                self.close_pages(clock, changes);
             }
         } else if disputed.remove(&payment.number) && reversal.disputed == 0 {
             self.top_up_undisputed(changes);

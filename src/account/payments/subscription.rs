@@ -69,6 +69,15 @@ impl Subscribed {
             Stage::Begun | Stage::Ended => false,
         }
     }
+
+    /// Its id at Stripe.
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.stage == Stage::Ended
+    }
 }
 
 impl Account {
@@ -341,12 +350,9 @@ impl Account {
             if grant.renews == Renews::Never {
                 continue;
             }
-            let running = self.state.cycles.iter();
-            let running = running
-                .filter(|cycle| cycle.pool == grant.pool)
-                .last()
-                .cloned();
-            if let Some(cycle) = running {
+            let mut latest = self.state.cycles.iter().rev();
+            let running = latest.find(|cycle| cycle.pool == grant.pool);
+            if let Some(cycle) = running.cloned() {
                 let reference = format!("plan {from} to {}@{}", plan.name, payment.name);
                 let raised = self.raise_lot(&cycle, grant.amount, &reference, changes);
                 if !raised.is_zero() {
