@@ -316,7 +316,7 @@ struct Cycle {
     renews: Renews,
     #[n(3)]
     ends_at: Timestamp,
-    /// What was taken back of it because its money went back.
+    /// What was taken back of what it was granted with, because its money went back.
     #[cbor(n(4), default)]
     taken: Credits,
 }

@@ -672,6 +672,42 @@ mod tests {
     }
 
     #[test]
+    fn the_difference_of_a_change_tells_what_it_changed_to() {
+        let line = |amount: i64, price: &str, parent: &str| {
+            format!(
+                r#"{{"amount":{amount},"parent":{{"{parent}":{{"proration":true}}}},"period":{{"start":10,"end":20}},
+                "pricing":{{"price_details":{{"price":"{price}"}}}}}}"#
+            )
+        };
+        let read = |reason: &str, lines: &[String]| {
+            let invoice = format!(
+                r#"{{"id":"in_1","status":"paid","currency":"usd","amount_paid":3000,"customer":"cus_1",
+                "billing_reason":"{reason}","parent":{{"subscription_details":{{"subscription":"sub_1"}}}},
+                "lines":{{"data":[{}]}}}}"#,
+                lines.join(",")
+            );
+            let Event::Invoice(_, sighting) = read("invoice.paid", &invoice) else {
+                panic!("{invoice}");
+            };
+            assert_eq!(sighting.purpose, Purpose::Subscription);
+            sighting.change.map(|change| change.price)
+        };
+        for parent in ["subscription_item_details", "invoice_item_details"] {
+            let taken_off = line(-1_900, "price_1Qy", parent);
+            let added = line(4_900, "price_1Qx", parent);
+            let change = read("subscription_update", &[taken_off.clone(), added.clone()]);
+            assert_eq!(change.as_deref(), Some("price_1Qx"));
+            // Billed when it is over.
+            assert_eq!(
+                read("subscription_cycle", &[taken_off.clone(), added]),
+                None
+            );
+            let seats = line(900, "price_of_seats", parent);
+            assert_eq!(read("subscription_update", &[taken_off, seats]), None);
+        }
+    }
+
+    #[test]
     fn a_reversal_is_what_was_refunded_and_has_arrived_and_what_banks_have_taken() {
         let at = Timestamp::from_seconds(7);
         let dispute = |status| format!(r#"{{"status":"{status}","amount":50}}"#);

@@ -112,6 +112,6 @@ mod tests {
         let sum = bytes.iter().fold(0_u32, |sum, byte| {
             sum.wrapping_mul(31).wrapping_add((*byte).into())
         });
-        assert_eq!((FORMAT, bytes.len(), sum), (6, 331, 213_660_497));
+        assert_eq!((FORMAT, bytes.len(), sum), (6, 333, 3_704_508_536));
     }
 }

@@ -804,6 +804,46 @@ fn an_upgrade_raises_the_running_lot_when_it_is_paid_and_not_before() {
 }
 
 #[test]
+fn an_upgrade_that_is_told_of_before_its_period_waits_for_it() {
+    let mut branch = shop("prepaid");
+    let start = branch.clock;
+    let upgrade = || {
+        difference(
+            "in_2",
+            "price_pro",
+            "2026-01-10T15:02:00",
+            "2026-02-10T15:00:00",
+        )
+    };
+    branch.pays(upgrade());
+    branch.subscribes(subscription(Stage::Paid, "price_pro", start));
+    assert_eq!(branch.available(), 0);
+    branch.evict();
+    branch.pays(january());
+    assert_eq!(branch.available(), 1_000);
+    branch.pays(upgrade());
+    branch.pays(january());
+    assert_eq!(branch.available(), 1_000);
+    // Each has brought what it paid for.
+    let now = branch.clock;
+    branch.pays(reversed(upgrade(), now, PAID, 0));
+    assert_eq!(branch.available(), 300);
+    let again = difference(
+        "in_3",
+        "price_pro",
+        "2026-01-10T15:03:00",
+        "2026-02-10T15:00:00",
+    );
+    branch.pays(again.clone());
+    assert_eq!(branch.available(), 1_000);
+    branch.pays(reversed(january(), now, PAID, 0));
+    assert_eq!(branch.available(), 700);
+    branch.pays(reversed(again, now, PAID, 0));
+    assert_eq!(branch.available(), 0);
+    branch.check().unwrap();
+}
+
+#[test]
 fn the_months_of_a_year_are_those_of_the_plan_that_was_paid() {
     let mut branch = shop("prepaid");
     let start = branch.clock;

@@ -137,8 +137,11 @@ impl Account {
         let after = |before: Credits| before.saturating_add(to_take).saturating_sub(to_give);
         brought.taken = after(brought.taken);
         brought.short = brought.short.saturating_add(short).saturating_sub(to_give);
-        let cycles = &mut self.state.cycles;
-        if let Some(cycle) = cycles.iter_mut().find(|cycle| cycle.lot == brought.lot) {
+        let mut cycles = self.state.cycles.iter_mut();
+        // What a change of plan has added and is gone another one may add again.
+        if payment.change.is_none()
+            && let Some(cycle) = cycles.find(|cycle| cycle.lot == brought.lot)
+        {
             cycle.taken = after(cycle.taken);
         }
         (taken, short)

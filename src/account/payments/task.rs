@@ -4,7 +4,6 @@
 //! It is written down with what brought it about, and asked one by one until Stripe has answered. Nothing of it moves
 //! money, and to do it twice is as good as once.
 
-use super::Billing;
 use crate::{
     account::{Account, Changes, Profile},
     json,
@@ -23,18 +22,18 @@ const GIVEN_UP_AFTER: Span = Span::from_days(3);
 /// Something that Stripe has to be told.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Task {
-    /// Which pages can still be paid: each is closed then.
+    /// Which pages this customer can still pay: each is closed then.
     #[n(0)]
-    FindPages,
+    FindPages(#[n(0)] String),
     /// That this page can be paid no more.
     #[n(1)]
     ClosePage(#[n(0)] String),
     /// That this subscription is over.
     #[n(2)]
     EndSubscription(#[n(0)] String),
-    /// The account's name and e-mail address.
+    /// The account's name and e-mail address, which are this customer's.
     #[n(3)]
-    Rename,
+    Rename(#[n(0)] String),
 }
 
 /// What is still to be told. Part of the snapshot; places are only added.
@@ -58,9 +57,8 @@ impl Account {
     pub fn stripe_task(&self) -> Option<(Timestamp, Task, Call)> {
         let tasks = &self.state.billing.tasks;
         let task = tasks.waiting.first()?;
-        let customer = self.customer().unwrap_or_default();
         let key = format!("tollgate-task-{}", tasks.ask_at.as_millis());
-        let call = task.call(key, customer, &self.profile);
+        let call = task.call(&key, &self.profile);
         Some((tasks.ask_at, task.clone(), call))
     }
 
@@ -87,8 +85,8 @@ impl Account {
         let why = match answer {
             Ok(answer) => {
                 tasks.done(clock);
-                if *task == Task::FindPages {
-                    tasks.close(&answer);
+                if let Task::FindPages(customer) = task {
+                    tasks.close(customer, &answer);
                 }
                 return changes;
             }
@@ -97,7 +95,9 @@ impl Account {
             Err(Failure::Missing) => None,
             Err(Failure::Mistake(detail)) if detail.starts_with("400") => None,
             Err(Failure::NoCustomer) => {
-                self.state.billing.customer = None;
+                if let Task::FindPages(customer) | Task::Rename(customer) = task {
+                    self.forget_customer(customer, &mut changes);
+                }
                 None
             }
             Err(failure) => Some(failure.to_string()),
@@ -109,9 +109,13 @@ impl Account {
         changes
     }
 
-    /// Pages that were opened when the account could buy can be paid no more.
+    /// Pages that were opened when the account could buy can be paid no more. Where nobody ever bought anything, Stripe
+    /// knows nothing of the account.
     pub(in crate::account) fn close_pages(&mut self, clock: Timestamp, changes: &mut Changes) {
-        self.have_told(Task::FindPages, clock, changes);
+        if let Some(customer) = self.customer() {
+            let task = Task::FindPages(customer.to_owned());
+            self.have_told(task, clock, changes);
+        }
     }
 
     /// The subscription is not paid on for an account that is closed.
@@ -126,17 +130,14 @@ impl Account {
 
     /// The account is called otherwise, or has another address.
     pub(in crate::account) fn rename_customer(&mut self, clock: Timestamp, changes: &mut Changes) {
-        self.have_told(Task::Rename, clock, changes);
+        if let Some(customer) = self.customer() {
+            let task = Task::Rename(customer.to_owned());
+            self.have_told(task, clock, changes);
+        }
     }
 
-    /// Where nobody ever bought anything, Stripe knows nothing of the account.
     fn have_told(&mut self, task: Task, clock: Timestamp, changes: &mut Changes) {
-        let Billing {
-            customer, tasks, ..
-        } = &mut self.state.billing;
-        if customer.is_none() && !matches!(task, Task::EndSubscription(_)) {
-            return;
-        }
+        let tasks = &mut self.state.billing.tasks;
         if tasks.waiting.is_empty() {
             tasks.ask_at = clock;
         }
@@ -173,7 +174,7 @@ impl Tasks {
     }
 
     /// Closes the pages that Stripe has listed.
-    fn close(&mut self, answer: &str) {
+    fn close(&mut self, customer: &str, answer: &str) {
         let Ok(list) = json::parse(answer) else {
             return;
         };
@@ -185,15 +186,15 @@ impl Tasks {
         }
         let has_more = list.member("has_more").map(|told| told.text() == "true");
         if has_more == Some(true) {
-            self.waiting.push(Task::FindPages);
+            self.waiting.push(Task::FindPages(customer.to_owned()));
         }
     }
 }
 
 impl Task {
-    fn call(&self, key: String, customer: &str, of: &Profile) -> Call {
+    fn call(&self, key: &str, of: &Profile) -> Call {
         match self {
-            Self::FindPages => Call::get(format!(
+            Self::FindPages(customer) => Call::get(format!(
                 "/v1/checkout/sessions?customer={customer}&status=open&limit=100"
             )),
             Self::ClosePage(id) => {
@@ -201,7 +202,7 @@ impl Task {
                 Call::post(path, format!("{key}-{id}"), Form::default())
             }
             Self::EndSubscription(id) => Call::delete(format!("/v1/subscriptions/{id}")),
-            Self::Rename => {
+            Self::Rename(customer) => {
                 // What is empty is taken away.
                 let form = Form::default()
                     .with("name", of.name.as_deref().unwrap_or_default())
@@ -215,11 +216,11 @@ impl Task {
     /// For the operator.
     const fn title(&self) -> &'static str {
         match self {
-            Self::FindPages | Self::ClosePage(_) => {
+            Self::FindPages(_) | Self::ClosePage(_) => {
                 "open Checkout pages could not be closed at Stripe"
             }
             Self::EndSubscription(_) => "the subscription could not be ended at Stripe",
-            Self::Rename => "name and e-mail address could not be changed at Stripe",
+            Self::Rename(_) => "name and e-mail address could not be changed at Stripe",
         }
     }
 }
