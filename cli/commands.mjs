@@ -27,6 +27,13 @@ const LIMITS = {
   "requests-in-flight": "… at once",
   "jobs-open": "… of open jobs",
 };
+const KEY_SETTINGS = {
+  name: "a name for people",
+  scope: 'a route that it may call, as "POST /search" or "GET /tracks/*"; repeat it for more',
+  ...LIMITS,
+  "expires-at": "from this moment on it is dead, as 2026-12-01T00:00:00Z",
+  budget: "credits that its calls may cost in a month",
+};
 const NEW_ACCOUNT = {
   "external-id": "your own name for it",
   name: "a name for people",
@@ -108,9 +115,13 @@ export const COMMANDS = {
       email: NEW_ACCOUNT.email,
       "billing-day": NEW_ACCOUNT["billing-day"],
       subscription: "active, cancelled or lapsed",
+      remove: "take this away: name or email; repeat it for more",
     },
-    ask: (client, given) =>
-      changeAccount(client, given, { ...given.named("plan", "name", "email"), ...given.subscription }),
+    repeated: ["remove"],
+    ask(client, given) {
+      const told = { ...given.named("plan", "name", "email"), ...given.subscription };
+      return changeAccount(client, given, given.change(told, "name", "email"));
+    },
     show: list,
   },
   "accounts suspend": {
@@ -169,21 +180,31 @@ export const COMMANDS = {
     does: "issues a key, and shows it this once; or imports an older one",
     takes: ["ACCOUNT"],
     options: {
-      name: "a name for people",
+      ...KEY_SETTINGS,
       secret: "import the key that comes on standard input, where no list of processes shows it",
-      scope: 'a route that it may call, as "POST /search" or "GET /tracks/*"; repeat it for more',
-      ...LIMITS,
-      "expires-at": "from this moment on it is dead, as 2026-12-01T00:00:00Z",
-      budget: "credits that its calls may cost in a month",
       ...IDEMPOTENCY,
     },
     repeated: ["scope"],
     switches: ["secret"],
     async ask(client, given) {
-      const told = { ...given.named("name", "scope", "expires-at", "budget"), ...given.limits };
+      const told = given.keySettings;
       const body = given.has("secret") ? { ...told, secret: await secretFromInput() } : told;
       const params = { path: given.account, ...given.idempotency };
       return client.POST(`${V1}/accounts/{id}/keys`, { params, body });
+    },
+    show: list,
+  },
+  "keys change": {
+    does: "changes a key's name, scope, limits, expiry or budget",
+    takes: ["KEY_ID"],
+    options: {
+      ...KEY_SETTINGS,
+      remove: "take this away: name, scope, limits (all: those of the plan hold), expires-at or budget; repeat it for more",
+    },
+    repeated: ["scope", "remove"],
+    ask(client, given) {
+      const body = given.change(given.keySettings, "name", "scope", "limits", "expires-at", "budget");
+      return client.PATCH(`${V1}/accounts/{id}/keys/{key}`, { params: { path: given.key }, body });
     },
     show: list,
   },
@@ -457,7 +478,12 @@ export class Given {
     return billing_day ?? status ? { subscription: { billing_day, status } } : {};
   }
 
-  get limits() {
+  /** What was given of a key's settings. The limits are told together: those left out are the plan's. */
+  get keySettings() {
+    return { ...this.named("name", "scope", "expires-at", "budget"), ...this.#limits };
+  }
+
+  get #limits() {
     const limits = Object.keys(LIMITS).flatMap((name) => {
       const limit = this.#options[name];
       if (limit === undefined) return [];
@@ -474,6 +500,24 @@ export class Given {
   named(...names) {
     const given = names.filter((name) => this.#options[name] !== undefined);
     return Object.fromEntries(given.map((name) => [name.replaceAll("-", "_"), this.#value(name)]));
+  }
+
+  /**
+   * A change: what was told, and what is taken away with --remove.
+   * @param {Record<string, any>} told
+   * @param {...string} removable
+   * @returns {any}
+   */
+  change(told, ...removable) {
+    const body = { ...told };
+    for (const name of [this.#options.remove ?? []].flat().map(String)) {
+      const field = name.replaceAll("-", "_");
+      if (!removable.includes(name)) throw wrongUsage(`--remove: expected ${removable.join(", ")}, found ${name}`);
+      if (told[field] !== undefined) throw wrongUsage(`--remove ${name} contradicts what else is told of it`);
+      body[field] = null;
+    }
+    if (Object.keys(body).length === 0) throw wrongUsage("nothing to change was told; --help lists what can be");
+    return body;
   }
 
   /** Whether this option was given. @param {string} name */

@@ -66,6 +66,9 @@ function filesIn(folder) {
 const named = (files) =>
   names.length === 0 ? files : files.filter((file) => names.includes(basename(file, ".test.mjs")));
 
+// With TOLLGATE_FULL there is more to do, and time for it.
+const LONGER = process.env.TOLLGATE_FULL ? 60 : 1;
+
 // Two files at a time: each runs a workerd of its own. A test that hangs must not hang the run.
 async function nodeTests(title, files, { minutes = 8, atOnce = 2, timeout = 60_000, env = {} } = {}) {
   if (files.length === 0) throw new Failure(`There is no such file of tests: ${names.join(", ")}`);
@@ -75,8 +78,8 @@ async function nodeTests(title, files, { minutes = 8, atOnce = 2, timeout = 60_0
   await step(
     `${title}, ${files.length} files`,
     npmProgram("node"),
-    ["--test", "--test-reporter=spec", `--test-concurrency=${atOnce}`, `--test-timeout=${timeout}`, ...files],
-    { live: true, timeout: minutes * 60_000, env, otherwise: "The failing tests are listed above." },
+    ["--test", "--test-reporter=spec", `--test-concurrency=${atOnce}`, `--test-timeout=${timeout * LONGER}`, ...files],
+    { live: true, timeout: minutes * LONGER * 60_000, env, otherwise: "The failing tests are listed above." },
   );
 }
 

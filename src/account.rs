@@ -59,7 +59,7 @@ pub use self::{
     plan_view::PlanView,
     refusal::{Refusal, Restricted},
     retried::{Earlier, First},
-    rolled::{ROWS_PER_SLICE, Rolled, Rolling},
+    rolled::{ROLL_UPS_SPREAD, ROWS_PER_SLICE, Rolled, Rolling},
     scope::{SCOPE_MAX, Scope},
     settle::{Cancel, Settled},
     stored::{Broken, Stored},

@@ -25,6 +25,7 @@ pub use self::{
 };
 use crate::{
     account::{Fingerprint, NewKey, RotateKey, Word},
+    cursor::Cursors,
     directory::Search,
     export::export_query,
     id::{AccountId, CallId, EventId, KeyId, KeyNumber},
@@ -542,7 +543,10 @@ impl<'a> Endpoint<'a> {
             Action::Show => self.manage(Command::Show, None),
             Action::Patch => self.manage(Command::Patch(commands::patch(sent.body)?), None),
             Action::Close => self.manage(Command::Close, None),
-            Action::ListKeys => self.manage(Command::Keys(keys::query(sent.query)?), None),
+            Action::ListKeys => {
+                let query = keys::query(sent.query, cursors(secrets, &self.account()?))?;
+                self.manage(Command::Keys(query), None)
+            }
             Action::ShowKey => self.manage(Command::ShowKey(self.key()?), None),
             Action::CreateKey => match keys::create(sent.body, imported_keys)? {
                 (new, None) => self.issue_secret(Purpose::Create(new), sent),
@@ -584,10 +588,13 @@ impl<'a> Endpoint<'a> {
             Action::Purchase => self.payments(ask::buy(sent.body)?),
             Action::Subscribe => self.payments(ask::subscribe(sent.body)?),
             Action::BillingPortal => self.payments(ask::portal(sent.body)?),
-            Action::BillingHistory => self.payments(ask::history(sent.query)?),
+            Action::BillingHistory => self.payments(ask::history(
+                sent.query,
+                cursors(secrets, &self.account()?),
+            )?),
             Action::StripeEvent => Ok(AdminRequest::StripeEvent),
             Action::Events => {
-                let query = events::query(sent.query, &self.account()?)?;
+                let query = events::query(sent.query, cursors(secrets, &self.account()?))?;
                 self.manage(Command::Events(query), None)
             }
             Action::ReplayEvent => {
@@ -603,13 +610,16 @@ impl<'a> Endpoint<'a> {
             Action::Settle => self.end_call(commands::settle(sent.body)?, sent),
             Action::Release => self.end_call(commands::release(sent.body)?, sent),
             Action::Balance => self.manage(Command::Balance, None),
-            Action::Usage => self.manage(Command::Usage(operators_usage_query(sent.query)?), None),
+            Action::Usage => {
+                let query = operators_usage_query(sent.query, cursors(secrets, &self.account()?))?;
+                self.manage(Command::Usage(query), None)
+            }
             Action::UsageSummary => {
-                let query = summary_query(sent.query)?;
+                let query = summary_query(sent.query, cursors(secrets, &self.account()?))?;
                 self.manage(Command::UsageSummary(query), None)
             }
             Action::Ledger => {
-                let query = ledger_query(sent.query, &secrets.key_secret, &self.account()?)?;
+                let query = ledger_query(sent.query, cursors(secrets, &self.account()?))?;
                 self.manage(Command::Ledger(query), None)
             }
             Action::Audit => self.manage(Command::Audit, None),
@@ -722,6 +732,13 @@ impl<'a> Endpoint<'a> {
     fn required_idempotency<'s>(&self, sent: &Sent<'s>) -> Result<(&'s str, Fingerprint), Problem> {
         self.idempotency(sent)?
             .ok_or_else(|| bad_idempotency_key("found none"))
+    }
+}
+
+const fn cursors<'a>(secrets: &'a Secrets, account: &'a AccountId) -> Cursors<'a> {
+    Cursors {
+        key_secret: &secrets.key_secret,
+        account,
     }
 }
 

@@ -25,7 +25,7 @@ impl<K, V> Default for Bounded<K, V> {
     }
 }
 
-impl<K: Eq + Hash + Copy, V> Bounded<K, V> {
+impl<K: Eq + Hash + Clone, V> Bounded<K, V> {
     /// What is remembered under `key`.
     pub fn get(&self, key: &K) -> Option<&V> {
         self.values.get(key)
@@ -38,7 +38,7 @@ impl<K: Eq + Hash + Copy, V> Bounded<K, V> {
 
     /// Remembers `value`; where there is no room, what came first is forgotten.
     pub fn insert(&mut self, key: K, value: V) {
-        if self.values.insert(key, value).is_some() {
+        if self.values.insert(key.clone(), value).is_some() {
             return;
         }
         self.order.push_back(key);

@@ -9,12 +9,13 @@ use crate::wire::{Decode, Encode};
 use serde::Serialize;
 
 use crate::{
-    cursor,
+    cursor::{self, Cursors},
     headers::Standing,
     id::{AccountId, CallId, KeyId},
     ledger::{EntryKind, LotNumber},
     problem::Problem,
     secrets::Rolling,
+    self_service::{NEXT, Parameters},
     time::Timestamp,
 };
 
@@ -138,14 +139,14 @@ pub enum LineKind {
 ///
 /// 400 with the name of the parameter that is unknown, repeated, out of range or, for `next`, not
 /// as it was handed out.
-pub fn ledger_query(
-    query: Option<&str>,
-    key_secret: &Rolling,
-    account: &AccountId,
-) -> Result<LedgerQuery, Problem> {
-    let parameters = crate::self_service::Parameters::read(query, &PARAMETERS)?;
+pub fn ledger_query(query: Option<&str>, cursors: Cursors<'_>) -> Result<LedgerQuery, Problem> {
+    let parameters = Parameters::read(query, &PARAMETERS)?;
     let limit = parameters.whole("limit", 1, LIMIT_MAX)?;
-    let after = parameters.read_as("next", "the `next` of an earlier page, unchanged", |text| {
+    let after = parameters.read_as("next", NEXT, |text| {
+        let Cursors {
+            key_secret,
+            account,
+        } = cursors;
         minicbor::decode(&cursor::open(key_secret, account.as_str(), text)?).ok()
     })?;
     Ok(LedgerQuery {

@@ -58,6 +58,7 @@ pub mod signature;
 pub mod status;
 pub mod time;
 pub mod totals;
+pub mod unsettled;
 pub mod url;
 pub mod webhook;
 pub mod wire;

@@ -434,7 +434,7 @@ impl<S: Store> Object<S> {
     #[must_use]
     pub fn next_alarm(&self) -> Option<Timestamp> {
         let account = self.account.as_ref();
-        let roll_up = account.and_then(Account::next_roll_up);
+        let roll_up = account.and_then(Account::roll_up_alarm);
         let erasure = account.and_then(Account::erased_at);
         let listing = account.and_then(Account::listing_ends_at);
         let wakeup = self.next_wakeup().into_iter();
@@ -527,6 +527,16 @@ impl<S: Store> Object<S> {
         Ok(row.map(|row| Earlier { first, row }))
     }
 
+    /// Ends the calls that a message brought the ends of beside it: how many, up to the first that
+    /// cannot be kept now.
+    pub fn end_calls(&mut self, ends: &[Settle], clock: Timestamp) -> u32 {
+        let replies = ends
+            .iter()
+            .map(|settle| self.handle(Request::Settle(*settle), clock));
+        let taken = replies.take_while(|reply| !matches!(reply, Reply::Unavailable { .. }));
+        u32::try_from(taken.count()).unwrap_or(u32::MAX)
+    }
+
     fn settle(&mut self, settle: Settle, clock: Timestamp) -> Result<Reply, Failure> {
         self.wake(clock)?;
         let (settled, changes) = self.awake()?.settle(settle, clock);
@@ -559,7 +569,10 @@ impl<S: Store> Object<S> {
         if account.key_held(read.key, &read.digest, clock).is_none() {
             return Ok(Reply::Refused(Refusal::UnknownKey));
         }
-        let standing = account.standing(read.key, Some(DEFAULT_POOL), clock);
+        let mut changes = Changes::default();
+        account.secret_used(read.key, &read.digest, &mut changes);
+        self.commit(changes, None)?;
+        let standing = self.awake()?.standing(read.key, Some(DEFAULT_POOL), clock);
         let limit = reads_per_minute(&read.page);
         if let Some(retry_at) = self.guard_reads(read.key, limit, clock) {
             let violated = vec![Violation {
@@ -650,16 +663,17 @@ impl<S: Store> Object<S> {
         Ok(Reply::Document(done))
     }
 
-    /// Says no. Where that depends on how things stand, and not on the request alone, the same
-    /// `Idempotency-Key` gets the same answer although things may stand otherwise by then.
+    /// Says no. Where that is of the moment, the same `Idempotency-Key` gets the same answer although
+    /// things may stand otherwise by then.
     fn refuse(
         &mut self,
         rejected: Rejected,
         request: Option<Fingerprint>,
         clock: Timestamp,
     ) -> Result<Reply, Failure> {
+        let request = request.filter(|_| rejected.is_of_the_moment());
         let complaint = rejected.complaint();
-        if let Some(request) = request.filter(|_| matches!(complaint.code.status(), 409 | 422)) {
+        if let Some(request) = request {
             let remembered = Remembered {
                 request,
                 status: complaint.code.status(),
@@ -1138,6 +1152,9 @@ impl Rejected {
             ),
             Self::SecretRevoked(key) => of_secret(&format!(
                 "secret: it is that of {key}, which was revoked for good"
+            )),
+            Self::SecretRotated(key) => of_secret(&format!(
+                "secret: it was that of {key}, which was rotated and has another one since"
             )),
             Self::SecretKnown(key) => of_secret(&format!(
                 "secret: it is that of {key}, which is otherwise than told here; change that key"

@@ -192,6 +192,12 @@ impl Terms {
         }
     }
 
+    /// Whether the call is over with an answer of this `status`, and charged all that it holds.
+    #[must_use]
+    pub fn charges_what_is_held(&self, status: u16) -> bool {
+        self.charge_on.holds(status) && self.job.is_none() && !self.reads_answer
+    }
+
     /// What a charged answer costs when `held` credits were held and the origin reported
     /// `reported` where a header was expected.
     #[must_use]
@@ -445,6 +451,27 @@ mod tests {
                 "{held} {reported:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_charged_as_it_is_held_is_known_before_it_is_told() {
+        let fixed = || Terms::fixed("credits".into(), credits(5));
+        let metered = Terms {
+            meter: Some(dubbing()),
+            reads_answer: true,
+            ..fixed()
+        };
+        let job = Terms {
+            job: Some(Job {
+                settle_within: Span::from_days(1),
+                on_unknown: OnUnknown::Release,
+            }),
+            ..fixed()
+        };
+        assert!(fixed().charges_what_is_held(200));
+        assert!(!fixed().charges_what_is_held(500), "it comes back");
+        assert!(!metered.charges_what_is_held(200), "a part may come back");
+        assert!(!job.charges_what_is_held(202), "it is not over");
     }
 
     #[test]

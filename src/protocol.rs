@@ -12,6 +12,7 @@ use crate::{
         PatchAccount, PatchKey, Refusal, RotateKey, Settled, TopUpSettings, Word,
     },
     call::Settle,
+    cursor::Listing,
     export::{ExportPlace, ExportSlice},
     headers::Standing,
     id::{CallNumber, EventNumber, KeyNumber},
@@ -90,6 +91,19 @@ pub enum Page {
     /// What is about payments.
     #[n(77)]
     Payments(#[n(0)] Ask),
+}
+
+impl Page {
+    /// The list whose page is answered as a document, if it is one.
+    #[must_use]
+    pub const fn listing(&self) -> Option<Listing> {
+        match self {
+            Self::Usage(_) => Some(Listing::Usage),
+            Self::UsageSummary(_) => Some(Listing::UsageSummary),
+            Self::Payments(ask) => ask.what.listing(),
+            Self::Me | Self::Credits | Self::Ledger(_) | Self::Quote => None,
+        }
+    }
 }
 
 /// Which calls `/usage` lists: newest first.
@@ -233,7 +247,9 @@ pub enum Command {
     /// `GET /accounts/{id}/balance`.
     #[n(6)]
     Balance,
-    /// `GET /accounts/{id}/keys`, as releases before [`Command::Keys`] ask for it.
+    /// `GET /accounts/{id}/keys`, as releases before [`Command::Keys`] ask for it: the first page. It
+    /// can go with the second release that has both, since a deploy mixes two releases at most; its
+    /// number stays taken.
     #[n(7)]
     ListKeys,
     /// `GET /accounts/{id}/usage`.
@@ -424,6 +440,19 @@ impl EventState {
 }
 
 impl Command {
+    /// The list whose page is answered as a document, if it is one.
+    #[must_use]
+    pub const fn listing(&self) -> Option<Listing> {
+        match self {
+            Self::Keys(_) => Some(Listing::Keys),
+            Self::Usage(_) => Some(Listing::Usage),
+            Self::UsageSummary(_) => Some(Listing::UsageSummary),
+            Self::Events(_) => Some(Listing::Events),
+            Self::Payments(ask) => ask.what.listing(),
+            _ => None,
+        }
+    }
+
     /// Whether it is about what the deployment does only with Stripe's secrets.
     #[must_use]
     pub const fn is_of_payments(&self) -> bool {
@@ -474,6 +503,9 @@ pub struct Answer {
     /// Rows written on the way.
     #[n(1)]
     pub rows_written: u32,
+    /// How many of the ends that came beside the message are kept now: the first so many.
+    #[cbor(n(2), default)]
+    pub ends_taken: u32,
 }
 
 /// What the object answers.
@@ -641,6 +673,30 @@ impl std::fmt::Display for Unreadable {
     }
 }
 
+/// Writes a message to an account's object, and beside it ends of calls. A reader that does not know of
+/// ends beside a message passes over them.
+pub fn encode_beside(request: &Request, ends: &[Settle]) -> Vec<u8> {
+    let mut bytes = encode(request);
+    if !ends.is_empty() && minicbor::encode(ends, &mut bytes).is_err() {
+        bytes.clear();
+    }
+    bytes
+}
+
+/// Reads what [`encode_beside`] writes.
+///
+/// # Errors
+/// Another version, or bytes that are no message.
+pub fn decode_beside(bytes: &[u8]) -> Result<(Request, Vec<Settle>), Unreadable> {
+    let mut decoder = minicbor::Decoder::new(of_version(bytes)?);
+    let request = decoder.decode().map_err(unreadable)?;
+    if decoder.position() == decoder.input().len() {
+        return Ok((request, Vec::new()));
+    }
+    let ends = decoder.decode().map_err(unreadable)?;
+    Ok((request, ends))
+}
+
 /// Writes a message.
 pub fn encode<T: Encode<()>>(message: &T) -> Vec<u8> {
     let mut bytes = vec![VERSION];
@@ -656,13 +712,22 @@ pub fn encode<T: Encode<()>>(message: &T) -> Vec<u8> {
 /// # Errors
 /// Another version, or bytes that are no message.
 pub fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<T, Unreadable> {
+    minicbor::decode(of_version(bytes)?).map_err(unreadable)
+}
+
+/// A message without its version.
+fn of_version(bytes: &[u8]) -> Result<&[u8], Unreadable> {
     match bytes.split_first() {
-        Some((version, message)) if version.abs_diff(VERSION) <= 1 => {
-            minicbor::decode(message).map_err(|error| Unreadable(error.to_string()))
-        }
+        Some((version, message)) if version.abs_diff(VERSION) <= 1 => Ok(message),
         Some((version, _)) => Err(Unreadable(format!("version {version}, expected {VERSION}"))),
         None => Err(Unreadable("empty".to_owned())),
     }
+}
+
+// By value, as `map_err` hands it over.
+#[allow(clippy::needless_pass_by_value)]
+fn unreadable(error: minicbor::decode::Error) -> Unreadable {
+    Unreadable(error.to_string())
 }
 
 #[cfg(test)]
@@ -707,6 +772,28 @@ mod tests {
             assert_eq!(decode::<Request>(&sent).is_ok(), is_read, "{version}");
         }
         assert!(decode::<Request>(&[]).is_err());
+    }
+
+    #[test]
+    fn ends_beside_a_message_are_passed_over_by_who_does_not_know_of_them() {
+        let request = Request::Cancel(Cancel { operation: 7 });
+        let end = Settle {
+            call: CallNumber::new(1).unwrap(),
+            operation: 3,
+            status: 200,
+            response_time_ms: 9,
+            answered: true,
+            reported: None,
+            body: None,
+        };
+        let message = encode_beside(&request, &[end, end]);
+        assert_eq!(
+            decode_beside(&message),
+            Ok((request.clone(), vec![end, end]))
+        );
+        assert_eq!(decode(&message), Ok(request.clone()));
+        assert_eq!(encode_beside(&request, &[]), encode(&request));
+        assert_eq!(decode_beside(&encode(&request)), Ok((request, Vec::new())));
     }
 
     /// A message as the version after may write it: with a place more.

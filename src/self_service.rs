@@ -2,13 +2,13 @@
 
 use crate::{
     admin::{nothing, set_top_up},
-    id::{AccountId, CallNumber},
+    cursor::{Cursors, Listing},
+    id::CallNumber,
     ledger_page::ledger_query,
     payments::ask::{self, Ask, TopUpWish, What},
     policy::router,
     problem::Problem,
     protocol::{Page, SummaryPlace, SummaryQuery, UsageFilter, UsageQuery},
-    secrets::Rolling,
     time::Timestamp,
     totals::summary::By,
     url::decode_form,
@@ -23,12 +23,13 @@ const OPERATORS_USAGE_PARAMETERS: [&str; 8] = [
 const SUMMARY_PARAMETERS: [&str; 4] = ["by", "from", "to", "next"];
 const LIMIT_DEFAULT: u32 = 50;
 const LIMIT_MAX: u32 = 500;
-const NEXT: &str = "the `next` of an earlier page";
+/// What every `next` is expected to be.
+pub(crate) const NEXT: &str = "the `next` of an earlier page, unchanged";
 /// `offset + limit` at most: what one request may make the object read.
 const REACH_MAX: u32 = 4_000;
 
-/// Reads what a page of `account` is asked for, by a method that it allows; `query` is the query string without `?`, `body` empty where
-/// the page takes none.
+/// Reads what a page of an account is asked for, by a method that it allows; `query` is the query
+/// string without `?`, `body` empty where the page takes none.
 ///
 /// # Errors
 ///
@@ -37,8 +38,7 @@ const REACH_MAX: u32 = 4_000;
 pub fn read(
     page: router::Page,
     (method, query, body): (&str, Option<&str>, &[u8]),
-    account: &AccountId,
-    key_secret: &Rolling,
+    cursors: Cursors<'_>,
 ) -> Result<Page, Problem> {
     let pays = |what| {
         let (made, gone) = (None, None);
@@ -49,16 +49,16 @@ pub fn read(
     }
     match page {
         router::Page::Me => no_parameters(query).map(|()| Page::Me),
-        router::Page::Usage => usage_query(query).map(Page::Usage),
+        router::Page::Usage => usage_query(query, cursors).map(Page::Usage),
         router::Page::GetCredits => no_parameters(query).map(|()| Page::Credits),
         // Its parameters are read where it is told: see `quote_page.rs`.
         router::Page::Quote => Ok(Page::Quote),
-        router::Page::UsageSummary => summary_query(query).map(Page::UsageSummary),
-        router::Page::Ledger => ledger_query(query, key_secret, account).map(Page::Ledger),
+        router::Page::UsageSummary => summary_query(query, cursors).map(Page::UsageSummary),
+        router::Page::Ledger => ledger_query(query, cursors).map(Page::Ledger),
         router::Page::Purchase => ask::buy(body).map(pays),
         router::Page::Subscription => ask::subscribe(body).map(pays),
         router::Page::BillingPortal => ask::portal(body).map(pays),
-        router::Page::BillingHistory => ask::history(query).map(pays),
+        router::Page::BillingHistory => ask::history(query, cursors).map(pays),
         router::Page::TopUp if method == "PUT" => {
             let set = set_top_up(body)?;
             Ok(pays(What::TopUp(TopUpWish::Set(set))))
@@ -73,10 +73,13 @@ pub fn read(
 /// # Errors
 ///
 /// 400 with the name of the parameter that is unknown, repeated or out of range.
-pub fn operators_usage_query(query: Option<&str>) -> Result<UsageQuery, Problem> {
+pub fn operators_usage_query(
+    query: Option<&str>,
+    cursors: Cursors<'_>,
+) -> Result<UsageQuery, Problem> {
     let parameters = Parameters::read(query, &OPERATORS_USAGE_PARAMETERS)?;
     let marked = parameters.read_as("marked", "true", |text| (text == "true").then_some(()))?;
-    let asked = read_usage_query(&parameters)?;
+    let asked = read_usage_query(&parameters, cursors)?;
     let filter = UsageFilter {
         marked: marked.is_some(),
         ..asked.filter
@@ -85,15 +88,18 @@ pub fn operators_usage_query(query: Option<&str>) -> Result<UsageQuery, Problem>
 }
 
 /// The parameters of `/usage`.
-fn usage_query(query: Option<&str>) -> Result<UsageQuery, Problem> {
-    read_usage_query(&Parameters::read(query, &USAGE_PARAMETERS)?)
+fn usage_query(query: Option<&str>, cursors: Cursors<'_>) -> Result<UsageQuery, Problem> {
+    read_usage_query(&Parameters::read(query, &USAGE_PARAMETERS)?, cursors)
 }
 
-fn read_usage_query(parameters: &Parameters<'_>) -> Result<UsageQuery, Problem> {
+fn read_usage_query(
+    parameters: &Parameters<'_>,
+    cursors: Cursors<'_>,
+) -> Result<UsageQuery, Problem> {
     let limit = parameters.whole("limit", 1, LIMIT_MAX)?;
     let limit = limit.unwrap_or(LIMIT_DEFAULT);
     let offset = parameters.whole("offset", 0, REACH_MAX.saturating_sub(limit))?;
-    let before = parameters.read_as("next", NEXT, |text| {
+    let before = parameters.next(cursors, Listing::Usage, |text| {
         text.parse().ok().and_then(CallNumber::new)
     })?;
     if before.is_some() && offset.is_some_and(|offset| offset > 0) {
@@ -125,7 +131,7 @@ fn read_usage_query(parameters: &Parameters<'_>) -> Result<UsageQuery, Problem> 
 /// # Errors
 ///
 /// 400 with the name of the parameter that is unknown, repeated or out of range.
-pub fn summary_query(query: Option<&str>) -> Result<SummaryQuery, Problem> {
+pub fn summary_query(query: Option<&str>, cursors: Cursors<'_>) -> Result<SummaryQuery, Problem> {
     let parameters = Parameters::read(query, &SUMMARY_PARAMETERS)?;
     let by = parameters.read_as("by", "day, hour, endpoint or key", |text| match text {
         "day" => Some(By::Day),
@@ -139,7 +145,7 @@ pub fn summary_query(query: Option<&str>) -> Result<SummaryQuery, Problem> {
         by: by.unwrap_or_default(),
         from,
         to,
-        next: parameters.read_as("next", NEXT, SummaryPlace::parse)?,
+        next: parameters.next(cursors, Listing::UsageSummary, SummaryPlace::parse)?,
     })
 }
 
@@ -219,6 +225,16 @@ impl<'a> Parameters<'a> {
         })
     }
 
+    /// Where an earlier page of `listing` ended, as `read` reads the object's word for it.
+    pub(crate) fn next<T>(
+        &self,
+        cursors: Cursors<'_>,
+        listing: Listing,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, Problem> {
+        self.read_as("next", NEXT, |text| read(&cursors.open(listing, text)?))
+    }
+
     fn moment(&self, name: &str) -> Result<Option<Timestamp>, Problem> {
         let expected = "a date and time as in RFC 3339, 2026-12-01T00:00:00Z";
         self.read_as(name, expected, Timestamp::parse_rfc3339)
@@ -265,13 +281,32 @@ impl<'a> Parameters<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{secrets::Secrets, time::MonthNumber};
+    use crate::{id::AccountId, secrets::Secrets, time::MonthNumber};
 
     fn asked_for(page: router::Page, query: Option<&str>) -> Result<Page, Problem> {
         let lookup = |name: &str| (!name.ends_with("_PREVIOUS")).then(|| format!("{name:-<40}"));
         let secrets = Secrets::read(lookup, false).unwrap();
         let account = AccountId::parse("acme").unwrap();
-        read(page, ("GET", query, b""), &account, &secrets.key_secret)
+        let cursors = Cursors {
+            key_secret: &secrets.key_secret,
+            account: &account,
+        };
+        // What is asked with `next=(5)` is where a page ended as the object wrote it.
+        let sealed = |query: &str| {
+            let Some((before, (ended, after))) = query
+                .split_once("next=(")
+                .and_then(|(before, rest)| Some((before, rest.split_once(')')?)))
+            else {
+                return query.to_owned();
+            };
+            let listing = match page {
+                router::Page::UsageSummary => Listing::UsageSummary,
+                _ => Listing::Usage,
+            };
+            format!("{before}next={}{after}", cursors.seal(listing, ended))
+        };
+        let query = query.map(sealed);
+        read(page, ("GET", query.as_deref(), b""), cursors)
     }
 
     fn usage(query: &str) -> Result<Page, Problem> {
@@ -295,13 +330,19 @@ mod tests {
 
     #[test]
     fn what_is_marked_is_the_operators_to_ask_for() {
+        let lookup = |name: &str| (!name.ends_with("_PREVIOUS")).then(|| format!("{name:-<40}"));
+        let secrets = Secrets::read(lookup, false).unwrap();
+        let cursors = Cursors {
+            key_secret: &secrets.key_secret,
+            account: &AccountId::parse("acme").unwrap(),
+        };
         let filter = UsageFilter {
             marked: true,
             ..UsageFilter::default()
         };
-        let asked = operators_usage_query(Some("marked=true&limit=50"));
+        let asked = operators_usage_query(Some("marked=true&limit=50"), cursors);
         assert_eq!(asked.map(|query| query.filter), Ok(filter));
-        assert!(operators_usage_query(Some("marked=false")).is_err());
+        assert!(operators_usage_query(Some("marked=false"), cursors).is_err());
         assert!(usage("marked=true").is_err());
     }
 
@@ -385,10 +426,10 @@ mod tests {
             (
                 "next=call_1",
                 "next",
-                "next: expected the `next` of an earlier page, found \"call_1\"",
+                "next: expected the `next` of an earlier page, unchanged, found \"call_1\"",
             ),
             (
-                "next=5&offset=1",
+                "next=(5)&offset=1",
                 "offset",
                 "offset: expected none beside next",
             ),
@@ -419,7 +460,7 @@ mod tests {
         for (query, asked) in [
             ("", plain.clone()),
             (
-                "by=key&next=h24311-50",
+                "by=key&next=(h24311-50)",
                 SummaryQuery {
                     by: By::Key,
                     next: Some(SummaryPlace::Hours(MonthNumber::new(24_311), 50)),
@@ -427,7 +468,7 @@ mod tests {
                 },
             ),
             (
-                "by=hour&next=d7",
+                "by=hour&next=(d7)",
                 SummaryQuery {
                     by: By::Hour,
                     next: Some(SummaryPlace::Days(7)),
@@ -484,17 +525,7 @@ mod tests {
             (
                 "next=h1",
                 "next",
-                "next: expected the `next` of an earlier page, found \"h1\"",
-            ),
-            (
-                "next=d9007199254740992",
-                "next",
-                "next: expected the `next` of an earlier page, found \"d9007199254740992\"",
-            ),
-            (
-                "next=d-1",
-                "next",
-                "next: expected the `next` of an earlier page, found \"d-1\"",
+                "next: expected the `next` of an earlier page, unchanged, found \"h1\"",
             ),
         ] {
             let problem = Problem::bad_field(field, detail);

@@ -82,6 +82,9 @@ pub struct Admission {
     /// The call that has paid for this one: it is a repeat, and free.
     #[n(10)]
     pub repeats: Option<CallNumber>,
+    /// Whether its end may be told a moment late: no limit on calls in flight waits for it.
+    #[cbor(n(11), default)]
+    pub may_end_late: bool,
 }
 
 /// What a call needs cannot be had.
@@ -155,6 +158,7 @@ impl Account {
             would_refuse: would_refuse.map(Box::new),
             repeats: turn.repeats(),
         };
+        self.secret_used(admit.key, &admit.digest, &mut changes);
         let retried = admit.retried;
         let call = self.count(admit, hold, clock, &mut changes);
         if let Some(fingerprint) = retried {
@@ -477,6 +481,7 @@ impl Account {
             external_id: self.profile.external_id.clone(),
             would_refuse: call.hold.would_refuse.as_deref().cloned(),
             repeats: call.hold.repeats,
+            may_end_late: self.limits_of(call.key).requests_in_flight.is_none(),
         }
     }
 }

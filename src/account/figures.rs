@@ -63,7 +63,11 @@ impl Account {
     pub fn figures_due_at(&self) -> Option<Timestamp> {
         let hours = [&self.state.figures.hours, &self.refused];
         let first = hours.into_iter().filter_map(Hours::first).min()?;
-        Some(first.plus(Span::HOUR).plus(turn_of(&self.profile.id)))
+        Some(
+            first
+                .plus(Span::HOUR)
+                .plus(turn_of(&self.profile.id, SPREAD)),
+        )
     }
 
     /// What has been counted in hours that are over at `clock`, and not been acknowledged.
@@ -111,14 +115,15 @@ impl Account {
     }
 }
 
-/// How long after an hour's end it is this account's turn to tell: the same for all hours.
-fn turn_of(account: &AccountId) -> Span {
+/// How long after a moment that is the same for all accounts it is this one's turn, shorter than
+/// `spread`: always the same.
+pub(super) fn turn_of(account: &AccountId, spread: Span) -> Span {
     // Ids that follow each other must lie apart.
     const FACTOR: i64 = 1_099_511_628_211;
     let digest = account.as_str().bytes().fold(0_i64, |digest, byte| {
         digest.wrapping_add(byte.into()).wrapping_mul(FACTOR)
     });
-    Span::from_millis(digest.checked_rem_euclid(SPREAD.as_millis()).unwrap_or(0))
+    Span::from_millis(digest.checked_rem_euclid(spread.as_millis()).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -130,7 +135,7 @@ mod tests {
         let mut minutes = [0_u32; 30];
         for number in 0..3_000 {
             let id = AccountId::parse(&format!("cus_{number}")).unwrap();
-            let minute = turn_of(&id).as_millis() / 60_000;
+            let minute = turn_of(&id, SPREAD).as_millis() / 60_000;
             minutes[usize::try_from(minute).unwrap()] += 1;
         }
         assert!(

@@ -44,8 +44,8 @@ impl Account {
     /// ([`Account::errand_about`]). Importing a secret again gives the same key.
     ///
     /// # Errors
-    /// The account is closed, the secret's key here was revoked, which is for good, or it differs from
-    /// what is told of this one; or as in [`Account::create_key`].
+    /// The account is closed; the secret's key here was revoked, which is for good, has another secret
+    /// since, or differs from what is told of this one; or as in [`Account::create_key`].
     pub fn import_key(
         &mut self,
         new: &NewKey,
@@ -63,6 +63,9 @@ impl Account {
         if let Some((number, key)) = known {
             if key.revoked_at.is_some() {
                 return Err(Rejected::SecretRevoked(self.key_id(*number)));
+            }
+            if !key.has_secret(&digest, clock) {
+                return Err(Rejected::SecretRotated(self.key_id(*number)));
             }
             if !key.is_as_told(new) {
                 return Err(Rejected::SecretKnown(self.key_id(*number)));

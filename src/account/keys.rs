@@ -60,6 +60,9 @@ pub struct Key {
     /// Which KEY_SECRET its latest secret was signed under, where that was kept.
     #[n(12)]
     pub(super) signed_under: Option<SecretId>,
+    /// Whether nobody has used its latest secret yet, which a rotation gave it.
+    #[cbor(n(13), default)]
+    pub(super) is_untried: bool,
 }
 
 /// A secret that was replaced and stays good for a while.
@@ -93,6 +96,7 @@ impl Key {
             imported: None,
             counted: None,
             signed_under: None,
+            is_untried: false,
         }
     }
 
@@ -378,8 +382,11 @@ impl Account {
         Ok(changes)
     }
 
-    /// Gives a key another secret. The one that it has stays good until the overlap is over, the
-    /// one before that is dead at once. Everything else about the key stays as it is.
+    /// Gives a key another secret. The one that is in use stays good until the overlap is over, any
+    /// other is dead at once. Everything else about the key stays as it is.
+    ///
+    /// In use is the latest, unless nobody has used it yet while the one before it is good: then the
+    /// answer to that rotation may have been lost, and callers have the one before.
     ///
     /// # Errors
     /// No such key, a revoked or an expired one.
@@ -394,14 +401,21 @@ impl Account {
             return Err(Rejected::ExpiredKey);
         }
         let overlap = rotate.overlap.min(OVERLAP_MAX);
+        let until = clock.plus(overlap);
+        let before_it = before.previous.filter(|previous| previous.until > clock);
+        let in_use = match before_it.filter(|_| before.is_untried) {
+            Some(previous) => PreviousSecret { until, ..previous },
+            None => PreviousSecret {
+                digest: before.digest,
+                until,
+                signed_under: self.latest_signed_under(rotate.key, before),
+            },
+        };
         let key = Key {
             digest,
-            previous: (overlap > Span::ZERO).then(|| PreviousSecret {
-                digest: before.digest,
-                until: clock.plus(overlap),
-                signed_under: self.latest_signed_under(rotate.key, before),
-            }),
+            previous: (overlap > Span::ZERO).then_some(in_use),
             rotated_at: Some(clock),
+            is_untried: true,
             ..before.clone()
         };
         let mut changes = Changes::default();
@@ -410,6 +424,16 @@ impl Account {
         changes.keys.insert(rotate.key);
         changes.snapshot = true;
         Ok(changes)
+    }
+
+    /// Notes that a secret was used. This costs a row once for each rotation; replay needs to know
+    /// nothing of it.
+    pub fn secret_used(&mut self, number: KeyNumber, digest: &SecretDigest, changes: &mut Changes) {
+        let key = self.keys.get_mut(&number);
+        if let Some(key) = key.filter(|key| key.is_untried && key.digest == *digest) {
+            key.is_untried = false;
+            changes.keys.insert(number);
+        }
     }
 
     /// Revokes a key, at once and for good. Revoking it again changes nothing.

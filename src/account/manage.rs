@@ -191,6 +191,8 @@ pub enum Rejected {
     ExpiredKey,
     /// The secret is that of a key of this account that was revoked.
     SecretRevoked(KeyId),
+    /// The secret is one that a key of this account had before it was rotated.
+    SecretRotated(KeyId),
     /// The secret is that of a key of this account that is otherwise than told.
     SecretKnown(KeyId),
     /// The secret is that of another account's key.
@@ -232,6 +234,50 @@ pub enum Rejected {
     CapTooLow(Money),
     /// No top-up can be made now, for this reason.
     TopUpCannotRun(String),
+}
+
+impl Rejected {
+    /// Whether it depends on how the account stands, which may be otherwise when the request comes
+    /// again, and not on the request and the policy alone: who mends the policy may repeat the request.
+    #[must_use]
+    pub const fn is_of_the_moment(&self) -> bool {
+        match self {
+            Self::Closed(_)
+            | Self::Suspended(_)
+            | Self::AlreadySubscribed
+            | Self::Disputed
+            | Self::RevokedKey
+            | Self::ExpiredKey
+            | Self::SecretRevoked(_)
+            | Self::SecretRotated(_)
+            | Self::SecretKnown(_)
+            | Self::SecretTaken(_)
+            | Self::TooManyKeys(_)
+            | Self::TooManyCredits
+            | Self::BelowZero(_)
+            | Self::AlreadySettled
+            | Self::TooLateToRefund
+            | Self::AlreadyReleased
+            | Self::AboveHold(_)
+            | Self::TopUpCannotRun(_) => true,
+            Self::UnknownPlan(_)
+            | Self::UnknownPool(_)
+            | Self::UnknownPoolToWatch(_)
+            | Self::UnknownEvent
+            | Self::NobodyToTell
+            | Self::UnknownPackage(_)
+            | Self::NotSold(_)
+            | Self::UnknownKey
+            | Self::OutsidePolicy { .. }
+            | Self::NoBudgetPool
+            | Self::UnknownCall
+            | Self::RolledUpSince
+            | Self::AlreadyExpired
+            | Self::NotByQuantity
+            | Self::NoTopUp
+            | Self::CapTooLow(_) => false,
+        }
+    }
 }
 
 impl Account {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use crate::wire::{Decode, Encode};
 
-use super::{Account, Changes, LogMonth};
+use super::{Account, Changes, LogMonth, figures::turn_of};
 use crate::{
     call::{CallRow, CallState, Outcome},
     id::CallNumber,
@@ -19,6 +19,9 @@ use crate::{
     totals::{Tally, Totals},
 };
 
+/// An idle account's alarm rolls a month up at some moment of this long after it can be, so that not all
+/// accounts wake at once.
+pub const ROLL_UPS_SPREAD: Span = Span::from_seconds(6 * 3_600);
 /// How many rows of the call log one slice reads at most.
 pub const ROWS_PER_SLICE: u64 = 5_000;
 /// A part is stored after so many slices: what an eviction can cost.
@@ -164,6 +167,14 @@ impl Account {
         let ends_at = gateway.calendar.start_of_month(oldest.month.next());
         let kept_until = ends_at.plus(Span::from_days(gateway.usage_days.into()));
         (!waits).then(|| kept_until.max(oldest.refundable_until.unwrap_or(kept_until)))
+    }
+
+    /// When the alarm sees to the roll-up where nobody comes before: less than [`ROLL_UPS_SPREAD`] after
+    /// it can be done.
+    #[must_use]
+    pub fn roll_up_alarm(&self) -> Option<Timestamp> {
+        let turn = turn_of(&self.profile.id, ROLL_UPS_SPREAD);
+        Some(self.next_roll_up()?.plus(turn))
     }
 
     /// The month that is to be rolled up now, and the number after which its next slice starts:

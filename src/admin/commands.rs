@@ -2,7 +2,7 @@
 
 use super::{
     events::thresholds,
-    json::{Fields, Value},
+    json::{Fields, Value, is_control},
 };
 use crate::{
     account::{
@@ -261,7 +261,7 @@ fn read_email(email: &Value<'_>) -> Result<String, Problem> {
             let fits = text.chars().count() <= EMAIL_MAX;
             let plain = !text
                 .chars()
-                .any(|each| each.is_control() || each.is_whitespace());
+                .any(|each| is_control(each) || each.is_whitespace());
             let parted = text
                 .split_once('@')
                 .is_some_and(|(name, domain)| !name.is_empty() && !domain.is_empty());

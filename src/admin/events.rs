@@ -3,8 +3,9 @@
 use super::json::Value;
 use crate::{
     credits::Credits,
+    cursor::{Cursors, Listing},
     event::{BalanceLow, THRESHOLD_POOLS_MAX, THRESHOLDS_MAX, Thresholds},
-    id::{AccountId, EventId},
+    id::EventId,
     problem::Problem,
     protocol::{EventState, EventsQuery},
     self_service::Parameters,
@@ -13,12 +14,10 @@ use crate::{
 const PAGE: u32 = 50;
 const PAGE_MAX: u32 = 500;
 
-/// The query about events of `account`.
-pub(super) fn query(query: Option<&str>, account: &AccountId) -> Result<EventsQuery, Problem> {
+/// The query about an account's events.
+pub(super) fn query(query: Option<&str>, cursors: Cursors<'_>) -> Result<EventsQuery, Problem> {
     let parameters = Parameters::read(query, &["limit", "next", "state"])?;
-    let before = parameters.read_as("next", "the `next` of an earlier page", |text| {
-        EventId::parse(text).filter(|event| event.account == *account)
-    })?;
+    let before = parameters.next(cursors, Listing::Events, EventId::parse)?;
     let states = "waiting, delivered or parked";
     Ok(EventsQuery {
         limit: parameters.whole("limit", 1, PAGE_MAX)?.unwrap_or(PAGE),

@@ -13,6 +13,8 @@ use crate::{
 
 /// How much of what was sent is repeated in an answer.
 const SHOWN_CHARACTERS: usize = 64;
+/// What [`is_control`] is true for, for people.
+pub(super) const CONTROLS: &str = "control or bidirectional formatting characters";
 /// The longest name that a body asks for something by, in characters.
 const LINE_MAX: usize = 200;
 
@@ -140,10 +142,10 @@ impl Value<'_> {
     /// Anything else.
     pub(super) fn line(&self, most: usize) -> Result<String, Problem> {
         self.text(
-            &format!("a text of 1 to {most} characters, no control characters among them"),
+            &format!("a text of 1 to {most} characters, no {CONTROLS} among them"),
             |text| {
                 let fits = (1..=most).contains(&text.chars().count());
-                (fits && !text.chars().any(char::is_control)).then(|| text.to_owned())
+                (fits && !text.contains(is_control)).then(|| text.to_owned())
             },
         )
     }
@@ -322,6 +324,14 @@ pub(crate) fn nothing(body: &[u8]) -> Result<(), Problem> {
         return Ok(());
     }
     Fields::parse(body, &[]).map(|_| ())
+}
+
+/// Whether a character has no place in a line that people read: Unicode's control characters (general
+/// category Cc), and those that embed, override or isolate a direction, U+202A to U+202E and U+2066 to
+/// U+2069 (UAX #9 §2.1 to §2.5), with which a name reads as another one. The marks U+061C, U+200E and
+/// U+200F stay: names in Arabic and Hebrew need them, and they turn nothing around.
+pub(super) fn is_control(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn not_json(why: &str) -> Problem {

@@ -7,6 +7,7 @@ use super::{
 use crate::{
     account::{KeyLimits, Limit, NewKey, OVERLAP_MAX, PatchKey, RotateKey, SCOPE_MAX, Scope},
     credits::Credits,
+    cursor::{Cursors, Listing},
     id::KeyNumber,
     key::SecretDigest,
     policy::KeyPattern,
@@ -23,16 +24,15 @@ const SCOPE_ITEM_MAX: usize = 300;
 const PAGE_MAX: u32 = 500;
 
 /// `GET /accounts/{id}/keys`.
-pub(super) fn query(query: Option<&str>) -> Result<KeysQuery, Problem> {
+pub(super) fn query(query: Option<&str>, cursors: Cursors<'_>) -> Result<KeysQuery, Problem> {
     let parameters = Parameters::read(query, &["limit", "next"])?;
     let first_page = KeysQuery::default();
     Ok(KeysQuery {
         limit: parameters
             .whole("limit", 1, PAGE_MAX)?
             .unwrap_or(first_page.limit),
-        after: parameters.read_as("next", "the `next` of an earlier page", |text| {
-            let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-            text.parse().ok().filter(|_| is_number).map(KeyNumber::new)
+        after: parameters.next(cursors, Listing::Keys, |text| {
+            text.parse().ok().map(KeyNumber::new)
         })?,
     })
 }

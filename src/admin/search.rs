@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::json::{CONTROLS, is_control};
 use crate::wire::{Decode, Encode};
 use serde::Serialize;
 
@@ -67,10 +68,10 @@ pub fn accounts(page: Page, filter: Filter, key_secret: &Rolling) -> String {
 /// Reads which accounts are listed. With `keys=previous`, the Worker adds which secrets these are.
 pub(super) fn search(query: Option<&str>, key_secret: &Rolling) -> Result<Search, Problem> {
     let parameters = Parameters::read(query, &PARAMETERS)?;
-    let text = format!("1 to {TEXT_MAX} characters, no control characters among them");
+    let text = format!("1 to {TEXT_MAX} characters, no {CONTROLS} among them");
     let line = |text: &str| {
         let fits = (1..=TEXT_MAX).contains(&text.chars().count());
-        (fits && !text.chars().any(char::is_control)).then(|| text.to_owned())
+        (fits && !text.contains(is_control)).then(|| text.to_owned())
     };
     let filter = Filter {
         query: parameters.read_as(

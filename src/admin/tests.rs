@@ -8,6 +8,7 @@ use crate::{
         Status, StatusChange, Told, TopUpSettings, Word,
     },
     credits::Credits,
+    cursor::Listing,
     directory::{Filter, Page, Position},
     event::{BalanceLow, Thresholds},
     id::{CallNumber, EventNumber, ExternalId},
@@ -71,6 +72,11 @@ fn patched(body: &str) -> PatchAccount {
         Command::Patch(patch) => patch,
         other => panic!("{other:?}"),
     }
+}
+
+/// The `next` of a page that ended there.
+fn sealed(listing: Listing, ended: &str) -> String {
+    cursors(&secrets(true), &account("acme")).seal(listing, ended)
 }
 
 /// Field and sentence of the 400 that a request gets.
@@ -211,14 +217,16 @@ fn every_endpoint_answers_to_its_method() {
 
 #[test]
 fn events_are_listed_by_page_and_state() {
-    let ask = |query| {
+    let ask = |query: &str| {
         let sent = Sent {
             query: Some(query),
             ..Sent::default()
         };
         read("GET", "/accounts/acme/events", &sent)
     };
-    let Ok(AdminRequest::Manage { manage, .. }) = ask("limit=500&next=event_acme_7&state=parked")
+    let next = sealed(Listing::Events, "event_acme_7");
+    let Ok(AdminRequest::Manage { manage, .. }) =
+        ask(&format!("limit=500&next={next}&state=parked"))
     else {
         panic!("not read");
     };
@@ -1131,7 +1139,7 @@ fn a_wrong_field_of_a_key_is_named_in_post_and_patch() {
 
 #[test]
 fn keys_are_asked_for_page_by_page() {
-    let asked = |query| {
+    let asked = |query: &str| {
         let query = Some(query);
         let sent = Sent {
             query,
@@ -1147,22 +1155,16 @@ fn keys_are_asked_for_page_by_page() {
             None,
         ))
     };
-    for (query, expected) in [
-        ("", keys(50, None)),
-        ("limit=1", keys(1, None)),
-        ("limit=500&next=7", keys(500, Some(7))),
-        ("next=4294967295", keys(50, Some(u32::MAX))),
-    ] {
+    for (query, expected) in [("", keys(50, None)), ("limit=1", keys(1, None))] {
         assert_eq!(asked(query), expected, "{query}");
     }
+    let next = sealed(Listing::Keys, "7");
+    assert_eq!(asked(&format!("limit=500&next={next}")), keys(500, Some(7)));
     for (query, field) in [
         ("limit=0", "limit"),
         ("limit=501", "limit"),
         ("next=", "next"),
         ("next=key_acme_7", "next"),
-        ("next=-1", "next"),
-        ("next=%2B1", "next"),
-        ("next=4294967296", "next"),
         ("next=1&next=2", "next"),
         ("offset=1", "offset"),
     ] {

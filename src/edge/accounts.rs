@@ -1,4 +1,5 @@
-//! Talking to an account's object: one blocking message to admit, one in the background to settle.
+//! Talking to an account's object: one blocking message to admit, and what became of the call with a later
+//! one, or in the background with one of its own.
 
 use std::cell::RefCell;
 
@@ -6,14 +7,21 @@ use js_sys::Uint8Array;
 use wasm_bindgen::prelude::*;
 
 use super::{
-    platform::{Env, Namespace, ObjectStub, has_flag, message_of},
-    promise::settled,
+    platform::{Env, Namespace, ObjectStub, clock, has_flag, message_of},
+    promise::{pause, settled},
 };
 use crate::{
     account::{Admit, Cancel},
+    call::Settle,
     id::AccountId,
     protocol::{self, Answer, Reply, Request},
+    unsettled::{PATIENCE, Unsettled},
 };
+
+thread_local! {
+    /// Ends of calls that go with the next message to their account.
+    static UNSETTLED: RefCell<Unsettled> = RefCell::default();
+}
 
 /// The account's object did not answer, or said that it cannot.
 pub struct Unavailable {
@@ -101,6 +109,17 @@ impl Objects {
         }
     }
 
+    /// Has the end of a call, which frees nothing, wait for a message to its account that it can go with.
+    /// Gives whether it went with another.
+    pub async fn has_gone(&self, account: &AccountId, settle: Settle) -> bool {
+        if !UNSETTLED.with_borrow_mut(|unsettled| unsettled.list(account, settle, clock())) {
+            return false;
+        }
+        // Where there are no timers, nothing is waited for.
+        drop(pause(PATIENCE.as_millis()).await);
+        !UNSETTLED.with_borrow_mut(|unsettled| unsettled.remove(account, settle.call))
+    }
+
     async fn send(
         &self,
         account: &AccountId,
@@ -113,14 +132,12 @@ impl Objects {
             Some((_, stub)) => stub,
             None => self.accounts.object(account.as_str(), region)?,
         };
-        let message = Uint8Array::from(protocol::encode(request).as_slice());
-        let bytes: Uint8Array = settled(&stub.tell(message)?).await?.unchecked_into();
+        let ends = UNSETTLED.with_borrow_mut(|unsettled| unsettled.take(account));
+        let answer = tell(&stub, request, &ends).await;
+        let taken = answer.as_ref().map_or(0, |answer| answer.ends_taken);
+        UNSETTLED.with_borrow_mut(|unsettled| unsettled.heard(account, &ends, taken));
+        let answer = answer?;
         self.asked.replace(Some((account.clone(), stub)));
-        let answer: Answer =
-            protocol::decode(&bytes.to_vec()).map_err(|unreadable| Unavailable {
-                detail: unreadable.to_string(),
-                may_retry: false,
-            })?;
         match answer.reply {
             Reply::Unavailable { detail } => Err(Unavailable {
                 detail,
@@ -129,6 +146,19 @@ impl Objects {
             _ => Ok(answer),
         }
     }
+}
+
+async fn tell(
+    stub: &ObjectStub,
+    request: &Request,
+    ends: &[Settle],
+) -> Result<Answer, Unavailable> {
+    let message = Uint8Array::from(protocol::encode_beside(request, ends).as_slice());
+    let bytes: Uint8Array = settled(&stub.tell(message)?).await?.unchecked_into();
+    protocol::decode(&bytes.to_vec()).map_err(|unreadable| Unavailable {
+        detail: unreadable.to_string(),
+        may_retry: false,
+    })
 }
 
 impl From<JsValue> for Unavailable {

@@ -58,6 +58,7 @@ impl Gateway {
         line: &mut Line,
     ) -> Result<web_sys::Response, Interruption> {
         let stripe = self.stripe()?;
+        let listing = what.listing();
         let mut ask = Ask {
             what,
             made: None,
@@ -65,7 +66,9 @@ impl Gateway {
         };
         let mut order = match self.ask_payments(visit, asker, ask.clone(), line).await? {
             Reply::Order(order) => order,
-            Reply::Document(history) => return Ok(self.show_document(visit, &history)?),
+            Reply::Document(document) => {
+                return Ok(self.show_page(visit, asker.account(), listing, document)?);
+            }
             other => return Err(unexpected(&other).into()),
         };
         // A customer that was deleted at Stripe is made anew, once.
@@ -81,7 +84,7 @@ impl Gateway {
             }
             let call = self.page_call(visit, asker, &order)?;
             match have_made(stripe, &call).await {
-                Ok(page) => return Ok(show_page(visit, &order, &page)?),
+                Ok(page) => return Ok(show_made(visit, &order, &page)?),
                 Err(Failure::NoCustomer) if !is_last => {
                     ask.made = None;
                     ask.gone = order.customer.take();
@@ -326,7 +329,7 @@ fn not_made(failure: Failure, line: &mut Line) -> Interruption {
 }
 
 /// Tells where the page is.
-fn show_page(
+fn show_made(
     visit: &Visit,
     order: &Order,
     page: &checkout::Made,

@@ -21,6 +21,7 @@ use crate::{
     account::Refusal,
     admin::{BODY_MAX, check_content_type},
     credits::Credits,
+    cursor::{Cursors, Listing},
     id::AccountId,
     key::Carriers,
     ledger_page::{LedgerPage, link_to_next, prefers_csv},
@@ -197,14 +198,14 @@ impl Gateway {
             )?),
             _ => None,
         };
-        let secrets = &deployment.secrets;
         let mut body = Vec::new();
         if page.takes_body() {
             body = visit.body(BODY_MAX, false).await?;
             check_content_type(&body, visit.header("Content-Type").as_deref())?;
         }
         let sent = (visit.method.as_str(), url.query, body.as_slice());
-        let page = self_service::read(page, sent, &key.account, &secrets.key_secret)?;
+        let page = self_service::read(page, sent, self.cursors(&key.account))?;
+        let listing = page.listing();
         if let protocol::Page::Payments(ask) = page {
             let asker = Asker::Customer(key);
             return self.serve_payments(visit, &asker, ask.what, line).await;
@@ -217,7 +218,8 @@ impl Gateway {
         match self.ask(&key.account, &read, line).await? {
             Reply::Document(document) => {
                 let json = quote.unwrap_or(document.json);
-                Ok(self.show_document(visit, &Document { json, ..document })?)
+                let document = Document { json, ..document };
+                Ok(self.show_page(visit, &key.account, listing, document)?)
             }
             Reply::Ledger(page) => Ok(self.show_ledger(visit, &key.account, &page)?),
             Reply::Refused(refusal) => {
@@ -254,7 +256,28 @@ impl Gateway {
         }
     }
 
-    pub(super) fn show_document(
+    /// A document about `account`; where it is a page of a list, with its `next` sealed.
+    pub(super) fn show_page(
+        &self,
+        visit: &Visit,
+        account: &AccountId,
+        listing: Option<Listing>,
+        mut document: Document,
+    ) -> Result<web_sys::Response, JsValue> {
+        if let Some(listing) = listing {
+            document.json = self.cursors(account).seal_next(listing, document.json);
+        }
+        self.show_document(visit, &document)
+    }
+
+    const fn cursors<'a>(&'a self, account: &'a AccountId) -> Cursors<'a> {
+        Cursors {
+            key_secret: &self.deployment.secrets.key_secret,
+            account,
+        }
+    }
+
+    fn show_document(
         &self,
         visit: &Visit,
         document: &Document,

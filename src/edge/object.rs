@@ -90,8 +90,8 @@ impl AccountCore {
     /// another object has a word in it. Nothing else waits.
     #[must_use]
     pub fn tell(&self, message: &[u8]) -> JsValue {
-        let request = match protocol::decode(message) {
-            Ok(request) => request,
+        let (request, ends) = match protocol::decode_beside(message) {
+            Ok(message) => message,
             Err(unreadable) => return encoded(&unavailable(unreadable.to_string())),
         };
         if let Some(stepwise) = Stepwise::of(&request) {
@@ -99,7 +99,12 @@ impl AccountCore {
             let answer = async move { Ok(encoded(&core.in_steps(&stepwise).await)) };
             return future_to_promise(answer).into();
         }
-        let answer = self.0.answer(|object, now| object.handle(request, now));
+        let mut ends_taken = 0;
+        let mut answer = self.0.answer(|object, now| {
+            ends_taken = object.end_calls(&ends, now);
+            object.handle(request, now)
+        });
+        answer.ends_taken = ends_taken;
         self.0.report_soon();
         self.0.deliver_soon();
         encoded(&answer)
@@ -129,6 +134,7 @@ impl Core {
             Answer {
                 reply,
                 rows_written,
+                ends_taken: 0,
             }
         })
         .unwrap_or_else(unavailable)
@@ -365,6 +371,7 @@ fn unavailable(detail: String) -> Answer {
     Answer {
         reply: Reply::Unavailable { detail },
         rows_written: 0,
+        ends_taken: 0,
     }
 }
 

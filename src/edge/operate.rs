@@ -12,15 +12,16 @@ use super::{
     visit::Visit,
 };
 use crate::{
-    admin::{self, AdminRequest, BODY_MAX, Endpoint, Operator, Sent},
-    directory,
+    account::Fingerprint,
+    admin::{self, AdminRequest, BODY_MAX, Endpoint, Operator, Purpose, Sent},
+    directory::{self, Search},
     guesses::GUESSES_PER_MINUTE,
     id::AccountId,
     key::SecretDigest,
     path::CanonicalPath,
     problem::{Code, Problem, ViolatedPolicy, Violation},
-    protocol::{AuditStep, Command, Manage, Reply, Request},
-    status::status,
+    protocol::{AuditStep, Command, Document, Manage, Reply, Request},
+    status::{StatusQuery, status},
     time::Span,
 };
 
@@ -62,62 +63,31 @@ impl Gateway {
             &self.deployment.secrets,
             self.deployment.policy.imported_keys.as_ref(),
         )?;
+        self.carry_out(visit, request, line).await
+    }
+
+    /// Does what was read and checked.
+    async fn carry_out(
+        &self,
+        visit: &Visit,
+        request: AdminRequest,
+        line: &mut Line,
+    ) -> Result<web_sys::Response, Interruption> {
         match request {
             AdminRequest::Healthz => self.tell(visit, 200, HEALTHY),
             AdminRequest::OpenApi => {
-                let document =
-                    OPENAPI_TEXT.with(|text| admin::openapi(text, self.deployment.policy));
+                let policy = self.deployment.policy;
+                let document = OPENAPI_TEXT.with(|text| admin::openapi(text, policy));
                 self.tell(visit, 200, &document)
             }
-            AdminRequest::Plans => match self.look_up(&directory::Request::Plans, line).await? {
-                directory::Reply::Plans(in_force) => {
-                    let plans = admin::plans(&self.deployment.policy.plans, &in_force);
-                    self.tell(visit, 200, &plans)
-                }
-                other => Err(unexpected(&other).into()),
-            },
-            AdminRequest::Status(query) => {
-                let (from, to) = query.period(visit.started);
-                let asked = directory::Request::Status { from, to };
-                match self.look_up(&asked, line).await? {
-                    directory::Reply::Status(hours) => {
-                        let hold = self.deployment.policy.gateway.hold;
-                        let told = status(&hours, (from, to), visit.started, hold);
-                        self.tell(visit, 200, &told)
-                    }
-                    other => Err(unexpected(&other).into()),
-                }
-            }
-            AdminRequest::List(mut search) => {
-                let filter = search.filter.clone();
-                if filter.previous_keys {
-                    search.secrets = self.deployment.keyring.previous_secrets();
-                }
-                let list = directory::Request::List(search);
-                match self.look_up(&list, line).await? {
-                    directory::Reply::Page(page) => {
-                        let key_secret = &self.deployment.secrets.key_secret;
-                        self.tell(visit, 200, &admin::accounts(page, filter, key_secret))
-                    }
-                    other => Err(unexpected(&other).into()),
-                }
-            }
-            AdminRequest::Manage { manage, .. }
-                if manage.command.is_of_payments() && self.deployment.stripe.is_none() =>
-            {
-                Err(payments_off().into())
-            }
+            AdminRequest::Plans => self.plans(visit, line).await,
+            AdminRequest::Status(query) => self.status(visit, query, line).await,
+            AdminRequest::List(search) => self.list(visit, search, line).await,
             AdminRequest::Manage {
                 account,
                 manage,
                 region,
-            } => match self.manage(&account, *manage, region, line).await? {
-                Reply::Document(document) => self.tell(visit, document.status, &document.json),
-                Reply::Ledger(page) => Ok(self.show_ledger(visit, &account, &page)?),
-                Reply::Audit(step) => self.audit(visit, &account, step, line).await,
-                Reply::Export(slice) => Ok(self.export(visit, account, slice)?),
-                other => Err(unexpected(&other).into()),
-            },
+            } => self.order(visit, &account, *manage, region, line).await,
             AdminRequest::Payments { account, what } => {
                 self.serve_payments(visit, &Asker::Operator(account), what, line)
                     .await
@@ -133,44 +103,136 @@ impl Gateway {
                     idempotency,
                     signs_under: None,
                 };
-                match self.manage(&account, manage, None, line).await? {
-                    Reply::Document(document) => self.tell(
-                        visit,
-                        document.status,
-                        &admin::with_key(&document.json, None),
-                    ),
-                    other => Err(unexpected(&other).into()),
-                }
+                let document = self.document(&account, manage, line).await?;
+                // Whoever imports it has it.
+                let json = admin::with_key(&document.json, None);
+                self.tell(visit, document.status, &json)
             }
             AdminRequest::IssueSecret {
                 account,
                 purpose,
                 idempotency,
             } => {
-                let secret = random()?;
-                let manage = Manage {
-                    command: purpose.command(SecretDigest::of(&secret)),
-                    idempotency,
-                    signs_under: Some(self.deployment.keyring.secret()),
-                };
-                let document = match self.manage(&account, manage, None, line).await? {
-                    Reply::Document(document) => document,
-                    other => return Err(unexpected(&other).into()),
-                };
-                // The secret is known here alone, and only to the request that made it.
-                let prefix = self.deployment.policy.gateway.key_prefix();
-                let issued = document.created_key.map(|number| {
-                    self.deployment
-                        .keyring
-                        .issue(prefix, &account, number, secret)
-                });
-                let key = issued.as_ref().map(|issued| issued.text.as_str());
-                self.tell(
-                    visit,
-                    document.status,
-                    &admin::with_key(&document.json, key),
-                )
+                self.issue_secret(visit, &account, purpose, idempotency, line)
+                    .await
             }
+        }
+    }
+
+    /// The plans, with how many accounts have them.
+    async fn plans(
+        &self,
+        visit: &Visit,
+        line: &mut Line,
+    ) -> Result<web_sys::Response, Interruption> {
+        match self.look_up(&directory::Request::Plans, line).await? {
+            directory::Reply::Plans(in_force) => {
+                let plans = admin::plans(&self.deployment.policy.plans, &in_force);
+                self.tell(visit, 200, &plans)
+            }
+            other => Err(unexpected(&other).into()),
+        }
+    }
+
+    /// What requests came to, hour by hour.
+    async fn status(
+        &self,
+        visit: &Visit,
+        query: StatusQuery,
+        line: &mut Line,
+    ) -> Result<web_sys::Response, Interruption> {
+        let (from, to) = query.period(visit.started);
+        let asked = directory::Request::Status { from, to };
+        match self.look_up(&asked, line).await? {
+            directory::Reply::Status(hours) => {
+                let hold = self.deployment.policy.gateway.hold;
+                let told = status(&hours, (from, to), visit.started, hold);
+                self.tell(visit, 200, &told)
+            }
+            other => Err(unexpected(&other).into()),
+        }
+    }
+
+    /// A page of the accounts.
+    async fn list(
+        &self,
+        visit: &Visit,
+        mut search: Search,
+        line: &mut Line,
+    ) -> Result<web_sys::Response, Interruption> {
+        let filter = search.filter.clone();
+        if filter.previous_keys {
+            search.secrets = self.deployment.keyring.previous_secrets();
+        }
+        let list = directory::Request::List(search);
+        match self.look_up(&list, line).await? {
+            directory::Reply::Page(page) => {
+                let key_secret = &self.deployment.secrets.key_secret;
+                self.tell(visit, 200, &admin::accounts(page, filter, key_secret))
+            }
+            other => Err(unexpected(&other).into()),
+        }
+    }
+
+    /// Has an account's object carry out a command, and hands on what it says.
+    async fn order(
+        &self,
+        visit: &Visit,
+        account: &AccountId,
+        manage: Manage,
+        region: Option<&str>,
+        line: &mut Line,
+    ) -> Result<web_sys::Response, Interruption> {
+        if manage.command.is_of_payments() && self.deployment.stripe.is_none() {
+            return Err(payments_off().into());
+        }
+        let listing = manage.command.listing();
+        match self.manage(account, manage, region, line).await? {
+            Reply::Document(document) => Ok(self.show_page(visit, account, listing, document)?),
+            Reply::Ledger(page) => Ok(self.show_ledger(visit, account, &page)?),
+            Reply::Audit(step) => self.audit(visit, account, step, line).await,
+            Reply::Export(slice) => Ok(self.export(visit, account.clone(), slice)?),
+            other => Err(unexpected(&other).into()),
+        }
+    }
+
+    /// Makes the secret of a key, has the account's object keep its digest, and shows the key. The
+    /// secret is known here alone, and only to the request that made it.
+    async fn issue_secret(
+        &self,
+        visit: &Visit,
+        account: &AccountId,
+        purpose: Purpose,
+        idempotency: Option<Fingerprint>,
+        line: &mut Line,
+    ) -> Result<web_sys::Response, Interruption> {
+        let secret = random()?;
+        let keyring = &self.deployment.keyring;
+        let manage = Manage {
+            command: purpose.command(SecretDigest::of(&secret)),
+            idempotency,
+            signs_under: Some(keyring.secret()),
+        };
+        let document = self.document(account, manage, line).await?;
+        let prefix = self.deployment.policy.gateway.key_prefix();
+        let issued = document
+            .created_key
+            .map(|number| keyring.issue(prefix, account, number, secret));
+        let key = issued.as_ref().map(|issued| issued.text.as_str());
+        let json = admin::with_key(&document.json, key);
+        self.tell(visit, document.status, &json)
+    }
+
+    /// The document that a command is answered with.
+    async fn document(
+        &self,
+        account: &AccountId,
+        manage: Manage,
+        line: &mut Line,
+    ) -> Result<Document, Interruption> {
+        match self.manage(account, manage, None, line).await? {
+            Reply::Document(document) => Ok(document),
+            other => Err(unexpected(&other).into()),
         }
     }
 

@@ -120,8 +120,16 @@ pub async fn settled_within(promise: &Promise, millis: i64) -> Result<Option<JsV
 /// # Errors
 /// What the runtime throws.
 pub async fn others() -> Result<(), JsValue> {
-    let mut moment = Sleep::of(1)?;
-    Pin::new(&mut moment.settling).await.map(drop)
+    pause(1).await
+}
+
+/// Waits for so many milliseconds.
+///
+/// # Errors
+/// What the runtime throws.
+pub async fn pause(millis: i64) -> Result<(), JsValue> {
+    let mut sleep = Sleep::of(millis)?;
+    Pin::new(&mut sleep.settling).await.map(drop)
 }
 
 /// A timer that is cleared when it is dropped.

@@ -3,6 +3,7 @@
 use crate::{
     account::TopUpSettings,
     admin::{nothing, only_line},
+    cursor::{Cursors, Listing},
     headers::Standing,
     policy::Package,
     problem::Problem,
@@ -49,6 +50,17 @@ pub enum What {
     /// To see to automatic top-up.
     #[n(4)]
     TopUp(#[n(0)] TopUpWish),
+}
+
+impl What {
+    /// The list whose page is answered, if it is one.
+    #[must_use]
+    pub const fn listing(&self) -> Option<Listing> {
+        match self {
+            Self::History(_) => Some(Listing::BillingHistory),
+            Self::Buy(_) | Self::Subscribe(_) | Self::Portal | Self::TopUp(_) => None,
+        }
+    }
 }
 
 /// What a customer wants of automatic top-up.
@@ -154,16 +166,10 @@ pub fn portal(body: &[u8]) -> Result<What, Problem> {
 /// # Errors
 ///
 /// 400 with the name of the parameter that is unknown, repeated or out of range.
-pub fn history(query: Option<&str>) -> Result<What, Problem> {
+pub fn history(query: Option<&str>, cursors: Cursors<'_>) -> Result<What, Problem> {
     let parameters = Parameters::read(query, &["limit", "next"])?;
     let limit = parameters.whole("limit", 1, LIMIT_MAX)?;
-    let before = parameters.read_as("next", "the `next` of an earlier page", |text| {
-        let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
-        // What is stored are numbers that JavaScript has.
-        text.parse()
-            .ok()
-            .filter(|number| is_plain && *number < 1 << 53)
-    })?;
+    let before = parameters.next(cursors, Listing::BillingHistory, |text| text.parse().ok())?;
     Ok(What::History(HistoryQuery {
         limit: limit.unwrap_or(LIMIT_DEFAULT),
         before,

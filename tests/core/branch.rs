@@ -20,7 +20,8 @@ use tollgate::{
     policy::{Policy, Source},
     price::{Quantity, Reported, Terms},
     protocol::{
-        AuditStep, Command, Manage, Page, Read, Reply, Request, SummaryQuery, decode, encode,
+        AuditStep, Command, Manage, Page, Read, Reply, Request, SummaryQuery, decode,
+        decode_beside, encode, encode_beside,
     },
     time::{Span, Timestamp},
     totals::summary::By,
@@ -143,6 +144,20 @@ impl Branch {
             });
         }
         answer
+    }
+
+    /// Sends a message and beside it the ends of calls, each with this status, as they travel: in bytes.
+    /// Gives how many ends were taken, too.
+    pub fn send_beside(&mut self, ended: &[(u64, u16)], request: &Request) -> (u32, Reply) {
+        let settle = |(call, status): &(u64, u16)| {
+            let operation = self.row(*call).call.hold.operation;
+            answered(operation, *call, *status)
+        };
+        let ends: Vec<Settle> = ended.iter().map(settle).collect();
+        let message = encode_beside(request, &ends);
+        let (request, ends) = decode_beside(&message).expect("a readable message");
+        let taken = self.object.end_calls(&ends, self.clock);
+        (taken, self.send(request))
     }
 
     pub fn store(&self) -> &MemoryStore {
@@ -340,7 +355,7 @@ impl Branch {
         self.send(Request::Admit(admit))
     }
 
-    fn request(&self, operation: u64, key: u32, terms: Terms) -> Admit {
+    pub fn request(&self, operation: u64, key: u32, terms: Terms) -> Admit {
         Admit {
             operation,
             key: KeyNumber::new(key),

@@ -2,13 +2,14 @@
 
 use tollgate::{
     account::NewKey,
+    call::CallState,
     problem::Code,
-    protocol::{Command, Document, Reply},
+    protocol::{Command, Document, Manage, Reply, Request},
     time::Span,
 };
 
 use crate::{
-    branch::{Branch, digest_of, fingerprint},
+    branch::{Branch, cost, digest_of, fingerprint},
     statement::{moment, statement},
 };
 
@@ -585,6 +586,55 @@ fn a_clock_that_strays_holds_nobody_back_for_long() {
          +240s               | tick             | ok
                              | row 2            | unknown released 0",
     );
+}
+
+#[test]
+fn ends_that_come_beside_a_message_are_booked_before_it() {
+    let mut branch = Branch::with_account("standard", "free", moment("2026-11-02"));
+    for _ in 0..3 {
+        branch.call(cost(15));
+    }
+    // 5 of 50 are left: the end of the call that failed pays for the next.
+    let admit = branch.request(1_999, 1, cost(20));
+    let ended = [(1, 200), (2, 500)];
+    let rows = branch.store().rows_written;
+    let (taken, reply) = branch.send_beside(&ended, &Request::Admit(admit.clone()));
+    assert!(matches!(reply, Reply::Admitted(_)), "{reply:?}");
+    assert_eq!((taken, branch.store().rows_written - rows), (2, 3));
+    // Told again, because the answer was lost, they change nothing.
+    let (taken, again) = branch.send_beside(&ended, &Request::Admit(admit));
+    assert_eq!((taken, again), (2, reply));
+    assert_eq!(branch.store().rows_written - rows, 3);
+    branch.check().expect("sound books");
+}
+
+#[test]
+fn an_end_that_cannot_be_kept_is_not_taken() {
+    let mut branch = Branch::with_account("standard", "free", moment("2026-11-02"));
+    for _ in 0..2 {
+        branch.call(cost(15));
+    }
+    branch.object.store_mut().commits_to_fail = 1;
+    let show = Request::Manage(Manage {
+        command: Command::Balance,
+        idempotency: None,
+        signs_under: None,
+    });
+    let (taken, _) = branch.send_beside(&[(1, 200), (2, 200)], &show);
+    assert_eq!(
+        (taken, state(&branch, 1), state(&branch, 2)),
+        (0, CallState::Open, CallState::Open)
+    );
+    let (taken, _) = branch.send_beside(&[(1, 200), (2, 200)], &show);
+    assert_eq!(
+        (taken, state(&branch, 1), state(&branch, 2)),
+        (2, CallState::Settled, CallState::Settled)
+    );
+}
+
+fn state(branch: &Branch, call: u64) -> CallState {
+    let outcome = branch.row(call).outcome.as_ref();
+    outcome.map_or(CallState::Open, |outcome| outcome.state)
 }
 
 #[test]

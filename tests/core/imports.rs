@@ -23,6 +23,7 @@ use tollgate::{
 use crate::{
     branch::{cost, digest_of, fingerprint},
     memory_store::MemoryStore,
+    network::{Message, Network, What},
     properties::config,
     sold,
     statement::moment,
@@ -117,25 +118,13 @@ fn a_secret_is_one_accounts_at_a_time_whatever_comes_twice_or_late() {
     assert_eq!(lookup.handle(other), found(None));
 }
 
-/// What is on its way between an account's object and the lookup object.
-#[derive(Clone)]
-struct Message {
-    account: usize,
-    /// The request to import that waits for the reply, if one does.
-    waiting: Option<(ImportKey, Option<Fingerprint>)>,
-    what: What,
-}
-
-#[derive(Clone)]
-enum What {
-    Request(imported::Request),
-    Reply(imported::Reply),
-}
+/// What is on its way between an account's object and the lookup object. The request to import waits.
+type InFlight = Network<imported::Request, imported::Reply, (ImportKey, Option<Fingerprint>)>;
 
 struct World {
     objects: Vec<Object<MemoryStore>>,
     lookup: Lookup<Rows>,
-    in_flight: Vec<Message>,
+    in_flight: InFlight,
     clock: Timestamp,
     /// The key of every request that was answered 201, by account and secret.
     imported: BTreeMap<(usize, [u8; 32]), String>,
@@ -176,7 +165,7 @@ impl World {
         Self {
             objects: (0..accounts).map(object).collect(),
             lookup: Lookup::new(Rows::default()),
-            in_flight: Vec::new(),
+            in_flight: InFlight::quiet(),
             clock,
             imported: BTreeMap::new(),
             calls: 0,
@@ -209,7 +198,7 @@ impl World {
         imported: Imported,
     ) {
         match imported {
-            Imported::Ask(request) => self.in_flight.push(Message {
+            Imported::Ask(request) => self.in_flight.send(Message {
                 account,
                 waiting: Some((import, idempotency)),
                 what: What::Request(request),
@@ -289,27 +278,25 @@ impl World {
             is_told,
             self.objects[account].errand_at(self.clock).is_some()
         );
-        self.in_flight.extend(errand.map(|request| Message {
-            account,
-            waiting: None,
-            what: What::Request(request),
-        }));
+        if let Some(request) = errand {
+            self.in_flight.send(Message {
+                account,
+                waiting: None,
+                what: What::Request(request),
+            });
+        }
         is_told
     }
 
     fn arrive(&mut self, which: usize, again: bool) {
-        let Some(at) = which.checked_rem(self.in_flight.len()) else {
-            return;
-        };
-        let message = self.in_flight.remove(at);
-        if again {
-            self.in_flight.push(message.clone());
-        }
-        let Message {
+        let Some(Message {
             account,
             waiting,
             what,
-        } = message;
+        }) = self.in_flight.take(which, again)
+        else {
+            return;
+        };
         match (what, waiting) {
             (What::Request(request), waiting) => {
                 let request = decode(&encode(&request)).expect("a readable request");
@@ -317,7 +304,7 @@ impl World {
                 let reply = decode(&encode(&reply)).expect("a readable reply");
                 // What cannot be answered is an error where it was asked.
                 if !matches!(reply, imported::Reply::Unavailable { .. }) {
-                    self.in_flight.push(Message {
+                    self.in_flight.send(Message {
                         account,
                         waiting,
                         what: What::Reply(reply),
@@ -338,7 +325,7 @@ impl World {
     fn arrive_all(&mut self) {
         for arrived in 0.. {
             assert!(arrived < 1_000, "messages go on for ever");
-            if self.in_flight.is_empty() {
+            if self.in_flight.is_quiet() {
                 break;
             }
             self.arrive(0, false);
@@ -482,12 +469,18 @@ fn a_rotated_imported_key_is_a_key_of_tollgates_once_the_overlap_is_over() {
     world.clock = world.clock.plus(Span::from_millis(59_999));
     assert!(world.admits(&key, secret(1)));
     assert!(world.admits(&key, digest_of(1_001)));
+    world.import(0, 1, None, None);
+    assert_eq!(world.answer, Some(Ok("key_a0_1".to_owned())));
     world.clock = world.clock.plus(Span::from_millis(1));
     assert!(!world.admits(&key, secret(1)));
     assert!(world.admits(&key, digest_of(1_001)));
-    // Imported again it is that key still, and its old secret stays dead.
+    // Imported again it stays dead, and is not said to be alive.
     world.import(0, 1, None, None);
-    assert_eq!(world.answer, Some(Ok("key_a0_1".to_owned())));
+    let Some(Err(complaint)) = world.answer.take() else {
+        panic!("a dead secret is a key");
+    };
+    assert_eq!(complaint.code, Code::Conflict);
+    assert!(complaint.detail.contains("key_a0_1"), "{complaint:?}");
     assert!(!world.admits(&key, secret(1)));
     // It is withdrawn by its first secret.
     world.revoke(0, 1);
@@ -662,11 +655,7 @@ proptest! {
                 }
                 Step::Arrive(which) => world.arrive(which, false),
                 Step::Repeat(which) => world.arrive(which, true),
-                Step::Lose(which) => {
-                    if let Some(at) = which.checked_rem(world.in_flight.len()) {
-                        world.in_flight.remove(at);
-                    }
-                }
+                Step::Lose(which) => world.in_flight.lose(which),
                 Step::Revoke(account, key) => {
                     world.revoke(account, key);
                 }

@@ -623,10 +623,12 @@ fn what_was_refused_stays_refused_under_its_idempotency_key() {
                     | fail 1                  | ok
                     | release 1 id 6          | unavailable: disk full
                     | release 1 id 6          | AlreadyReleased
-         # What was wrong with the request alone is looked at anew: the operator may have mended it.
                     | adjust credits -50 id 8 | BadRequest
                     | grant credits 30 extra  | 201
-                    | adjust credits -50 id 8 | 201
+                    | adjust credits -50 id 8 | BadRequest
+         # What was wrong with the request alone is looked at anew: the operator may have mended it.
+                    | adjust nothing +1 id 9  | BadRequest
+                    | adjust credits +1 id 9/1 | 201
          +1d        | settle 1 credits 11 id 1 | AlreadyReleased",
     );
 }

@@ -347,13 +347,49 @@ fn rotating_during_an_overlap_drops_the_oldest_secret() {
                              | key               | 201
                              | rotate 1 1d       | 200
                              | call 0 secret 0   | call 1 holds 0
+                             | call 0 secret 1   | call 2 holds 0
                              | rotate 1 1h       | 200
                              | call 0 secret 0   | 401
-                             | call 0 secret 1   | call 2 holds 0
-                             | call 0 secret 2   | call 3 holds 0
+                             | call 0 secret 1   | call 3 holds 0
+                             | call 0 secret 2   | call 4 holds 0
                              | call 0 secret 3   | 401
          +1h                 | call 0 secret 1   | 401
-                             | call 0 secret 2   | call 4 holds 0",
+                             | call 0 secret 2   | call 5 holds 0",
+    );
+}
+
+#[test]
+fn a_rotation_whose_answer_was_lost_is_done_again_and_the_secret_in_use_stays_good() {
+    statement(
+        "2026-11-02T10:00:00 | open prepaid      | 201
+                             | key               | 201
+                             | rotate 1 1h       | 200
+                             | call 0 secret 0   | call 1 holds 0
+                             | evict             | ok
+         # Nobody has the secret 1: it is replaced, and the overlap is the one told last.
+         +30m                | rotate 1 1h       | 200
+                             | call 0 secret 1   | 401
+         +59m                | call 0 secret 0   | call 2 holds 0
+                             | rotate 1 2h       | 200
+                             | evict             | ok
+                             | call 0 secret 0   | call 3 holds 0
+         # A look at the account is a use, too.
+                             | me                | 200
+                             | evict             | ok
+                             | rotate 1 1h       | 200
+                             | call 0 secret 0   | 401
+                             | call 0 secret 3   | call 4 holds 0
+                             | rotate 1 0s       | 200
+                             | call 0 secret 3   | 401
+                             | call 0 secret 4   | 401
+                             | call 0 secret 5   | call 5 holds 0
+         # When the overlap is over nothing but the latest is left to stay good.
+                             | rotate 1 1h       | 200
+         +1h                 | call 0 secret 5   | 401
+                             | rotate 1 1h       | 200
+                             | call 0 secret 5   | 401
+                             | call 0 secret 6   | call 6 holds 0
+                             | call 0 secret 7   | call 7 holds 0",
     );
 }
 
@@ -624,6 +660,7 @@ fn the_old_secret_of_a_rotation_is_listed_until_its_overlap_is_over() {
     let day = Span::from_days(1);
     rotate_under(&mut branch, 1, old, day);
     assert_eq!(listed_under(&branch), [SecretId::UNKNOWN, old]);
+    branch.read(1, Page::Me);
     rotate_under(&mut branch, 1, new, day);
     assert_eq!(listed_under(&branch), [old, new]);
     let version = branch.object.account().unwrap().listing().version;

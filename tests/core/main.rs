@@ -28,6 +28,7 @@ mod ledger;
 mod memory_directory;
 mod memory_store;
 mod memory_stripe;
+mod network;
 mod openings;
 mod payments;
 mod properties;

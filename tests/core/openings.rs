@@ -22,8 +22,13 @@ use tollgate::{
 };
 
 use crate::{
-    branch::fingerprint, memory_directory::MemoryDirectory, memory_store::MemoryStore,
-    properties::config, sold, statement::moment,
+    branch::fingerprint,
+    memory_directory::MemoryDirectory,
+    memory_store::MemoryStore,
+    network::{Message, Network, What},
+    properties::config,
+    sold,
+    statement::moment,
 };
 
 const ACCOUNTS: usize = 4;
@@ -89,25 +94,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..80)
 }
 
-/// What is on its way between an account's object and the directory.
-#[derive(Clone)]
-struct Message {
-    account: usize,
-    /// The request to open that waits for the reply, if one does.
-    waiting: Option<NewAccount>,
-    what: What,
-}
-
-#[derive(Clone)]
-enum What {
-    Request(Box<directory::Request>),
-    Reply(directory::Reply),
-}
+/// What is on its way between an account's object and the directory. The request to open waits.
+type InFlight = Network<Box<directory::Request>, directory::Reply, NewAccount>;
 
 struct World {
     objects: Vec<Object<MemoryStore>>,
     directory: Directory<MemoryDirectory>,
-    in_flight: Vec<Message>,
+    in_flight: InFlight,
     clock: Timestamp,
     /// What every request that was answered 201 was told.
     opened: BTreeMap<Fingerprinted, String>,
@@ -121,7 +114,7 @@ impl World {
         Self {
             objects: (0..ACCOUNTS).map(object).collect(),
             directory: Directory::new(MemoryDirectory::default(), Arc::clone(&SOLD)),
-            in_flight: Vec::new(),
+            in_flight: InFlight::quiet(),
             clock: moment("2026-11-02T10:00:00"),
             opened: BTreeMap::new(),
         }
@@ -150,11 +143,7 @@ impl World {
             }
             Step::Arrive(which) => self.arrive(which, false)?,
             Step::Repeat(which) => self.arrive(which, true)?,
-            Step::Lose(which) => {
-                if let Some(at) = which.checked_rem(self.in_flight.len()) {
-                    self.in_flight.remove(at);
-                }
-            }
+            Step::Lose(which) => self.in_flight.lose(which),
             Step::Rename(account, name) => self.patch(
                 account,
                 PatchAccount {
@@ -249,27 +238,25 @@ impl World {
             is_told,
             self.objects[account].report_at(self.clock).is_some()
         );
-        self.in_flight.extend(report.map(|report| Message {
-            account,
-            waiting: None,
-            what: What::Request(Box::new(report)),
-        }));
+        if let Some(report) = report {
+            self.in_flight.send(Message {
+                account,
+                waiting: None,
+                what: What::Request(Box::new(report)),
+            });
+        }
         is_told
     }
 
     fn arrive(&mut self, which: usize, again: bool) -> Result<(), TestCaseError> {
-        let Some(at) = which.checked_rem(self.in_flight.len()) else {
-            return Ok(());
-        };
-        let message = self.in_flight.remove(at);
-        if again {
-            self.in_flight.push(message.clone());
-        }
-        let Message {
+        let Some(Message {
             account,
             waiting,
             what,
-        } = message;
+        }) = self.in_flight.take(which, again)
+        else {
+            return Ok(());
+        };
         match (what, waiting) {
             (What::Request(request), waiting) => {
                 let request = decode(&encode(&request)).expect("a readable request");
@@ -277,7 +264,7 @@ impl World {
                 let reply = decode(&encode(&reply)).expect("a readable reply");
                 // What cannot be answered is an error where it was asked.
                 if !matches!(reply, directory::Reply::Unavailable { .. }) {
-                    self.in_flight.push(Message {
+                    self.in_flight.send(Message {
                         account,
                         waiting,
                         what: What::Reply(reply),
@@ -303,7 +290,7 @@ impl World {
     ) -> Result<(), TestCaseError> {
         let reply = match opened {
             Opened::Claim(request) => {
-                self.in_flight.push(Message {
+                self.in_flight.send(Message {
                     account,
                     waiting: Some(new),
                     what: What::Request(request),
@@ -368,7 +355,7 @@ impl World {
     fn arrive_all(&mut self) -> Result<(), TestCaseError> {
         for arrived in 0.. {
             prop_assert!(arrived < 1_000, "messages go on for ever");
-            if self.in_flight.is_empty() {
+            if self.in_flight.is_quiet() {
                 break;
             }
             self.arrive(0, false)?;

@@ -16,7 +16,7 @@ use tollgate::{
         PatchKey, Refusal, Scope, Status, StatusChange, Told, Word,
     },
     call::{BodyEnd, CallRow, CallState, Outcome, Settle},
-    id::{CallNumber, KeyNumber},
+    id::{AccountId, CallNumber, KeyNumber},
     ledger::EntryKind,
     policy::{Mode, Source},
     price::{ChargeOn, Job, Mark, Meter, OnUnknown, Quantity, Reported, Terms},
@@ -24,6 +24,7 @@ use tollgate::{
     protocol::{Command, Manage, Reply, Request},
     time::{Calendar, Span, Timestamp},
     totals::summary::By,
+    unsettled::Unsettled,
 };
 
 use crate::{
@@ -82,6 +83,11 @@ fn explain(seed: u64, mistake: &str) -> ! {
          TOLLGATE_SEED={seed} TOLLGATE_ONLY={} cargo test --test core simulation -- --nocapture",
         kept.told()
     );
+}
+
+/// The Workers know one account.
+fn the_account() -> AccountId {
+    AccountId::parse("acme").expect("an id")
 }
 
 fn run(seed: u64, kept: &Kept) -> (String, Result<(), String>) {
@@ -219,8 +225,12 @@ impl Chance {
 enum Event {
     /// A client sends its request to a Worker.
     Client(usize),
-    /// A message reaches the object.
-    ToObject(Request),
+    /// A message reaches the object, and beside it ends of calls.
+    ToObject(Request, Vec<Settle>),
+    /// A Worker hears how many of the ends that it told were taken.
+    Taken(Vec<Settle>, u32),
+    /// A Worker has waited long enough for a message that this end could go with.
+    Alone(Settle),
     /// An answer to an admission reaches its Worker.
     ToWorker(usize, Reply),
     /// A Worker has waited long enough for the answer to its attempt.
@@ -366,6 +376,8 @@ struct World {
     observed: BTreeSet<CallNumber>,
     /// Calls that were given back as unknown until a repeat took their place for good.
     replaced: BTreeSet<CallNumber>,
+    /// The ends that the Workers have yet to tell.
+    unsettled: Unsettled,
     is_closed: bool,
     history: String,
     steps: u64,
@@ -410,6 +422,7 @@ impl World {
             watch,
             observed: BTreeSet::new(),
             replaced: BTreeSet::new(),
+            unsettled: Unsettled::default(),
             history: format!("plan {plan} {usage} {mode} {watch}\n"),
             steps: 0,
         };
@@ -619,7 +632,15 @@ impl World {
         self.ring()?;
         match event {
             Event::Client(index) => self.ask(index),
-            Event::ToObject(request) => self.deliver(request)?,
+            Event::ToObject(request, ends) => self.deliver_all(request, ends)?,
+            Event::Taken(ends, taken) => {
+                self.unsettled.heard(&the_account(), &ends, taken);
+            }
+            Event::Alone(settle) => {
+                if self.unsettled.remove(&the_account(), settle.call) {
+                    self.travel(Request::Settle(settle), 1_000_000);
+                }
+            }
             Event::ToWorker(index, reply) => self.hear(index, &reply),
             Event::Impatient(index, attempt) => {
                 let journey = &self.journeys[index];
@@ -801,6 +822,16 @@ impl World {
             self.note("and the Worker is gone");
             return;
         }
+        // In the simulation every account is busy, and a Worker more patient.
+        if self.chance.percent(60)
+            && self
+                .unsettled
+                .list(&the_account(), settle, Timestamp::EPOCH)
+        {
+            let patience = self.chance.below(20_000);
+            self.after(patience as i64, Event::Alone(settle));
+            return;
+        }
         self.travel(Request::Settle(settle), 1_000_000);
     }
 
@@ -840,8 +871,10 @@ impl World {
         }
     }
 
-    /// The network: may lose, repeat and delay by up to `longest` milliseconds.
+    /// The network: may lose, repeat and delay by up to `longest` milliseconds. With the message go the
+    /// ends that wait for one.
     fn travel(&mut self, request: Request, longest: u64) {
+        let ends = self.unsettled.take(&the_account());
         let copies = match self.chance.below(20) {
             0 => 0,
             1 | 2 => 2,
@@ -854,13 +887,29 @@ impl World {
                 1 | 2 => self.chance.below(3_000),
                 _ => self.chance.below(30),
             };
-            self.after(delay as i64, Event::ToObject(request.clone()));
+            self.after(delay as i64, Event::ToObject(request.clone(), ends.clone()));
         }
     }
 
     // The object.
 
-    fn deliver(&mut self, request: Request) -> Result<(), String> {
+    fn deliver_all(&mut self, request: Request, ends: Vec<Settle>) -> Result<(), String> {
+        let mut taken = 0;
+        for settle in &ends {
+            if !self.deliver(Request::Settle(*settle))? {
+                break;
+            }
+            taken += 1;
+        }
+        if !ends.is_empty() && !self.chance.percent(10) {
+            let delay = self.chance.below(3_000);
+            self.after(delay as i64, Event::Taken(ends, taken));
+        }
+        self.deliver(request).map(drop)
+    }
+
+    /// Says whether it was taken.
+    fn deliver(&mut self, request: Request) -> Result<bool, String> {
         let calls_before = self.branch.store().calls().count();
         let firsts = self.firsts_of(&request)?;
         let before = self.before(&request)?;
@@ -931,7 +980,7 @@ impl World {
             }
             _ => {}
         }
-        Ok(())
+        Ok(taken)
     }
 
     fn operate(&mut self) {

@@ -5,6 +5,7 @@ import { test } from "node:test";
 import { lineOf, openAccount, policyFor } from "./harness/account.mjs";
 import { secrets, startGateway } from "./harness/gateway.mjs";
 import { startOrigin } from "./harness/origin.mjs";
+import { untilStored } from "./harness/storage.mjs";
 
 const origin = await startOrigin(suite);
 const gateway = await startGateway(suite, {
@@ -137,6 +138,32 @@ test("under load a call writes two rows, and one in sixty-four at most one more"
   );
   const rows = answers.reduce((sum, { line }) => sum + line.rows, 0);
   assert.ok(rows >= 256 && rows <= 256 + 128 / 64, `${rows} rows for 128 calls`);
+});
+
+test("where calls come one after the other, the end of one goes with the next, and no question is ahead of it", async () => {
+  const account = await openAccount(gateway, { plan: "open" });
+  await account.finished("POST", "/api/search");
+  const answers = [];
+  for (let nth = 2; nth <= 8; nth++) answers.push(await account.call("POST", "/api/search"));
+  const page = await account.call("GET", "/api/usage");
+  const { usage } = page.json();
+  assert.deepEqual(usage.map((line) => [line.status_code, line.credits_consumed]), Array(8).fill([200, 1]));
+  const lines = await Promise.all([...answers, page].map((answer) => lineOf(gateway, answer)));
+  const rows = lines.map((line) => line.rows);
+  assert.equal(rows.reduce((sum, written) => sum + written), 2 * answers.length);
+  // The page told of the last, and wrote nothing itself.
+  assert.equal(rows.at(-1), 1, `${rows}`);
+});
+
+test("an end that no other message takes along is told by itself", async () => {
+  const account = await openAccount(gateway, { plan: "open" });
+  for (let nth = 1; nth <= 7; nth++) await account.call("GET", "/api/tracks/1");
+  // To ask the account would take them along: its database tells.
+  await untilStored(gateway, (database) => {
+    const { name } = database.prepare("SELECT max(name) AS name FROM sqlite_master WHERE name LIKE 'calls_%'").get();
+    const ended = name && `SELECT count(ended_at) AS ended FROM ${name} WHERE endpoint = '/tracks/{id}'`;
+    return ended && database.prepare(ended).get().ended === 7 ? true : null;
+  });
 });
 
 test("each request has one structured line, and none tells a key, token or secret", async () => {

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import * as suite from "node:test";
 import { test } from "node:test";
+import { COMMANDS } from "../../cli/commands.mjs";
 import { inProject } from "../../scripts/project.mjs";
 import { lineOf, policyFor } from "./harness/account.mjs";
 import { secrets, startGateway } from "./harness/gateway.mjs";
@@ -108,6 +109,41 @@ test("an operator's day", async () => {
 
   await done("keys", "revoke", issued.id);
   assert.equal(await search(rotated.key), "invalid_key");
+});
+
+test("a key and an account are changed as told, and nothing told is no success", async () => {
+  await done("accounts", "create", "--id", "changed", "--plan", "free", "--name", "Changed Ltd", "--email", "a@example.com");
+  const { id } = await done("keys", "create", "changed", "--name", "shop", "--budget", "100", "--requests-per-day", "7");
+  const set = ["--name", "till", "--scope", "POST /search", "--requests-per-minute", "unlimited", "--budget", "5"];
+  const changed = await done("keys", "change", id, ...set, "--expires-at", "2031-12-01T00:00:00Z");
+  const { name, scope, limits, budget, expires_at } = changed;
+  assert.deepEqual([name, scope, budget, expires_at], ["till", ["POST /search"], 5, "2031-12-01T00:00:00Z"]);
+  assert.deepEqual([limits.requests_per_minute, limits.requests_per_day], ["unlimited", null]);
+  const removed = ["scope", "limits", "expires-at", "budget"].flatMap((what) => ["--remove", what]);
+  const bare = await done("keys", "change", id, ...removed);
+  assert.deepEqual([bare.name, bare.scope, bare.limits, bare.expires_at, bare.budget], ["till", null, null, null, null]);
+  assert.equal((await done("accounts", "change", "changed", "--remove", "email", "--name", "Changed")).email, null);
+
+  for (const words of [
+    ["accounts", "change", "changed"],
+    ["keys", "change", id],
+    ["keys", "change", id, "--remove", "secret"],
+    ["keys", "change", id, "--remove", "name", "--name", "x"],
+  ]) {
+    const { code, out } = await tollgate(words);
+    assert.deepEqual([code, out], [2, ""], words.join(" "));
+  }
+});
+
+test("the help names every command and what one takes, without a gateway or a token", async () => {
+  const nothing = { TOLLGATE_URL: "", TOLLGATE_ADMIN_TOKEN: "" };
+  const { code, out } = await tollgate(["--help"], nothing);
+  assert.equal(code, 0);
+  for (const name of Object.keys(COMMANDS)) assert.match(out, new RegExp(`^  ${name} `, "m"));
+  const help = await tollgate(["keys", "change", "--help"], nothing);
+  const { options, takes } = COMMANDS["keys change"];
+  assert.deepEqual([help.code, help.err], [0, ""]);
+  for (const told of [...Object.keys(options).map((option) => `--${option} `), ...takes]) assert.ok(help.out.includes(told), told);
 });
 
 test("the same Idempotency-Key makes the same credits once, another command others", async () => {

@@ -130,7 +130,7 @@ test("the life of a key", async (t) => {
 
   // Listed page by page.
   const page = await expect(200, gateway.admin("GET", `${path}?limit=1`));
-  assert.deepEqual([page.data.map(({ id }) => id), page.next], [[account.keyId], "1"]);
+  assert.deepEqual(page.data.map(({ id }) => id), [account.keyId]);
   const rest = await expect(200, gateway.admin("GET", `${path}?limit=1&next=${page.next}`));
   assert.deepEqual([rest.data, rest.next], [[await shown()], null]);
 });

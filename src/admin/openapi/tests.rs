@@ -3,12 +3,15 @@
 
 use std::collections::BTreeSet;
 
+mod pages;
+
 use serde_json::{Value, json};
 
 use super::*;
 use crate::{
     admin::{Access, AdminRequest, ENDPOINTS, Endpoint, Operator, Sent},
     call::CallState,
+    cursor::Cursors,
     ledger::EntryKind,
     ledger_page::LineKind,
     price::Mark,
@@ -112,7 +115,11 @@ fn read_page(
     let account = crate::id::AccountId::parse("acme").unwrap();
     let secrets = secrets();
     let sent = (method, query, body.as_bytes());
-    self_service::read(page, sent, &account, &secrets.key_secret).map(drop)
+    let cursors = Cursors {
+        key_secret: &secrets.key_secret,
+        account: &account,
+    };
+    self_service::read(page, sent, cursors).map(drop)
 }
 
 /// Asks with a query alone: an endpoint of the operator's, or a page of the customer's.
@@ -383,7 +390,13 @@ fn bounds(schema: &Value) -> Vec<(Value, bool)> {
             None => json!(format!("a@{}", "b".repeat(length - 2))),
         };
         values.extend([(text(most), true), (text(most + 1), false)]);
-        values.extend([(json!(""), false), (json!("a\u{85}@b"), false)]);
+        values.push((json!(""), false));
+        for control in ["\u{85}", "\u{202a}", "\u{202e}", "\u{2066}", "\u{2069}"] {
+            values.push((json!(format!("a{control}@b")), false));
+        }
+        for sign in ["\u{200f}", "\u{2030}", "\u{2065}", "\u{206a}"] {
+            values.push((json!(format!("{sign}a@b")), true));
+        }
     }
     if schema["format"] == "date-time" {
         values.extend([

@@ -7,24 +7,27 @@ import { setTimeout } from "node:timers/promises";
 // The first answer of `look`, asked of each object's database again and again, that is not null.
 export const untilStored = (gateway, look) => until(gateway, /[0-9a-f]{64}\.sqlite$/, look);
 
-// Resolves when the only alarm that is set is to go off at `moment`, a Date.
-const untilAlarmIs = (gateway, moment) =>
+// When the only alarm that is set is to go off, as soon as that is at `moment`, a Date, or less than `spread`
+// milliseconds later.
+const alarmAt = (gateway, moment, spread) =>
   until(gateway, /-Account\/metadata\.sqlite$/, (database) => {
     const alarms = database.prepare("SELECT scheduled_time / 1000000 AS at FROM _cf_ALARM").all();
-    return alarms.length === 1 && alarms[0].at === moment.getTime() ? moment : null;
+    const late = alarms.length === 1 ? alarms[0].at - moment.getTime() : -1;
+    return late === 0 || (late > 0 && late < spread) ? new Date(alarms[0].at) : null;
   });
 
-// Nobody asks any more, and the alarm goes off at `moment`. The runtime's own timers do not follow the moved
+// Nobody asks any more, and the alarm goes off at `moment`, or less than `spread` milliseconds later: when. The runtime's own timers do not follow the moved
 // clock, so each alarm goes off with a restart: that of the holds, which also tells what was counted and sets
-// itself to `moment`, and that one.
-export async function leaveAloneUntil(gateway, moment) {
+// itself to that moment, and that one.
+export async function leaveAloneUntil(gateway, moment, spread = 0) {
   await gateway.kill();
   gateway.clock.advance(7_200_000);
   await gateway.restart();
-  await untilAlarmIs(gateway, moment);
+  const at = await alarmAt(gateway, moment, spread);
   await gateway.kill();
-  gateway.clock.moveTo(moment);
+  gateway.clock.moveTo(at);
   await gateway.restart();
+  return at;
 }
 
 // When each call of the account was admitted, in milliseconds, by the call's number: no page says more than seconds.

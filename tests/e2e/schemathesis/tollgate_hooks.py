@@ -16,7 +16,6 @@ BEYOND_A_SCHEMA = re.compile(
     r"|expected a route of the policy"
     r"|expected a key of the pattern that the policy has"
     r"|expected the .?next.? of an (earlier page|unfinished export)"
-    r"|next: the month that it is in has been summed up"
     r"|from: expected a moment before to"
     r"|offset: expected (a whole number from 0 to \d+|none beside next)"
     r"|the pool (has \d+ credits to take away|would have more than)"
