@@ -267,6 +267,7 @@ impl Rejected {
             | Self::NobodyToTell
             | Self::UnknownPackage(_)
             | Self::NotSold(_)
+            | Self::OpenedElsewhere
             | Self::UnknownKey
             | Self::OutsidePolicy { .. }
             | Self::NoBudgetPool

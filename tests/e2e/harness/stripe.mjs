@@ -249,7 +249,7 @@ export async function startStripe(t, { now = () => new Date() } = {}) {
         type: "subscription_item_details",
         subscription_item_details: { proration: true, subscription: subscription.id, subscription_item: item.id },
       },
-      period: { start: seconds(), end: item.current_period_end },
+      period: { start: Math.max(seconds(), item.current_period_start), end: item.current_period_end },
       pricing: { type: "price_details", price_details: { price: of, product: "prod_test" } },
     });
     invoice.lines = list([line(before, -1), line(price, 1)]);
