@@ -252,6 +252,7 @@ test("where nothing is sold any more no open page can be paid, and a deleted cus
   const late = await buy();
   assert.equal((await gateway.admin("DELETE", `/accounts/${account.id}`)).status, 204);
   await until(() => stripe.object(subscription.id).status === "canceled");
+  await until(() => stripe.all("checkout.session").every(({ status }) => status !== "open"));
   assert.throws(() => stripe.pays(late), /expired/);
 });
 
