@@ -142,7 +142,7 @@ pub(super) enum Why {
     #[n(7)]
     CalledOff,
     /// Stripe has the account's customer no more.
-    #[n(10)]
+    #[n(8)]
     NoCustomer,
 }
 
