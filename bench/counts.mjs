@@ -21,7 +21,8 @@ export async function startCounting({ origin, state = folder("tmpfs"), policy })
       await taken();
       await work();
       const sum = {};
-      for (let quiet = 0; quiet < 3;) {
+      // An end may wait half a second for a message to go with.
+      for (let quiet = 0; quiet < 30;) {
         await pause(20);
         const more = await taken();
         quiet = more.messages + more.alarms === 0 ? quiet + 1 : 0;

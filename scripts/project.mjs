@@ -19,6 +19,14 @@ export function cargoTool(name) {
   return { ...tool, installRoot, program: join(installRoot, "bin", name) };
 }
 
+// Asked by `npm run supply` where somebody has installed it: nothing else waits for the quarter of an hour that it takes.
+const denyVersion = "0.20.2";
+const denyRoot = `.tools/cargo-deny-${denyVersion}`;
+export const cargoDeny = {
+  program: inProject(denyRoot, "bin", "cargo-deny"),
+  install: `cargo install cargo-deny@${denyVersion} --locked --root ${denyRoot}`,
+};
+
 export const npmProgram = (name) => inProject("node_modules", ".bin", name);
 
 // What the tests preload into workerd.

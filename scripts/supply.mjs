@@ -1,8 +1,10 @@
 // `npm run supply`: whose work this stands on, by licence and source, and whether all of it may: what the crates
-// may be says deny.toml. Needs no network. Where cargo-deny is installed, it has its say as well.
+// may be says deny.toml. `npm test` does the same without a network. Where cargo-deny is installed, it has its say as
+// well; advisories are looked at where they can be had, and where they cannot, that is said.
+import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { inProject, WASM_TARGET } from "./project.mjs";
+import { cargoDeny, inProject, root, WASM_TARGET } from "./project.mjs";
 import { setUp, underProjectNode } from "./setup.mjs";
 import { Failure, main, outputOf, say, step } from "./step.mjs";
 
@@ -15,10 +17,28 @@ export async function checkSupply() {
   const { allow } = parse(readFileSync(inProject("deny.toml"), "utf8")).licenses;
   const mistakes = [...checkCrates(new Set(allow)), ...checkPackages(new Set([...allow, ...ALSO_FOR_TOOLS]))];
   if (mistakes.length > 0) throw new Failure(mistakes.join("\n  "));
-  if (outputOf("cargo", ["deny", "--version"]) === null) return say("  cargo-deny is not installed; advisories are not looked at");
-  await step("cargo deny, without advisories", "cargo", ["deny", "--offline", "check", "licenses", "bans", "sources"], {
-    otherwise: "cargo deny's words are above.",
-  });
+  const deny = denyProgram();
+  if (deny === null) return say(`  not asked: cargo-deny, which is not installed (${cargoDeny.install})`);
+  await step("cargo deny: licences, bans, sources", deny, ["--offline", "check", "licenses", "bans", "sources"], DENIED);
+}
+
+const DENIED = { otherwise: "cargo deny's words are above." };
+
+const denyProgram = () => [cargoDeny.program, "cargo-deny"].find((program) => outputOf(program, ["--version"]) !== null) ?? null;
+
+// What is known to be wrong with any of it, as far as somebody can be asked.
+export async function checkAdvisories() {
+  const deny = denyProgram();
+  if (deny === null) say("  not looked at: advisories about crates, since cargo-deny is not installed");
+  else if (outputOf(deny, ["fetch", "db"]) === null) say("  not looked at: advisories about crates, since their database cannot be fetched here");
+  else await step("cargo deny: advisories", deny, ["check", "--disable-fetch", "advisories"], DENIED);
+
+  const { stdout } = spawnSync("npm", ["audit", "--json"], { cwd: root, encoding: "utf8" });
+  const { vulnerabilities, metadata, message } = JSON.parse(stdout || "{}");
+  if (!metadata) return say(`  not looked at: advisories about npm packages, since the registry does not tell (${message ?? "no answer"})`);
+  const found = Object.values(vulnerabilities).map(({ name, severity, range }) => `${name} ${range}: ${severity}, by npm audit`);
+  if (found.length > 0) throw new Failure(found.join("\n  "));
+  say(`  npm audit: nothing about ${metadata.dependencies.total} packages`);
 }
 
 function checkCrates(allowed) {
@@ -95,6 +115,8 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
     await underProjectNode(async () => {
       say("▸ Licences and sources");
       await checkSupply();
+      say("▸ Advisories");
+      await checkAdvisories();
     });
   });
 }

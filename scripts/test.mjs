@@ -7,6 +7,7 @@ import { readdirSync } from "node:fs";
 import { basename } from "node:path";
 import { parseArgs } from "node:util";
 import { build } from "./build.mjs";
+import { checkPromises } from "./promises.mjs";
 import { histories, inProject, npmProgram, WASM_TARGET } from "./project.mjs";
 import { schemathesisTool, setUp, underProjectNode } from "./setup.mjs";
 import { checkSupply } from "./supply.mjs";
@@ -32,6 +33,12 @@ const DICE = { PROPTEST_RNG_SEED: "20261122" };
 async function rustTests() {
   const env = { ...DICE, ...process.env };
   await cargo("Unit tests, tables, properties, simulation", ["test", "--quiet"], { live: true, env });
+}
+
+async function fuzzedPolicies() {
+  const CASES = 10_000;
+  const env = { PROPTEST_CASES: CASES };
+  await cargo(`Policies that are no policies, ${CASES} of each kind`, ["test", "--quiet", "--test", "policy", "reader_panic"], { env });
 }
 
 async function style() {
@@ -106,6 +113,8 @@ async function inFull(folder, { minutes = 60, env = {} } = {}) {
 const runs = {
   async "--all"() {
     await style();
+    say("▸ Promises and the tests that they name");
+    checkPromises();
     await rustTests();
     await docs();
     await types();
@@ -124,7 +133,10 @@ const runs = {
     await endToEnd(named(["e2e", "faults", "attacks"].flatMap(filesIn)));
   },
   "--faults": () => inFull("faults"),
-  "--attacks": () => inFull("attacks"),
+  async "--attacks"() {
+    await fuzzedPolicies();
+    await inFull("attacks");
+  },
   async "--soak"() {
     const { minutes } = options;
     if (!/^[1-9]\d{0,3}$/.test(minutes)) throw new Failure(`--minutes: expected a whole number, found ${minutes}`);

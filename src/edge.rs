@@ -7,6 +7,7 @@ mod accounts;
 mod analytics;
 mod answer;
 mod billing;
+mod body;
 mod carriage;
 mod crossing;
 mod deployment;

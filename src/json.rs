@@ -264,6 +264,8 @@ impl<'a> Scanner<'a> {
     }
 
     fn peek(&self) -> Option<u8> {
+        #[cfg(test)]
+        crate::steps::count();
         self.text.as_bytes().get(self.at).copied()
     }
 

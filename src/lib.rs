@@ -56,6 +56,8 @@ pub mod secrets;
 pub mod self_service;
 pub mod signature;
 pub mod status;
+#[cfg(test)]
+mod steps;
 pub mod time;
 pub mod totals;
 pub mod unsettled;

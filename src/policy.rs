@@ -16,6 +16,8 @@ use crate::{
 };
 
 mod compiled;
+#[cfg(test)]
+mod growth;
 mod pattern;
 pub mod quote;
 mod read;

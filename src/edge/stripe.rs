@@ -3,7 +3,8 @@
 use wasm_bindgen::prelude::*;
 
 use super::{
-    platform::{self, Env, message_of},
+    body::{Unread, read_body},
+    platform::{self, Env, clock, message_of},
     promise::settled_within,
 };
 use crate::{
@@ -16,6 +17,8 @@ use crate::{
 const API: &str = "https://api.stripe.com";
 /// How long its answer is waited for, and then that answer's body. A payment takes it some seconds.
 const PATIENCE: Span = Span::from_seconds(15);
+/// The longest answer that is read: the longest of Stripe's own are pages of a hundred objects.
+const ANSWER_MAX: usize = 1 << 20;
 
 /// Stripe, for whoever holds the secret key.
 pub struct Stripe {
@@ -51,12 +54,20 @@ impl Stripe {
             .map_err(lost)?
             .ok_or_else(late)?;
         let answer: web_sys::Response = answer.unchecked_into();
-        let text = answer.text().map_err(lost)?;
-        let body = settled_within(&text, PATIENCE.as_millis())
-            .await
-            .map_err(lost)?
-            .ok_or_else(late)?;
-        stripe::read(answer.status(), body.as_string().unwrap_or_default())
+        let body = match answer.body() {
+            Some(stream) => {
+                let deadline = clock().plus(PATIENCE);
+                let read = read_body(&stream, ANSWER_MAX, Some(deadline)).await;
+                read.map_err(|unread| match unread {
+                    Unread::TooLong => Failure::Unclear("an answer without end".to_owned()),
+                    Unread::TooLate => late(),
+                    Unread::Broken(thrown) => lost(thrown),
+                })?
+            }
+            None => Vec::new(),
+        };
+        let text = String::from_utf8(body).unwrap_or_default();
+        stripe::read(answer.status(), text)
     }
 
     fn request(&self, call: &Call) -> Result<web_sys::Request, JsValue> {

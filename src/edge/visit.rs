@@ -1,10 +1,9 @@
 //! One incoming request, read as far as it is needed.
 
-use js_sys::{Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
-use wasm_bindgen_futures::JsFuture;
 
 use super::{
+    body::{Unread, read_body},
     crossing::lines_of,
     platform::{clock, operation_id},
 };
@@ -156,35 +155,19 @@ impl Visit {
         if told.is_some_and(|length| length > limit) {
             return Err(too_large());
         }
-        let broken = |_| Problem::new(Code::BadRequest, "the body of this request broke off");
+        let broken = || Problem::new(Code::BadRequest, "the body of this request broke off");
         let stream = if kept {
-            self.request.clone().map_err(broken)?.body()
+            self.request.clone().map_err(|_| broken())?.body()
         } else {
             self.request.body()
         };
         let Some(stream) = stream else {
             return Ok(Vec::new());
         };
-        let reader: web_sys::ReadableStreamDefaultReader = stream.get_reader().unchecked_into();
-        let mut body = Vec::new();
-        loop {
-            let chunk = JsFuture::from(reader.read()).await.map_err(broken)?;
-            if Reflect::get(&chunk, &"done".into())
-                .map_err(broken)?
-                .is_truthy()
-            {
-                return Ok(body);
-            }
-            let bytes: Uint8Array = Reflect::get(&chunk, &"value".into())
-                .map_err(broken)?
-                .unchecked_into();
-            let length = usize::try_from(bytes.length()).unwrap_or(usize::MAX);
-            if body.len().saturating_add(length) > limit {
-                // The rest is not wanted; nobody waits for its end.
-                drop(reader.cancel());
-                return Err(too_large());
-            }
-            body.extend_from_slice(&bytes.to_vec());
-        }
+        let read = read_body(&stream, limit, None).await;
+        read.map_err(|unread| match unread {
+            Unread::TooLong => too_large(),
+            Unread::TooLate | Unread::Broken(_) => broken(),
+        })
     }
 }

@@ -72,6 +72,8 @@ impl KeyPattern {
         let mut piece = pieces.next()?;
         let mut count = 0_u16;
         for byte in text.bytes() {
+            #[cfg(test)]
+            crate::steps::count();
             if count == piece.most || !piece.characters.contains(byte) {
                 let next = pieces.next().filter(|_| count >= piece.least)?;
                 if !next.characters.contains(byte) {

@@ -280,6 +280,8 @@ impl Node {
         let mut next = Vec::new();
         for segment in path::segments(folded) {
             for node in level.drain(..) {
+                #[cfg(test)]
+                crate::steps::count();
                 add(&node.rests, found);
                 next.extend(node.literals.get(segment));
                 next.extend(node.name.as_deref().filter(|_| !segment.is_empty()));

@@ -79,6 +79,8 @@ impl Template {
     pub fn matches(&self, path: &CanonicalPath) -> bool {
         let mut path = path.segments();
         for segment in &self.segments {
+            #[cfg(test)]
+            crate::steps::count();
             let Some(found) = path.next() else {
                 return false;
             };
@@ -99,6 +101,8 @@ impl Template {
     pub(super) fn covers(&self, other: &Self) -> bool {
         let mut theirs = other.segments.iter();
         for segment in &self.segments {
+            #[cfg(test)]
+            crate::steps::count();
             let covered = match (segment, theirs.next()) {
                 (_, None) => false,
                 (Segment::Rest, Some(_)) => return true,

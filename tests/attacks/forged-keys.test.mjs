@@ -3,11 +3,11 @@ import assert from "node:assert/strict";
 import { createHmac } from "node:crypto";
 import { readFileSync, readdirSync } from "node:fs";
 import test from "node:test";
-import { setTimeout as sleep } from "node:timers/promises";
 import { openAccount } from "../e2e/harness/account.mjs";
 import { objectFaults } from "../e2e/harness/faults.mjs";
+import { startFlood } from "../e2e/harness/flood.mjs";
 import { secrets, startGateway } from "../e2e/harness/gateway.mjs";
-import { residentMegabytes } from "../e2e/harness/memory.mjs";
+import { residentMegabytes, wasmMegabytes, withWasmLook } from "../e2e/harness/memory.mjs";
 import { startOrigin } from "../e2e/harness/origin.mjs";
 import { each } from "../e2e/harness/raw.mjs";
 import { percentile, randomOf, scaled, seed, show } from "../e2e/harness/scale.mjs";
@@ -28,12 +28,13 @@ pattern = "sk_[0-9a-f]{32}"
 grants = [{ pool = "credits", amount = 1000000, renews = "never" }]
 [plans.small]
 requests_per_minute = 5
+grants = [{ pool = "credits", amount = 1000000, renews = "never" }]
 [[routes]]
 match = "POST /search"
 cost = 1
 `;
 const faults = objectFaults(policy);
-const gateway = await startGateway(test, { policy, more: faults.more });
+const gateway = await startGateway(test, { policy, more: { ...faults.more, modules: withWasmLook(faults.more.modules) } });
 const customer = await openAccount(gateway);
 // The directory has been told of the account and of its key: nothing goes on in the background.
 await faults.directory.told(2);
@@ -144,7 +145,7 @@ test("the time of a refusal does not tell how much of the MAC is right (printed,
 test("a flood of unknown keys wakes nobody, keeps nothing, and slows nobody else down much", { timeout: 900_000 }, async (t) => {
   const quiet = await latencies(scaled(60, 1_000));
   await customer.finished("POST", "/search");
-  const [before, reached, memory] = [asks(), origin.requests.length, residentMegabytes()];
+  const [before, reached, memory, wasm] = [asks(), origin.requests.length, residentMegabytes(), await wasmMegabytes(gateway)];
   t.diagnostic(`seed: ${seed}`);
   const random = randomOf();
   let isOver = false;
@@ -163,48 +164,73 @@ test("a flood of unknown keys wakes nobody, keeps nothing, and slows nobody else
   await customer.finished("POST", "/search");
   const calls = origin.requests.length - reached;
   const [accounts, directory, lookups] = asks().map((count, kind) => count - before[kind]);
-  assert.deepEqual([accounts, directory, lookups], [2 * calls, 0, 0], "only the calls of the other account asked anybody");
+  // Only the calls of the other account asked anybody: each is admitted and settled, and may be settled with the next.
+  assert.ok(accounts >= calls && accounts <= 2 * calls, `${accounts} messages for ${calls} calls`);
+  // Its figures are told where an hour ends meanwhile.
+  assert.ok(directory <= 2 && lookups === 0, `${directory} messages to the directory, ${lookups} to the lookup objects`);
 
   // What looks like a key from before Tollgate is looked up, a few times a minute and address.
   const looked = asks()[2];
   const tried = scaled(200, 5_000);
   await each(Array.from({ length: tried }, (_, n) => `sk_${n.toString(16).padStart(32, "0")}`), 8, (key) => search(key, { "cf-connecting-ip": "203.0.113.9" }));
-  assert.deepEqual(asks().slice(0, 2), [before[0] + accounts, before[1]]);
+  assert.ok(asks()[0] <= before[0] + 2 * calls && asks()[1] <= before[1] + 2, `${asks()}`);
   const lookedUp = asks()[2] - looked;
   assert.ok(lookedUp <= 30 + 8 + 1, `${lookedUp} looked up`);
   const grown = residentMegabytes() - memory;
   assert.ok(grown < 120, `workerd grew by ${grown} MB`);
+  // Ten bytes for each unknown key would be a megabyte; what the calls beside them leave is less.
+  const kept = (await wasmMegabytes(gateway)) - wasm;
+  assert.ok(kept < 1, `the wasm grew by ${kept} MB`);
   show(t, {
     "unknown keys": UNKNOWN_KEYS,
     "objects asked": 0,
     "imported-looking keys": `${tried}, looked up ${lookedUp}`,
     "workerd grew by": `${grown.toFixed(0)} MB`,
+    "the wasm by": `${kept.toFixed(1)} MB`,
     "another account, alone": toldLatency(quiet),
     meanwhile: toldLatency(busy),
   });
 });
 
-test("one abusive key does not slow another account down much (printed, not asserted)", async (t) => {
+// Phases take turns, and what is compared are those of the same round: what else the machine does meets all of them.
+// Some of what an abusive key costs others is that there is one machine for all; as many requests that ask for nothing
+// (`/healthz`) show how much of it.
+test("one abusive key does not slow another account down much (printed, not asserted)", { timeout: 600_000 }, async (t) => {
+  const [rounds, calls] = scaled([2, 30], [15, 300]);
   const abusive = await openAccount(gateway, { plan: "small" });
-  const quiet = await latencies(scaled(60, 2_000));
-  let isOver = false;
-  let refused = 0;
+  const from = { atOnce: 8, pause: 20, url: gateway.url, headers: { "cf-connecting-ip": "203.0.113.77" } };
+  const floods = {
+    alone: null,
+    "beside an abusive key": { ...from, method: "POST", path: "/search", headers: { ...from.headers, authorization: `Bearer ${abusive.key}` } },
+    "beside as many that ask for nothing": { ...from, method: "GET", path: "/_tollgate/v1/healthz" },
+  };
+  const random = randomOf();
+  const took = Object.fromEntries(Object.keys(floods).map((phase) => [phase, []]));
+  const statuses = {};
   const [before] = asks();
-  const abusing = Array.from({ length: 8 }, async () => {
-    while (!isOver) {
-      if ((await abusive.call("POST", "/search")).status !== 200) refused += 1;
-      // Some hundreds a second: who asks and who answers share this machine.
-      await sleep(20);
+  for (let round = 0; round < rounds; round++)
+    for (const phase of random.shuffled(Object.keys(floods))) {
+      const flood = floods[phase] && startFlood(floods[phase]);
+      // So that it is under way.
+      await latencies(5);
+      took[phase].push(await latencies(calls));
+      for (const [status, count] of Object.entries((await flood?.stop()) ?? {})) statuses[`${phase}: ${status}`] = (statuses[`${phase}: ${status}`] ?? 0) + count;
     }
-  });
-  const busy = await latencies(scaled(60, 2_000));
-  isOver = true;
-  await Promise.all(abusing);
+  const median = (values) => percentile(values, 0.5);
+  const slower = (phase, part, than = "alone") => {
+    const by = took[phase].map((times, round) => percentile(times, part) / percentile(took[than][round], part) - 1);
+    return `${(100 * median(by)).toFixed(0)} %`;
+  };
+  const told = (times) => `p50 ${median(times.map((each) => median(each))).toFixed(1)} ms, p99 ${median(times.map((each) => percentile(each, 0.99))).toFixed(1)} ms`;
+  const others = Object.keys(floods).slice(1);
   show(t, {
-    refused,
+    rounds,
+    "calls in each phase": calls,
+    ...statuses,
     "object messages for all of it": asks()[0] - before,
-    "another account, alone": toldLatency(quiet),
-    "beside it": toldLatency(busy),
+    ...Object.fromEntries(Object.entries(took).map(([phase, times]) => [`the other account ${phase}`, told(times)])),
+    ...Object.fromEntries(others.map((phase) => [`slower ${phase}`, `p50 by ${slower(phase, 0.5)}, p99 by ${slower(phase, 0.99)}`])),
+    "slower beside it than beside as many that ask for nothing": `p50 by ${slower(others[0], 0.5, others[1])}, p99 by ${slower(others[0], 0.99, others[1])}`,
   });
 });
 

@@ -3,12 +3,11 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { inProject } from "../../scripts/project.mjs";
 import { modulesOf } from "../../scripts/runtime.mjs";
 import { openAccount, policyFor } from "../e2e/harness/account.mjs";
 import { areSound } from "../e2e/harness/books.mjs";
 import { startGateway } from "../e2e/harness/gateway.mjs";
-import { residentMegabytes } from "../e2e/harness/memory.mjs";
+import { residentMegabytes, wasmMegabytes, withWasmLook } from "../e2e/harness/memory.mjs";
 import { startOrigin } from "../e2e/harness/origin.mjs";
 import { percentile, randomOf, seed, show } from "../e2e/harness/scale.mjs";
 
@@ -43,27 +42,6 @@ cost = 1
 idempotency = "origin"
 `;
 
-// Beside what is deployed: how much memory the wasm has.
-const LOOK = `
-const { Instance } = WebAssembly;
-WebAssembly.Instance = function (module, imports) {
-  const instance = new Instance(module, imports);
-  globalThis.wasmBytes = () => instance.exports.memory.buffer.byteLength;
-  return instance;
-};
-`;
-const ENTRY = `
-import "./look.js";
-import * as deployed from "./entry.js";
-export * from "./entry.js";
-export default {
-  fetch(request, env, context) {
-    if (request.headers.has("x-how-much")) return new Response(String(globalThis.wasmBytes()));
-    return deployed.default.fetch(request, env, context);
-  },
-};
-`;
-
 test(`${MINUTES} minutes of load`, { timeout: (MINUTES + 4) * 60_000 }, async (t) => {
   t.diagnostic(`seed: ${seed}`);
   const random = randomOf();
@@ -76,11 +54,7 @@ test(`${MINUTES} minutes of load`, { timeout: (MINUTES + 4) * 60_000 }, async (t
       outgoing.end(body);
     });
   const policy = policyFor(origin, TABLES);
-  const module = (name, contents) => ({ type: "ESModule", path: inProject("dist", name), contents });
-  const gateway = await startGateway(t, {
-    policy,
-    more: { modules: [module("soak-entry.js", ENTRY), module("look.js", LOOK), ...modulesOf(policy)] },
-  });
+  const gateway = await startGateway(t, { policy, more: { modules: withWasmLook(modulesOf(policy)) } });
   const [busy, limited, poor] = [await open("busy"), await open("limited"), await open("poor")];
 
   const ways = [
@@ -114,8 +88,7 @@ test(`${MINUTES} minutes of load`, { timeout: (MINUTES + 4) * 60_000 }, async (t
   const samples = [];
   const sampling = (async () => {
     while (performance.now() < ends) {
-      const answer = await gateway.send("GET", "/", { headers: { "x-how-much": "1" } });
-      samples.push({ at: performance.now(), resident: residentMegabytes(), wasm: Number(answer.text()) / 1_000_000 });
+      samples.push({ at: performance.now(), resident: residentMegabytes(), wasm: await wasmMegabytes(gateway) });
       await sleep(SAMPLE_EVERY_MS);
     }
   })();

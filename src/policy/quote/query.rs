@@ -11,6 +11,8 @@ use crate::{caseless, url::decode_form};
 pub(super) fn look_up(query: &str, name: &str) -> Result<Option<String>, Stop> {
     let mut value = None;
     for pair in query.split('&') {
+        #[cfg(test)]
+        crate::steps::count();
         let (key, text) = pair.split_once('=').unwrap_or((pair, ""));
         let key = decode_form(key);
         if !caseless::same(&key, name) && !caseless::same(as_an_origin_reads(&key), name) {

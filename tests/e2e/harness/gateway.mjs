@@ -27,8 +27,9 @@ export async function startGateway(t, { policy, vars = {}, more = {} } = {}) {
   const clock = openClock(folder);
   const lines = [];
   const told = new EventEmitter().setMaxListeners(0);
-  // The deployment's secrets, and the keys that were issued over `admin`.
+  // The deployment's secrets, those that the test brought along, and the keys that were issued over `admin`.
   const hidden = new Set(Object.values(secrets));
+  for (const [name, value] of Object.entries(vars)) if (/SECRET|TOKEN/.test(name) && value?.length >= 20) hidden.add(value);
   let running = null;
 
   async function start(changed = {}) {

@@ -460,7 +460,7 @@ export async function startStripe(t, { now = () => new Date() } = {}) {
 
     function put(at, [name, ...rest]) {
       if (Array.isArray(at)) return at.forEach((each) => put(each, [name, ...rest]));
-      if (at?.object === "invoice" && name === "payments") at.payments = list(structuredClone(paymentsOf(at)));
+      if (at?.object === "invoice" && name === "payments") at.payments = structuredClone(list(paymentsOf(at)));
       if (typeof at?.[name] === "string") at[name] = structuredClone(get(at[name]));
       if (rest.length > 0 && at?.[name]) put(at[name], rest);
     }
