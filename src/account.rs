@@ -55,6 +55,7 @@ pub use self::{
         Adjustment, Edit, NewAccount, NewGrant, PatchAccount, Rejected, StatusChange, find_plan,
     },
     notices::{Attempt, Messenger},
+    payments::Task as StripeTask,
     plan_view::PlanView,
     refusal::{Refusal, Restricted},
     retried::{Earlier, First},
@@ -315,6 +316,9 @@ struct Cycle {
     renews: Renews,
     #[n(3)]
     ends_at: Timestamp,
+    /// What was taken back of what it was granted with, because its money went back.
+    #[cbor(n(4), default)]
+    taken: Credits,
 }
 
 /// What one key has done lately.

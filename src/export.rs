@@ -45,6 +45,9 @@ pub struct ExportPlace {
     /// Payments with a number below this one are still to be written.
     #[cbor(n(8), default)]
     pub payments_before: u64,
+    /// Events with a number below this one are still to be written.
+    #[cbor(n(9), default)]
+    pub events_before: u64,
 }
 
 /// A slice of an export.
@@ -112,6 +115,7 @@ mod tests {
             calls_written: 4,
             lines: 13,
             payments_before: 9,
+            events_before: 3,
         };
         let (acme, other) = (AccountId::parse("acme"), AccountId::parse("globex"));
         let (acme, other) = (acme.unwrap(), other.unwrap());

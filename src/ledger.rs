@@ -75,6 +75,9 @@ pub struct Lot {
     /// How long it is kept when it is empty, where that is longer than usual.
     #[n(9)]
     pub kept_for: Option<Span>,
+    /// The lot before, of which this is what was carried over.
+    #[n(10)]
+    pub rolled_from: Option<LotNumber>,
 }
 
 impl Lot {
@@ -638,6 +641,7 @@ impl Ledger {
                 granted_at: moment.at,
                 touched_at: moment.at,
                 kept_for: None,
+                rolled_from: None,
             });
         let entry = self.entry(
             Line {
@@ -651,6 +655,13 @@ impl Ledger {
             moment,
         );
         (number, entry)
+    }
+
+    /// Notes that `lot` is what was carried over `from` the one before.
+    pub fn carried_over(&mut self, pool: &str, lot: LotNumber, from: LotNumber) {
+        if let Some(lot) = self.lot_mut(pool, lot) {
+            lot.rolled_from = Some(from);
+        }
     }
 
     /// Whether the pool's sum stays a number that JSON carries when `amount` is added.
@@ -923,6 +934,7 @@ mod tests {
             granted_at: at(0),
             touched_at: at(0),
             kept_for: None,
+            rolled_from: None,
         }
     }
 

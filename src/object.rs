@@ -753,6 +753,13 @@ impl<S: Store> Object<S> {
                 let changes = self.awake()?.subscription_sighted(sighting, clock);
                 Ok(Ok((told(200, to_json(&self.awake()?.view())), changes)))
             }
+            Command::IfOpened(opened, command) => {
+                if self.awake()?.profile().created_at == opened {
+                    self.carry_out(*command, clock)
+                } else {
+                    Ok(Err(Rejected::OpenedElsewhere))
+                }
+            }
             // Whoever carries these out waits for another object's word: see `edge/question.rs`.
             Command::Open(_) | Command::ImportKey(_) => Err(Failure::Storage(
                 "this takes another object's word, which was not asked for".to_owned(),
@@ -1153,6 +1160,10 @@ impl Rejected {
             Self::Disputed => complaint(
                 Code::Conflict,
                 "nothing is sold to this account while one of its payments is disputed",
+            ),
+            Self::OpenedElsewhere => complaint(
+                Code::NotFound,
+                "this account was opened at another time: another deployment's is meant",
             ),
             Self::UnknownKey => complaint(Code::NotFound, "there is no such key"),
             Self::RevokedKey => complaint(

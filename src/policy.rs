@@ -83,12 +83,12 @@ impl Policy {
         self.packages.iter().find(|package| package.id == id)
     }
 
-    /// The plan that is sold at Stripe as `price`.
+    /// The plan that is paid at Stripe as `price`.
     #[must_use]
     pub fn plan_sold_as(&self, price: &str) -> Option<&Plan> {
         self.plans
             .values()
-            .find(|plan| plan.stripe_price.as_deref() == Some(price))
+            .find(|plan| plan.stripe_prices().any(|paid_as| paid_as == price))
             .map(|plan| &**plan)
     }
 
@@ -335,6 +335,16 @@ pub struct Plan {
     /// `stripe_price`: what is subscribed to at Stripe to be on this plan.
     #[n(5)]
     pub stripe_price: Option<String>,
+    /// The others of a `stripe_price` that is a list: those that earlier customers pay it as.
+    #[cbor(n(6), default)]
+    pub earlier_prices: Vec<String>,
+}
+
+impl Plan {
+    /// Every price at Stripe that the plan is paid as, the one that it is sold as first.
+    pub fn stripe_prices(&self) -> impl Iterator<Item = &String> {
+        self.stripe_price.iter().chain(&self.earlier_prices)
+    }
 }
 
 /// A plan's limits; `None` is unlimited.
@@ -374,6 +384,14 @@ pub struct Grant {
     /// At most this much of what the old lot can give goes into the next cycle, once.
     #[n(3)]
     pub rollover: Credits,
+}
+
+impl Grant {
+    /// Whether it comes again.
+    #[must_use]
+    pub fn is_recurring(&self) -> bool {
+        self.renews != Renews::Never
+    }
 }
 
 /// `renews`: when a grant comes again.

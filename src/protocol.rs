@@ -343,6 +343,9 @@ pub enum Command {
     /// what was found then. The release before tells no more than the moment.
     #[n(87)]
     SeePaymentMethod(#[n(0)] Timestamp, #[n(1)] Option<MethodSeen>),
+    /// This, if the account was opened at that moment: one of the same id in another deployment was not.
+    #[n(88)]
+    IfOpened(#[n(0)] Timestamp, #[n(1)] Box<Command>),
     /// Stripe's word that the payment of this invoice of a top-up has failed.
     #[n(100)]
     SeeTopUp(#[n(0)] String),
@@ -386,7 +389,8 @@ impl Command {
             | Self::ShowTopUp
             | Self::SeePaymentMethod(_, _)
             | Self::SeeTopUp(_)
-            | Self::Close => false,
+            | Self::Close
+            | Self::IfOpened(..) => false,
         }
     }
 }

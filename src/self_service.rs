@@ -41,8 +41,8 @@ pub fn read(
     cursors: Cursors<'_>,
 ) -> Result<Page, Problem> {
     let pays = |what| {
-        let made = None;
-        Page::Payments(Ask { what, made })
+        let (made, gone) = (None, None);
+        Page::Payments(Ask { what, made, gone })
     };
     if page.takes_body() {
         no_parameters(query)?;

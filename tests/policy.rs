@@ -276,8 +276,12 @@ fn every_field_of_the_contract_is_read() {
     );
     assert_eq!(
         policy.plans["starter"].stripe_price.as_deref(),
-        Some("price_1Qx")
+        Some("price_1Qy")
     );
+    for price in ["price_1Qx", "price_1Qy"] {
+        let plan = policy.plan_sold_as(price).map(|plan| plan.name.as_str());
+        assert_eq!(plan, Some("starter"));
+    }
     assert_eq!(
         policy.packages,
         [Package {
@@ -385,6 +389,9 @@ fn every_mistake_is_named_with_its_place() {
         (&with("plans", "requests_per_minute = 0"), "plans.free.requests_per_minute: expected a whole number from 1 to 4294967295, found 0".into()),
         (&with("plans", "price = \"p\""), "plans.free.price: expected one of requests_per_minute".into()),
         (&with("plans", "stripe_price = \"19.00 USD\""), "plans.free.stripe_price: expected the id of a price at Stripe, \"price_…\", found \"19.00 USD\"".into()),
+        (&with("plans", "stripe_price = []"), "plans.free.stripe_price: expected the id of a price at Stripe, \"price_…\", found an array".into()),
+        (&with("plans", "stripe_price = [\"price_1\", \"\"]"), "plans.free.stripe_price[1]: expected the id of a price at Stripe, \"price_…\", found \"\"".into()),
+        (&with("plans", "stripe_price = [\"price_1\", \"price_2\"]\n[plans.pro]\nstripe_price = \"price_2\""), "plans.pro.stripe_price: expected another price than that of free, found \"price_2\"".into()),
         (&with("plans", "stripe_price = \"price_1\"\npaid = false"), "plans.free.paid: expected true beside stripe_price, found false".into()),
         (&with("plans", "stripe_price = \"price_1\"\n[plans.pro]\nstripe_price = \"price_1\""), "plans.pro.stripe_price: expected another price than that of free, found \"price_1\"".into()),
         (&with("plans", "grants = { pool = \"credits\" }"), "plans.free.grants: expected an array of grants, found a table".into()),

@@ -21,6 +21,8 @@ impl Account {
             };
             self.withdraw_all(clock, &mut changes);
             self.drop_prepared_top_up();
+            self.close_pages(clock, &mut changes);
+            self.end_subscription(clock, &mut changes);
             changes.profile = true;
             changes.snapshot = true;
         }

@@ -131,6 +131,7 @@ impl Account {
         if let Some(top_up) = &mut self.state.top_up {
             strayed |= top_up.forget_stray(clock, month);
         }
+        strayed |= self.bring_tasks_forward(clock);
         // Without a snapshot every wake-up would find the stray times in the rows again.
         changes.snapshot |= strayed;
     }
@@ -151,7 +152,13 @@ impl Account {
         let reference = self.grant_reference(&grant, at);
         let ends_at = self.cycle_end(grant.renews, at);
         // First, so that of two lots with the same end it is the older one, and spent first.
-        self.roll_over(&grant, rest, &reference, (at, ends_at), changes);
+        self.roll_over(
+            &grant,
+            (cycle.lot, rest),
+            &reference,
+            (at, ends_at),
+            changes,
+        );
         self.start_cycle(&grant, reference, (at, ends_at), changes);
         Some(grant)
     }
@@ -176,12 +183,12 @@ impl Account {
         rest
     }
 
-    /// Carries over what `grant` allows of the `rest` of the cycle before, into the one that runs from `at`
-    /// until `ends_at`.
+    /// Carries over what `grant` allows of the `rest` of the lot of the cycle before, into the one that runs from
+    /// `at` until `ends_at`.
     pub(super) fn roll_over(
         &mut self,
         grant: &Grant,
-        rest: Credits,
+        (from, rest): (LotNumber, Credits),
         reference: &str,
         (at, ends_at): (Timestamp, Timestamp),
         changes: &mut Changes,
@@ -191,7 +198,7 @@ impl Account {
             return;
         }
         let moment = self.moment(at);
-        let (_, entry) = self.state.ledger.grant(
+        let (lot, entry) = self.state.ledger.grant(
             NewLot {
                 kind: EntryKind::RolledOver,
                 pool: &grant.pool,
@@ -202,6 +209,7 @@ impl Account {
             },
             moment,
         );
+        self.state.ledger.carried_over(&grant.pool, lot, from);
         changes.enter(entry);
     }
 
@@ -232,6 +240,7 @@ impl Account {
             lot,
             renews: grant.renews,
             ends_at,
+            taken: Credits::ZERO,
         });
         lot
     }
@@ -257,14 +266,16 @@ impl Account {
         self.policy.gateway.calendar.next_billing(at, day)
     }
 
-    /// The plan's recurring grant for `pool`.
+    /// The recurring grant for `pool` that comes next: the plan's, as far as it is paid.
     pub(super) fn recurring_grant(&self, pool: &str) -> Option<Grant> {
-        self.profile
-            .plan
-            .grants
-            .iter()
-            .find(|grant| grant.renews != Renews::Never && grant.pool == pool)
-            .cloned()
+        self.kept_grant(self.whole_grant(pool)?)
+    }
+
+    /// The same, whatever went back of the money.
+    pub(super) fn whole_grant(&self, pool: &str) -> Option<Grant> {
+        let mut grants = self.profile.plan.grants.iter();
+        let grant = grants.find(|grant| grant.is_recurring() && grant.pool == pool)?;
+        self.paid_grant(grant)
     }
 
     /// Whether the plan grants anything. A closed account gets no further grant, and neither does a

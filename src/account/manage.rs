@@ -181,6 +181,8 @@ pub enum Rejected {
     AlreadySubscribed,
     /// Nothing is sold while a payment is disputed.
     Disputed,
+    /// Another deployment's account of the same id is meant.
+    OpenedElsewhere,
     /// No key of that number was issued.
     UnknownKey,
     /// The key was revoked, for good.
@@ -268,6 +270,7 @@ impl Rejected {
             | Self::NobodyToTell
             | Self::UnknownPackage(_)
             | Self::NotSold(_)
+            | Self::OpenedElsewhere
             | Self::UnknownKey
             | Self::OutsidePolicy { .. }
             | Self::NoBudgetPool
@@ -375,8 +378,14 @@ impl Account {
         if let Some(thresholds) = patch.balance_low {
             self.profile.balance_low = thresholds.into_value();
         }
+        if (&before.name, &before.email) != (&self.profile.name, &self.profile.email) {
+            self.rename_customer(clock, &mut changes);
+        }
         if let Some(status) = patch.status {
             self.change_status(status, &mut changes);
+            if before.status != self.profile.status && self.may_buy().is_err() {
+                self.close_pages(clock, &mut changes);
+            }
         }
         if let Some(billing_day) = patch.billing_day {
             self.profile.subscription.billing_day = billing_day;
@@ -513,6 +522,9 @@ impl Account {
         }
         let is_due = self.is_granting_by_the_clock(at);
         for grant in self.profile.plan.grants.clone() {
+            let Some(grant) = self.paid_grant(&grant) else {
+                continue;
+            };
             match grant.renews {
                 Renews::Never => {
                     let once = format!("{}/{}", self.profile.plan.name, grant.pool);
@@ -536,6 +548,9 @@ impl Account {
                 Renews::Monthly | Renews::CalendarMonth => {
                     let mut running = self.state.cycles.iter();
                     if is_due && running.all(|cycle| cycle.pool != grant.pool) {
+                        let Some(grant) = self.kept_grant(grant) else {
+                            continue;
+                        };
                         let reference = self.grant_reference(&grant, at);
                         let ends_at = self.cycle_end(grant.renews, at);
                         self.start_cycle(&grant, reference, (at, ends_at), changes);
@@ -546,20 +561,22 @@ impl Account {
     }
 
     /// Limits change at once; the running subscription lots' amounts become the new allowances.
-    pub(super) fn change_plan(&mut self, plan: Plan, changes: &mut Changes) {
+    fn change_plan(&mut self, plan: Plan, changes: &mut Changes) {
         let reference = format!("plan {} to {}", self.profile.plan.name, plan.name);
         self.profile.plan = plan;
+        self.plan_given();
         self.fit_running_lots(&reference, changes);
     }
 
-    /// Sets the running subscription lots to the plan's allowances; while the plan grants
-    /// nothing, to no more than they were.
+    /// Sets the running subscription lots to the plan's allowances, less what was taken back of them; while the
+    /// plan grants nothing, to no more than they were.
     fn fit_running_lots(&mut self, reference: &str, changes: &mut Changes) {
         let moment = self.moment(self.state.latest);
         for cycle in self.state.cycles.clone() {
             let allowance = self
-                .recurring_grant(&cycle.pool)
-                .map_or(Credits::ZERO, |grant| grant.amount);
+                .whole_grant(&cycle.pool)
+                .map_or(Credits::ZERO, |grant| grant.amount)
+                .saturating_sub(cycle.taken);
             let amount = self
                 .state
                 .ledger
@@ -631,7 +648,7 @@ impl Account {
     }
 
     /// The plan as the policy has it; the account's own also when the policy has it no more.
-    fn plan_named(&self, name: &str) -> Result<Plan, Rejected> {
+    pub(super) fn plan_named(&self, name: &str) -> Result<Plan, Rejected> {
         match find_plan(&self.policy, name) {
             Err(_) if name == self.profile.plan.name => Ok(self.profile.plan.clone()),
             found => found,

@@ -160,6 +160,9 @@ pub(super) enum Why {
     /// It was turned off, or the account stopped, before anything was paid.
     #[n(7)]
     CalledOff,
+    /// Stripe has the account's customer no more.
+    #[n(8)]
+    NoCustomer,
     /// Credits came in meanwhile, and with it there would be more than the target.
     #[n(18)]
     NotNeeded,
@@ -597,7 +600,8 @@ impl Why {
             | Self::AuthenticationRequired
             | Self::NoPaymentMethod
             | Self::Refused
-            | Self::Disputed => true,
+            | Self::Disputed
+            | Self::NoCustomer => true,
             Self::Unclear
             | Self::NotBilled
             | Self::CalledOff
@@ -614,6 +618,7 @@ impl Why {
             Failure::Unclear(_)
             | Failure::Busy
             | Failure::Missing
+            | Failure::NoCustomer
             | Failure::OtherRequest
             | Failure::Mistake(_) => None,
         }

@@ -1,6 +1,8 @@
 //! Payments at the edge: pages at Stripe that somebody asks for, and the events by which Stripe tells what
 //! became of them.
 
+use wasm_bindgen::JsValue;
+
 use super::{
     answer::{self, About},
     gateway::{Gateway, Interruption, refused, unavailable, unexpected},
@@ -16,7 +18,7 @@ use crate::{
     key::PresentedKey,
     payments::{
         ask::{Ask, Order, What},
-        checkout::{self, Context},
+        checkout::{self, Context, Owner},
         event::{self, Event, Payer},
         sighting::{MethodSeen, Progress, Sighting},
         stripe::{Call, Failure},
@@ -58,41 +60,45 @@ impl Gateway {
     ) -> Result<web_sys::Response, Interruption> {
         let stripe = self.stripe()?;
         let listing = what.listing();
-        let ask = |made| Ask {
-            what: what.clone(),
-            made,
+        let mut ask = Ask {
+            what,
+            made: None,
+            gone: None,
         };
-        let mut order = match self.ask_payments(visit, asker, ask(None), line).await? {
+        let mut order = match self.ask_payments(visit, asker, ask.clone(), line).await? {
             Reply::Order(order) => order,
             Reply::Document(document) => {
                 return Ok(self.show_page(visit, asker.account(), listing, document)?);
             }
             other => return Err(unexpected(&other).into()),
         };
-        if order.customer.is_none() {
-            let call = checkout::make_customer(asker.account(), &order);
-            let made = self.have_made(stripe, &call, line).await?;
-            let made = ask(Some(made.id));
-            order = match self.ask_payments(visit, asker, made, line).await? {
-                Reply::Order(order) => order,
-                other => return Err(unexpected(&other).into()),
-            };
+        // A customer that was deleted at Stripe is made anew, once.
+        for is_last in [false, true] {
+            if order.customer.is_none() {
+                let call = checkout::make_customer(asker.account(), &order, ask.gone.as_deref());
+                let made = have_made(stripe, &call).await;
+                ask.made = Some(made.map_err(|failure| not_made(failure, line))?.id);
+                order = match self.ask_payments(visit, asker, ask.clone(), line).await? {
+                    Reply::Order(order) => order,
+                    other => return Err(unexpected(&other).into()),
+                };
+            }
+            let call = self.page_call(visit, asker, &order)?;
+            match have_made(stripe, &call).await {
+                Ok(page) => return Ok(show_made(visit, &order, &page)?),
+                Err(Failure::NoCustomer) if !is_last => {
+                    ask.made = None;
+                    ask.gone = order.customer.take();
+                }
+                Err(failure) => return Err(not_made(failure, line)),
+            }
         }
-        self.send_to_stripe(visit, asker, stripe, &order, line)
-            .await
+        Err(unavailable().into())
     }
 
-    /// Has Stripe make the page that was ordered, and tells where it is.
-    async fn send_to_stripe(
-        &self,
-        visit: &Visit,
-        asker: &Asker,
-        stripe: &Stripe,
-        order: &Order,
-        line: &mut Line,
-    ) -> Result<web_sys::Response, Interruption> {
+    /// What Stripe is asked for, to make the page that was ordered.
+    fn page_call(&self, visit: &Visit, asker: &Asker, order: &Order) -> Result<Call, Interruption> {
         let url = visit.url();
-        let account = asker.account();
         let request_id = visit.request_id();
         let named = visit.header_values("idempotency-key");
         // A repeat is known by what it says; what says nothing is no repeat.
@@ -102,47 +108,16 @@ impl Gateway {
             None => ["", request_id.as_str()],
         };
         let context = Context {
-            account,
+            account: asker.account(),
+            opened: order.opened,
+            now: clock(),
             called: &url.origin(),
             payments: &self.deployment.policy.payments,
             keeps_method: self.deployment.policy.top_up.is_some(),
         };
-        let key = checkout::idempotency_key(account, "page", &parts);
         let customer = order.customer.as_deref().ok_or_else(unavailable)?;
-        let call = checkout::make_page(&order.page, customer, context, key);
-        let page = self.have_made(stripe, &call, line).await?;
-        let about = About {
-            request_id: &request_id,
-            standing: order.standing.as_ref(),
-            charged: order.standing.map(|_| Credits::ZERO),
-        };
-        Ok(answer::document(visit, 201, &page.to_json(), &about)?)
-    }
-
-    /// What Stripe makes of a request.
-    async fn have_made(
-        &self,
-        stripe: &Stripe,
-        call: &Call,
-        line: &mut Line,
-    ) -> Result<checkout::Made, Interruption> {
-        let made = stripe.ask(call).await.and_then(|answer| {
-            checkout::made(&answer).ok_or_else(|| Failure::Mistake("an unknown answer".to_owned()))
-        });
-        made.map_err(|failure| {
-            line.detail = Some(failure.to_string());
-            match failure {
-                Failure::OtherRequest => Problem::new(
-                    Code::IdempotencyMismatch,
-                    "this Idempotency-Key was used for another request; a new request needs a new key",
-                ),
-                _ => Problem::new(
-                    Code::Unavailable,
-                    "the payment page cannot be made right now; nothing was paid",
-                ),
-            }
-            .into()
-        })
+        let key = checkout::page_key(context, customer, parts);
+        Ok(checkout::make_page(&order.page, customer, context, key))
     }
 
     async fn ask_payments(
@@ -209,7 +184,7 @@ impl Gateway {
     ) -> Result<(), Unheard> {
         let policy = self.deployment.policy;
         match event {
-            Event::Purchase(account, mut sighting) => {
+            Event::Purchase(owner, mut sighting) => {
                 if let (Progress::Paid, Some(invoice)) =
                     (sighting.progress, &sighting.papers.invoice)
                 {
@@ -218,42 +193,40 @@ impl Gateway {
                     sighting.papers.receipt_url =
                         invoice.ok().and_then(|invoice| event::receipt_of(&invoice));
                 }
-                self.see(account, Command::SeePayment(sighting), line).await
+                self.see(owner, Command::SeePayment(sighting), line).await
             }
             Event::Invoice(payer, sighting) => {
-                let account = self.account_of(stripe, payer, line).await?;
-                self.see(account, Command::SeePayment(sighting), line).await
+                let owner = self.owner_of(stripe, payer, line).await?;
+                self.see(owner, Command::SeePayment(sighting), line).await
             }
             Event::Reversal(intent) => {
-                let (account, sighting) = self.look_back(stripe, &intent, line).await?;
+                let (owner, sighting) = self.look_back(stripe, &intent, line).await?;
                 let command = Command::SeePayment(Box::new(sighting));
-                self.see(account, command, line).await
+                self.see(owner, command, line).await
             }
             Event::Subscription(id) => {
                 let as_of = clock();
                 let found = look(stripe, &event::look_at_subscription(&id), line).await?;
                 let (payer, sighting) =
                     event::subscription(&found, as_of, policy).ok_or(Unheard::Pointless)?;
-                let account = self.account_of(stripe, payer, line).await?;
-                self.see(account, Command::SeeSubscription(sighting), line)
+                let owner = self.owner_of(stripe, payer, line).await?;
+                self.see(owner, Command::SeeSubscription(sighting), line)
                     .await
             }
-            Event::TopUp(account, invoice) => {
-                self.see(account, Command::SeeTopUp(invoice), line).await
-            }
+            Event::TopUp(owner, invoice) => self.see(owner, Command::SeeTopUp(invoice), line).await,
             Event::PaymentMethod {
                 customer: id,
                 at,
                 updated,
             } => {
                 let customer = look(stripe, &event::look_at_customer(&id), line).await?;
-                let account = event::account_of_customer(&customer).ok_or(Unheard::Pointless)?;
+                let owner = event::owner_of_customer(&customer).ok_or(Unheard::Pointless)?;
                 let mut now = top_up::own_method(&customer);
                 if now.is_none() {
                     now = top_up::first_method(&look(stripe, &top_up::methods(&id), line).await?);
                 }
                 let seen = Some(MethodSeen { now, updated });
-                self.see(account, Command::SeePaymentMethod(at, seen), line)
+                self.see(owner, Command::SeePaymentMethod(at, seen), line)
                     .await
             }
             Event::Other => Ok(()),
@@ -266,36 +239,36 @@ impl Gateway {
         stripe: &Stripe,
         intent: &str,
         line: &mut Line,
-    ) -> Result<(AccountId, Sighting), Unheard> {
+    ) -> Result<(Owner, Sighting), Unheard> {
         let as_of = clock();
         let payment = look(stripe, &event::look_at_payment(intent), line).await?;
-        let (account, mut sighting) = match event::purchase_of(&payment) {
+        let (owner, mut sighting) = match event::purchase_of(&payment) {
             Some(purchase) => purchase,
             None => {
                 let found = look(stripe, &event::look_for_invoice(intent), line).await?;
                 let invoice = event::invoice_of(&found, intent, self.deployment.policy);
                 let (payer, sighting) = invoice.ok_or(Unheard::Pointless)?;
-                (self.account_of(stripe, payer, line).await?, sighting)
+                (self.owner_of(stripe, payer, line).await?, sighting)
             }
         };
         let refunds = look(stripe, &event::look_at_refunds(intent), line).await?;
         let disputes = look(stripe, &event::look_at_disputes(intent), line).await?;
         let reversal = event::reversal_of(&payment, &refunds, &disputes, as_of);
         sighting.reversal = Some(reversal.ok_or(Unheard::Pointless)?);
-        Ok((account, sighting))
+        Ok((owner, sighting))
     }
 
-    async fn account_of(
+    async fn owner_of(
         &self,
         stripe: &Stripe,
         payer: Payer,
         line: &mut Line,
-    ) -> Result<AccountId, Unheard> {
+    ) -> Result<Owner, Unheard> {
         match payer {
-            Payer::Account(account) => Ok(account),
+            Payer::Account(owner) => Ok(owner),
             Payer::Customer(id) => {
                 let customer = look(stripe, &event::look_at_customer(&id), line).await?;
-                event::account_of_customer(&customer).ok_or(Unheard::Pointless)
+                event::owner_of_customer(&customer).ok_or(Unheard::Pointless)
             }
         }
     }
@@ -303,10 +276,14 @@ impl Gateway {
     /// Tells an account how something stands at Stripe.
     async fn see(
         &self,
-        account: AccountId,
+        Owner { account, opened }: Owner,
         command: Command,
         line: &mut Line,
     ) -> Result<(), Unheard> {
+        let command = match opened {
+            Some(opened) => Command::IfOpened(opened, Box::new(command)),
+            None => command,
+        };
         line.account = Some(account.to_string());
         let request = Request::Manage(manage(command));
         let fault = |detail: &str| {
@@ -339,6 +316,42 @@ impl Gateway {
     fn stripe(&self) -> Result<&'static Stripe, Problem> {
         self.deployment.stripe.as_ref().ok_or_else(payments_off)
     }
+}
+
+/// What Stripe makes of a request.
+async fn have_made(stripe: &Stripe, call: &Call) -> Result<checkout::Made, Failure> {
+    let answer = stripe.ask(call).await?;
+    checkout::made(&answer).ok_or_else(|| Failure::Mistake("an unknown answer".to_owned()))
+}
+
+/// Why Stripe has not made it, for whoever asked.
+fn not_made(failure: Failure, line: &mut Line) -> Interruption {
+    line.detail = Some(failure.to_string());
+    let problem = match failure {
+        Failure::OtherRequest => Problem::new(
+            Code::IdempotencyMismatch,
+            "this Idempotency-Key was used for another request; a new request needs a new key",
+        ),
+        _ => Problem::new(
+            Code::Unavailable,
+            "the payment page cannot be made right now; nothing was paid",
+        ),
+    };
+    problem.into()
+}
+
+/// Tells where the page is.
+fn show_made(
+    visit: &Visit,
+    order: &Order,
+    page: &checkout::Made,
+) -> Result<web_sys::Response, JsValue> {
+    let about = About {
+        request_id: &visit.request_id(),
+        standing: order.standing.as_ref(),
+        charged: order.standing.map(|_| Credits::ZERO),
+    };
+    answer::document(visit, 201, &page.to_json(), &about)
 }
 
 pub(super) fn payments_off() -> Problem {

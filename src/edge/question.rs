@@ -2,10 +2,10 @@
 
 use super::{deployment::Deployment, directory, imported, log::Fault, platform::Env};
 use crate::{
-    account::{Fingerprint, NewAccount, TopUpAsk, TopUpAsked},
+    account::{Fingerprint, NewAccount, StripeTask, TopUpAsk, TopUpAsked},
     directory as directory_core, imported as lookup_core,
     object::{Imported, Object, Opened, Store},
-    payments::stripe::Failure,
+    payments::stripe::{Call, Failure},
     protocol::{Command, ImportKey, Reply, Request},
     status::Hours,
     time::Timestamp,
@@ -19,6 +19,8 @@ pub enum Question {
     Lookup(lookup_core::Request),
     /// Stripe, about a top-up.
     TopUp(TopUpAsk),
+    /// Stripe, which has to be told something.
+    Task(StripeTask, Call),
 }
 
 /// Its word.
@@ -29,6 +31,8 @@ pub enum Heard {
     Lookup(lookup_core::Reply),
     /// Stripe's, about a top-up.
     TopUp(TopUpAsked, Result<String, Failure>),
+    /// Stripe's, to what it was told.
+    Task(StripeTask, Result<String, Failure>),
 }
 
 /// What may take several steps, with another object's word between them.
@@ -53,6 +57,9 @@ impl Question {
         if let Some(top_up) = object.top_up_ask(clock) {
             return Some(Self::TopUp(top_up));
         }
+        if let Some((task, call)) = object.stripe_task(clock) {
+            return Some(Self::Task(task, call));
+        }
         if let Some(errand) = object.errand() {
             return Some(Self::Lookup(errand));
         }
@@ -69,7 +76,8 @@ impl Question {
     pub fn due_at<S: Store>(object: &Object<S>, clock: Timestamp) -> Option<Timestamp> {
         let errand_at = object.errand_at(clock);
         let others = object.report_at(clock).into_iter().chain(errand_at);
-        others.chain(object.top_up_asks_at()).min()
+        let of_stripe = [object.top_up_asks_at(), object.stripe_task_at()];
+        others.chain(of_stripe.into_iter().flatten()).min()
     }
 
     /// Asks: what was said, and the rows that it cost.
@@ -84,19 +92,26 @@ impl Question {
             Self::Lookup(request) => imported::ask(env, request)
                 .await
                 .map(|answer| (Heard::Lookup(answer.reply), answer.rows_written)),
-            Self::TopUp(ask) => Ok((Heard::TopUp(ask.asked, ask_stripe(env, ask).await), 0)),
+            Self::TopUp(ask) => {
+                let answer = ask_stripe(env, "top_up", &ask.call).await;
+                Ok((Heard::TopUp(ask.asked, answer), 0))
+            }
+            Self::Task(task, call) => {
+                let answer = ask_stripe(env, "stripe_task", call).await;
+                Ok((Heard::Task(task.clone(), answer), 0))
+            }
         }
     }
 }
 
-/// What Stripe answers about a top-up. That nobody could ask it is no answer: it is asked again.
-async fn ask_stripe(env: &Env, ask: &TopUpAsk) -> Result<String, Failure> {
+/// What Stripe answers. That nobody could ask it is no answer: it is asked again.
+async fn ask_stripe(env: &Env, about: &'static str, call: &Call) -> Result<String, Failure> {
     let deployment = Deployment::of(env).map_err(Failure::Unclear)?;
     let stripe = deployment.stripe.as_ref();
     let stripe = stripe.ok_or_else(|| Failure::Unclear("payments are off".to_owned()))?;
-    let answer = stripe.ask(&ask.call).await;
+    let answer = stripe.ask(call).await;
     if let Err(failure) = &answer {
-        Fault::new("top_up", &failure.to_string()).write();
+        Fault::new(about, &failure.to_string()).write();
     }
     answer
 }
@@ -106,7 +121,7 @@ impl Heard {
     pub const fn counted(&self) -> Option<&Hours> {
         match self {
             Self::Directory(directory_core::Reply::Counted { hours, .. }) => Some(hours),
-            Self::Directory(_) | Self::Lookup(_) | Self::TopUp(_, _) => None,
+            Self::Directory(_) | Self::Lookup(_) | Self::TopUp(..) | Self::Task(..) => None,
         }
     }
 
@@ -119,6 +134,7 @@ impl Heard {
             Self::Directory(reply) => object.hear(reply, clock),
             Self::Lookup(reply) => object.looked_up(reply, clock),
             Self::TopUp(asked, answer) => object.top_up_answered(*asked, answer.clone(), clock),
+            Self::Task(task, answer) => object.stripe_answered(task, answer.clone(), clock),
         }
     }
 }

@@ -85,6 +85,9 @@ impl Stripe {
             init.set_method("POST");
             init.set_body(&JsValue::from_str(form));
         }
+        if call.kind == Kind::End {
+            init.set_method("DELETE");
+        }
         init.set_headers(&headers);
         let url = format!("{}{}", self.api, call.path);
         web_sys::Request::new_with_str_and_init(&url, &init)

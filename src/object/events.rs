@@ -243,7 +243,7 @@ fn event_id(account: &Account, number: EventNumber) -> EventId {
 }
 
 /// The event with its data, which is JSON already.
-fn event_json(account: &Account, event: &EventRecord) -> String {
+pub(super) fn event_json(account: &Account, event: &EventRecord) -> String {
     let fate = |messenger, fate| FateView::of(account, messenger, event.number, fate);
     let webhook = fate(Messenger::Webhook, &event.webhook);
     let view = EventView {

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Failure, Object, ROWS_MAX, Store, at_rest::keys_after, storage, to_json};
+use super::{
+    Failure, Object, ROWS_MAX, Store, at_rest::keys_after, events::event_json, storage, to_json,
+};
 use crate::{
     account::{Account, PlanView, Rolled},
+    event::EVENTS_KEPT,
     export::{ExportPlace, ExportSlice},
-    id::{AccountId, CallId, KeyId, KeyNumber},
+    id::{AccountId, CallId, EventNumber, KeyId, KeyNumber},
     ledger::{Entry, LotNumber},
     payments::history::PaymentView,
     time::{Calendar, Timestamp},
@@ -100,6 +103,7 @@ impl<S: Store> Object<S> {
                 calls_written: 0,
                 lines: 0,
                 payments_before: account.payments().saturating_add(1),
+                events_before: account.events_emitted().get().saturating_add(1),
             }),
             lines: String::new(),
             rows_left: ROWS_MAX,
@@ -111,7 +115,8 @@ impl<S: Store> Object<S> {
             && slice.months()?
             && slice.entries()?
             && slice.calls()?
-            && slice.payments()?;
+            && slice.payments()?
+            && slice.events()?;
         if is_all {
             let lines = slice.place.lines;
             slice.write("end", &EndLine { lines });
@@ -314,6 +319,28 @@ impl<S: Store> Slice<'_, S> {
                 self.write("payment", &PaymentView::from(payment));
             }
         }
+    }
+
+    /// The newest first, as far back as they are kept.
+    fn events(&mut self) -> Result<bool, Failure> {
+        let emitted = self.account.events_emitted().get();
+        let oldest = emitted.saturating_sub(EVENTS_KEPT).saturating_add(1);
+        while self.place.events_before > oldest {
+            if self.is_full() {
+                return Ok(false);
+            }
+            self.spend(1);
+            self.place.events_before = self.place.events_before.saturating_sub(1);
+            let number = EventNumber::new(self.place.events_before);
+            if let Some(event) = self.store.event(number).map_err(storage)? {
+                // It has a type of its own.
+                let json = event_json(self.account, &event);
+                self.lines
+                    .extend([r#"{"type":"event","event":"#, &json, "}\n"]);
+                self.place.lines = self.place.lines.saturating_add(1);
+            }
+        }
+        Ok(true)
     }
 
     fn is_full(&self) -> bool {

@@ -2,12 +2,13 @@
 
 use super::{Done, Failure, Object, Store, document, shown, storage, to_json, told};
 use crate::{
-    account::{Changes, Rejected},
+    account::{Changes, Rejected, StripeTask},
     headers::Standing,
     payments::{
         ask::{Ask, HistoryQuery, TopUpWish, What},
         history::{HistoryView, PaymentView},
         sighting::Sighting,
+        stripe::{self, Call},
     },
     protocol::{Command, Document, Reply},
     time::Timestamp,
@@ -54,6 +55,39 @@ impl<S: Store> Object<S> {
         })
     }
 
+    /// What Stripe has to be told at `clock`, as far as this is known without waking.
+    #[must_use]
+    pub fn stripe_task(&self, clock: Timestamp) -> Option<(StripeTask, Call)> {
+        let (at, task, call) = self.account.as_ref()?.stripe_task()?;
+        (at <= clock).then_some((task, call))
+    }
+
+    /// When Stripe has to be told; `None` while it has not.
+    #[must_use]
+    pub fn stripe_task_at(&self) -> Option<Timestamp> {
+        self.account.as_ref()?.stripe_task_at()
+    }
+
+    /// Books what Stripe has answered to what it was told. Late and repeated answers are harmless.
+    ///
+    /// # Errors
+    /// What went wrong, for the log; nothing was changed.
+    pub fn stripe_answered(
+        &mut self,
+        task: &StripeTask,
+        answer: Result<String, stripe::Failure>,
+        clock: Timestamp,
+    ) -> Result<(), String> {
+        let booked = self.wake(clock).and_then(|()| {
+            let changes = self.awake()?.stripe_answered(task, answer, clock);
+            self.commit(changes, None)
+        });
+        match booked {
+            Ok(()) | Err(Failure::NoAccount) => Ok(()),
+            Err(failure) => Err(failure.detail()),
+        }
+    }
+
     /// Books how a payment stands at Stripe.
     pub(super) fn see_payment(
         &mut self,
@@ -61,7 +95,13 @@ impl<S: Store> Object<S> {
         clock: Timestamp,
     ) -> Result<Done, Failure> {
         let known = self.store.payment(&sighting.name).map_err(storage)?;
-        let (payment, changes) = self.awake()?.payment_sighted(known, sighting, clock);
+        let mut waiting = Vec::new();
+        for name in self.awake()?.waiting_changes().to_vec() {
+            waiting.extend(self.store.payment(&name).map_err(storage)?);
+        }
+        let (payment, changes) = self
+            .awake()?
+            .payment_sighted(known, waiting, sighting, clock);
         let view = PaymentView::from(&payment);
         Ok(Ok::<(Reply, Changes), Rejected>((
             told(200, to_json(&view)),

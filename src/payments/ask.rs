@@ -8,6 +8,7 @@ use crate::{
     policy::Package,
     problem::Problem,
     self_service::Parameters,
+    time::Timestamp,
     wire::{Decode, Encode},
 };
 
@@ -26,6 +27,9 @@ pub struct Ask {
     /// none. The object keeps the first that it hears of.
     #[n(1)]
     pub made: Option<String>,
+    /// The customer that Stripe has no more, as the Worker has found a moment ago: the object forgets it.
+    #[n(2)]
+    pub gone: Option<String>,
 }
 
 /// What a customer or the operator wants.
@@ -104,6 +108,9 @@ pub struct Order {
     /// Limits and credits of the key that asked.
     #[n(4)]
     pub standing: Option<Standing>,
+    /// When the account was opened, which is noted on what is made at Stripe for it.
+    #[n(5)]
+    pub opened: Option<Timestamp>,
 }
 
 /// What a page at Stripe is for.

@@ -12,11 +12,16 @@ use crate::{
     json,
     payments::money::Money,
     policy::{Package, Payments},
+    time::Timestamp,
 };
+
+const HOUR_SECONDS: i64 = 3_600;
 
 /// Names of what Tollgate notes on Stripe's objects. Nobody can set it without the secret key: not a customer
 /// on Stripe's pages, and no link to pay by.
 pub(super) const ACCOUNT: &str = "tollgate_account";
+/// When the account was opened, in milliseconds: several deployments may have one of the same id, and one Stripe.
+pub(super) const OPENED: &str = "tollgate_opened";
 const PACKAGE: &str = "tollgate_package";
 pub(super) const POOL: &str = "tollgate_pool";
 pub(super) const CREDITS: &str = "tollgate_credits";
@@ -27,6 +32,10 @@ pub(super) const PRICE: &str = "tollgate_price";
 pub struct Context<'a> {
     /// The account.
     pub account: &'a AccountId,
+    /// When it was opened.
+    pub opened: Option<Timestamp>,
+    /// The clock.
+    pub now: Timestamp,
     /// Scheme and host that were called.
     pub called: &'a str,
     /// How the policy has it.
@@ -35,15 +44,16 @@ pub struct Context<'a> {
     pub keeps_method: bool,
 }
 
-/// Makes the account's customer at Stripe. Made again within a day for the same name and address, it is the
-/// same customer.
+/// Makes the account's customer at Stripe, in the place of one that is `gone`, if there was one. Made again within a
+/// day for the same name and address, it is the same customer.
 #[must_use]
-pub fn make_customer(account: &AccountId, order: &Order) -> Call {
+pub fn make_customer(account: &AccountId, order: &Order, gone: Option<&str>) -> Call {
     let form = Form::default()
         .with_some("name", order.name.as_deref())
-        .with_some("email", order.email.as_deref())
-        .with(&format!("metadata[{ACCOUNT}]"), account.as_str());
-    let key = idempotency_key(account, "customer", &[form.as_str()]);
+        .with_some("email", order.email.as_deref());
+    let form = noted(form, "metadata", account, order.opened);
+    let parts = [form.as_str(), gone.unwrap_or_default()];
+    let key = idempotency_key(account, "customer", &parts);
     Call::post("/v1/customers", key, form)
 }
 
@@ -68,12 +78,12 @@ pub fn make_page(
             Call::post("/v1/checkout/sessions", idempotency_key, form)
         }
         Ordered::Plan { price, .. } => {
-            let account = context.account.as_str();
-            let form = checkout(form, "subscription", back, context)
+            let mut form = checkout(form, "subscription", back, context)
                 .with("line_items[0][price]", price)
-                .with("line_items[0][quantity]", "1")
-                .with(&format!("metadata[{ACCOUNT}]"), account)
-                .with(&format!("subscription_data[metadata][{ACCOUNT}]"), account);
+                .with("line_items[0][quantity]", "1");
+            for place in ["metadata", "subscription_data[metadata]"] {
+                form = noted(form, place, context.account, context.opened);
+            }
             Call::post("/v1/checkout/sessions", idempotency_key, form)
         }
     }
@@ -85,6 +95,10 @@ fn checkout(form: Form, mode: &str, back: &str, context: Context<'_>) -> Form {
         .with("mode", mode)
         .with("success_url", back)
         .with("cancel_url", back)
+        .with(
+            "expires_at",
+            &closes_at(context.now).as_seconds().to_string(),
+        )
         // For people who look for it at Stripe; nothing is read from it.
         .with("client_reference_id", context.account.as_str());
     if !context.payments.automatic_tax {
@@ -116,8 +130,7 @@ fn pay_once(form: Form, package: &Package, context: Context<'_>) -> Form {
         form = form.with("payment_intent_data[setup_future_usage]", "off_session");
     }
     // The session tells of the payment, the payment intent of refunds and disputes.
-    let noted = [
-        (ACCOUNT, context.account.as_str()),
+    let offer = [
         (PACKAGE, &package.id),
         (POOL, &package.pool),
         (CREDITS, &package.credits.to_string()),
@@ -128,7 +141,8 @@ fn pay_once(form: Form, package: &Package, context: Context<'_>) -> Form {
         "payment_intent_data[metadata]",
         "invoice_creation[invoice_data][metadata]",
     ] {
-        for (name, value) in noted {
+        form = noted(form, place, context.account, context.opened);
+        for (name, value) in offer {
             form = form.with(&format!("{place}[{name}]"), value);
         }
     }
@@ -148,10 +162,66 @@ pub(super) fn offered(metadata: json::Value<'_>) -> Option<Package> {
     })
 }
 
+/// When a page can be paid no more: an hour from now, up to two, so that the same request gets the same page within
+/// the hour. Stripe wants it 30 minutes from now at least.
+fn closes_at(now: Timestamp) -> Timestamp {
+    let hour = hour_of(now).saturating_add(2);
+    Timestamp::from_seconds(hour.saturating_mul(HOUR_SECONDS))
+}
+
+/// Hours since 1970: a page is the same within one.
+fn hour_of(now: Timestamp) -> i64 {
+    now.as_seconds().div_euclid(HOUR_SECONDS)
+}
+
+/// The `Idempotency-Key` of a page: `parts` are what tells one request from another, within the hour.
+#[must_use]
+pub fn page_key(context: Context<'_>, customer: &str, parts: [&str; 2]) -> String {
+    let opened = context.opened.map(|opened| opened.as_millis().to_string());
+    let hour = hour_of(context.now).to_string();
+    let [path, told] = parts;
+    let parts = [
+        path,
+        told,
+        customer,
+        opened.as_deref().unwrap_or_default(),
+        &hour,
+    ];
+    idempotency_key(context.account, "page", &parts)
+}
+
+/// Whose an object at Stripe is noted to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The account.
+    pub account: AccountId,
+    /// When it was opened, unless a release before this one has made the object.
+    pub opened: Option<Timestamp>,
+}
+
+/// Notes in the metadata at `place` whose it is.
+pub(super) fn noted(
+    form: Form,
+    place: &str,
+    account: &AccountId,
+    opened: Option<Timestamp>,
+) -> Form {
+    let opened = opened.map(|opened| opened.as_millis().to_string());
+    form.with(&format!("{place}[{ACCOUNT}]"), account.as_str())
+        .with_some(&format!("{place}[{OPENED}]"), opened.as_deref())
+}
+
 /// The account that an object at Stripe is noted to be of.
 #[must_use]
-pub(super) fn account_of(metadata: json::Value<'_>) -> Option<AccountId> {
-    AccountId::parse(&metadata.member(ACCOUNT)?.string()?)
+pub(super) fn owner_of(metadata: json::Value<'_>) -> Option<Owner> {
+    let opened = metadata.member(OPENED).and_then(json::Value::string);
+    Some(Owner {
+        account: AccountId::parse(&metadata.member(ACCOUNT)?.string()?)?,
+        opened: match opened {
+            Some(opened) => Some(Timestamp::from_millis(opened.parse().ok()?)),
+            None => None,
+        },
+    })
 }
 
 /// An `Idempotency-Key` for Stripe, which holds for all of the operator's account there: `parts` are what
@@ -214,13 +284,15 @@ mod tests {
         let account = AccountId::parse("acme").unwrap();
         let context = Context {
             account: &account,
+            opened: Some(Timestamp::from_seconds(7)),
+            now: Timestamp::from_seconds(3_600),
             called: "https://api.example.com",
             payments,
             keeps_method,
         };
         match make_page(page, "cus_1", context, "key".into()).kind {
             Kind::Change { form, .. } => form,
-            Kind::Look => panic!("nothing is made"),
+            Kind::Look | Kind::End => panic!("nothing is made"),
         }
     }
 
@@ -246,7 +318,11 @@ mod tests {
             let noted = format!("{{{}}}", fields.collect::<Vec<_>>().join(","));
             let noted = json::parse(&noted).unwrap();
             assert_eq!(offered(noted), Some(small()), "{place}");
-            assert_eq!(account_of(noted), AccountId::parse("acme"), "{place}");
+            let owner = Owner {
+                account: AccountId::parse("acme").unwrap(),
+                opened: Some(Timestamp::from_seconds(7)),
+            };
+            assert_eq!(owner_of(noted), Some(owner), "{place}");
         }
     }
 

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use super::{
-    checkout::{account_of, offered},
+    checkout::{Owner, offered, owner_of},
     money::Currency,
     sighting::{
         Papers, Period, Progress, Purpose, Reversal, Sighting, Stage, SubscriptionSighting,
@@ -16,7 +16,6 @@ use super::{
     top_up::top_up_of,
 };
 use crate::{
-    id::AccountId,
     json::{self, Value},
     policy::Policy,
     time::Timestamp,
@@ -26,7 +25,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A payment on a Checkout page.
-    Purchase(AccountId, Box<Sighting>),
+    Purchase(Owner, Box<Sighting>),
     /// An invoice of a subscription or of a top-up that was paid.
     Invoice(Payer, Box<Sighting>),
     /// Something has gone back of the payment with this payment intent, or may have, or came again.
@@ -34,7 +33,7 @@ pub enum Event {
     /// The subscription with this id is not what it was.
     Subscription(String),
     /// The payment of this account's top-up by this invoice has failed.
-    TopUp(AccountId, String),
+    TopUp(Owner, String),
     /// Something about what a customer pays with was changed.
     PaymentMethod {
         /// The customer's id.
@@ -52,7 +51,7 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payer {
     /// This account's.
-    Account(AccountId),
+    Account(Owner),
     /// This customer's at Stripe, on whom it is noted whose account that is.
     Customer(String),
 }
@@ -95,7 +94,7 @@ impl Event {
                 id_in(object, "id").map(Self::Subscription)
             }
             "invoice.payment_failed" => match top_up_of(object) {
-                Some((account, sighting)) => Some(Self::TopUp(account, sighting.name)),
+                Some((owner, sighting)) => Some(Self::TopUp(owner, sighting.name)),
                 None => subscription_of(object).map(Self::Subscription),
             },
             "invoice.paid" => paid_by(object, policy)
@@ -116,7 +115,7 @@ impl Event {
 /// What an invoice has paid, and whose it is; `None` where it is none of ours.
 fn paid_by(paid: Value<'_>, policy: &Policy) -> Option<(Payer, Sighting)> {
     match top_up_of(paid) {
-        Some((account, sighting)) => Some((Payer::Account(account), sighting)),
+        Some((owner, sighting)) => Some((Payer::Account(owner), sighting)),
         None => invoice(paid, policy),
     }
 }
@@ -145,7 +144,7 @@ fn has_another_method(event: Value<'_>) -> bool {
 /// A Checkout session of ours that somebody has completed.
 fn purchase(session: Value<'_>, kind: &str) -> Option<Event> {
     let metadata = session.member("metadata")?;
-    let account = account_of(metadata)?;
+    let owner = owner_of(metadata)?;
     // Without money that moved there is no payment intent; every package costs some.
     let intent = id_in(session, "payment_intent")?;
     let is_paid = text(session, "payment_status")? == "paid";
@@ -169,8 +168,9 @@ fn purchase(session: Value<'_>, kind: &str) -> Option<Event> {
         },
         name: intent,
         reversal: None,
+        change: None,
     };
-    Some(Event::Purchase(account, Box::new(sighting)))
+    Some(Event::Purchase(owner, Box::new(sighting)))
 }
 
 /// An invoice of a subscription, paid or not.
@@ -182,12 +182,16 @@ fn invoice(invoice: Value<'_>, policy: &Policy) -> Option<(Payer, Sighting)> {
         subscription_details(invoice).and_then(|details| details.member("metadata")),
         invoice.member("metadata"),
     ];
-    let account = noted.into_iter().flatten().find_map(account_of);
-    let payer = match account {
-        Some(account) => Payer::Account(account),
+    let owner = noted.into_iter().flatten().find_map(owner_of);
+    let payer = match owner {
+        Some(owner) => Payer::Account(owner),
         None => Payer::Customer(id_in(invoice, "customer")?),
     };
     let period = period_of(invoice, &subscription, policy);
+    let change = match period {
+        Some(_) => None,
+        None => change_of(invoice, &subscription, policy),
+    };
     let sighting = Sighting {
         purpose: period.map_or(Purpose::Subscription, Purpose::Period),
         progress: if is_paid {
@@ -206,6 +210,7 @@ fn invoice(invoice: Value<'_>, policy: &Policy) -> Option<(Payer, Sighting)> {
         },
         name,
         reversal: None,
+        change,
     };
     Some((payer, sighting))
 }
@@ -214,36 +219,68 @@ fn invoice(invoice: Value<'_>, policy: &Policy) -> Option<(Payer, Sighting)> {
 /// that a change of plan makes are no period.
 fn period_of(invoice: Value<'_>, subscription: &str, policy: &Policy) -> Option<Period> {
     let lines = invoice.member("lines")?.member("data")?.items()?;
-    let periods = lines.filter_map(|line| {
-        let parent = line.member("parent");
-        let details = parent.and_then(|parent| parent.member("subscription_item_details"));
+    let of_plan = lines.filter(|line| {
         // Releases before 2025-03-31 told this on the line itself.
-        let place = details.unwrap_or(line);
-        let is_of_plan = details.is_some() || text(line, "type")? == "subscription";
-        let is_difference = place
-            .member("proration")
-            .is_some_and(|told| told.text() == "true");
-        if !is_of_plan || is_difference {
-            return None;
-        }
-        let priced = line.member("pricing").and_then(|pricing| {
-            let details = pricing.member("price_details")?;
-            id_in(details, "price")
-        });
-        let period = line.member("period")?;
-        Some(Period {
-            subscription: subscription.to_owned(),
-            price: priced.or_else(|| id_in(line, "price"))?,
-            starts_at: moment(period, "start")?,
-            ends_at: moment(period, "end")?,
-        })
+        let is_of_plan = parent_of(*line, "subscription_item_details").is_some()
+            || text(*line, "type").is_some_and(|told| told == "subscription");
+        is_of_plan && !is_difference(*line)
     });
-    let mut periods: Vec<Period> = periods.collect();
+    let mut periods: Vec<Period> = of_plan
+        .filter_map(|line| line_period(line, subscription))
+        .collect();
     let sold = periods
         .iter()
         .position(|period| policy.plan_sold_as(&period.price).is_some());
     let at = sold.unwrap_or(0);
     (at < periods.len()).then(|| periods.swap_remove(at))
+}
+
+/// The change of plan in the midst of a period that an invoice, which is for nothing else, bills: what is added is the
+/// rest of the period under the new price, what is taken off the same under the one before.
+fn change_of(invoice: Value<'_>, subscription: &str, policy: &Policy) -> Option<Period> {
+    // At the next period's beginning the change is over.
+    if text(invoice, "billing_reason")? != "subscription_update" {
+        return None;
+    }
+    let mut lines = invoice.member("lines")?.member("data")?.items()?;
+    lines.find_map(|line| {
+        let is_added = is_difference(line) && whole(line, "amount")? > 0;
+        let period = is_added.then(|| line_period(line, subscription))??;
+        policy.plan_sold_as(&period.price).map(|_| period)
+    })
+}
+
+/// What an invoice's line comes from, in this release of Stripe's.
+fn parent_of<'a>(line: Value<'a>, kind: &str) -> Option<Value<'a>> {
+    line.member("parent")?.member(kind)
+}
+
+/// Whether a line is a difference that a change made.
+fn is_difference(line: Value<'_>) -> bool {
+    let places = [
+        parent_of(line, "subscription_item_details"),
+        parent_of(line, "invoice_item_details"),
+        Some(line),
+    ];
+    places.into_iter().flatten().any(|place| {
+        let told = place.member("proration");
+        told.is_some_and(|told| told.text() == "true")
+    })
+}
+
+/// What a line is for, and from when until when.
+fn line_period(line: Value<'_>, subscription: &str) -> Option<Period> {
+    let priced = line.member("pricing").and_then(|pricing| {
+        let details = pricing.member("price_details")?;
+        id_in(details, "price")
+    });
+    let period = line.member("period")?;
+    Some(Period {
+        subscription: subscription.to_owned(),
+        price: priced.or_else(|| id_in(line, "price"))?,
+        starts_at: moment(period, "start")?,
+        ends_at: moment(period, "end")?,
+    })
 }
 
 /// What is asked of Stripe to learn what went back of a payment: first the payment itself …
@@ -295,10 +332,10 @@ pub fn look_at_invoice(id: &str) -> Call {
 
 /// A payment of a package, from its payment intent; `None` where that is of something else.
 #[must_use]
-pub fn purchase_of(answer: &str) -> Option<(AccountId, Sighting)> {
+pub fn purchase_of(answer: &str) -> Option<(Owner, Sighting)> {
     let intent = json::parse(answer).ok()?;
     let metadata = intent.member("metadata")?;
-    let account = account_of(metadata)?;
+    let owner = owner_of(metadata)?;
     let name = id_in(intent, "id")?;
     let charge = intent.member("latest_charge");
     let sighting = Sighting {
@@ -318,8 +355,9 @@ pub fn purchase_of(answer: &str) -> Option<(AccountId, Sighting)> {
         },
         name,
         reversal: None,
+        change: None,
     };
-    Some((account, sighting))
+    Some((owner, sighting))
 }
 
 /// A payment of a subscription or a top-up, from what its payment intent has paid; `None` where that is
@@ -381,9 +419,9 @@ pub fn subscription(
     policy: &Policy,
 ) -> Option<(Payer, SubscriptionSighting)> {
     let found = json::parse(answer).ok()?;
-    let account = found.member("metadata").and_then(account_of);
-    let payer = match account {
-        Some(account) => Payer::Account(account),
+    let owner = found.member("metadata").and_then(owner_of);
+    let payer = match owner {
+        Some(owner) => Payer::Account(owner),
         None => Payer::Customer(id_in(found, "customer")?),
     };
     let items = || found.member("items")?.member("data")?.items();
@@ -418,10 +456,10 @@ pub fn subscription(
     Some((payer, sighting))
 }
 
-/// The account that is noted on a customer.
+/// Whose a customer is noted to be.
 #[must_use]
-pub fn account_of_customer(answer: &str) -> Option<AccountId> {
-    account_of(json::parse(answer).ok()?.member("metadata")?)
+pub fn owner_of_customer(answer: &str) -> Option<Owner> {
+    owner_of(json::parse(answer).ok()?.member("metadata")?)
 }
 
 /// Where an invoice is shown.
@@ -481,7 +519,15 @@ fn id_in(object: Value<'_>, name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{credits::Credits, payments::money::Money, policy::Package};
+    use crate::{credits::Credits, id::AccountId, payments::money::Money, policy::Package};
+
+    /// Noted by a release that did not write when it was opened.
+    fn acme() -> Owner {
+        Owner {
+            account: AccountId::parse("acme").unwrap(),
+            opened: None,
+        }
+    }
 
     fn policy() -> Policy {
         Policy::parse(include_str!("../../tests/policies/full.toml")).unwrap()
@@ -511,12 +557,12 @@ mod tests {
             ("async_payment_succeeded", "paid", Progress::Paid),
             ("async_payment_failed", "unpaid", Progress::Failed),
         ] {
-            let Event::Purchase(account, sighting) =
+            let Event::Purchase(owner, sighting) =
                 read(&format!("checkout.session.{kind}"), &session(status))
             else {
                 panic!("{kind}");
             };
-            assert_eq!(account.as_str(), "acme");
+            assert_eq!(owner, acme());
             assert_eq!(sighting.progress, progress);
             assert_eq!(sighting.name, "pi_1");
             assert_eq!((sighting.total, sighting.subtotal), (6_000, Some(5_000)));
@@ -642,9 +688,8 @@ mod tests {
         let invoice = r#"{"id":"in_1","status":"open","total":1600,"subtotal":1600,"currency":"usd","metadata":{
             "tollgate_account":"acme","tollgate_top_up":"3","tollgate_pool":"credits",
             "tollgate_credits":"1600","tollgate_price":"16.00 USD"}}"#;
-        let account = AccountId::parse("acme").unwrap();
         let told = read("invoice.payment_failed", invoice);
-        assert_eq!(told, Event::TopUp(account, "in_1".into()));
+        assert_eq!(told, Event::TopUp(acme(), "in_1".into()));
     }
 
     /// As Stripe writes it now, and as it did before 2025-03-31.
@@ -676,7 +721,7 @@ mod tests {
             let Event::Invoice(payer, sighting) = read("invoice.paid", invoice) else {
                 panic!("{invoice}");
             };
-            assert_eq!(payer, Payer::Account(AccountId::parse("acme").unwrap()));
+            assert_eq!(payer, Payer::Account(acme()));
             assert_eq!(sighting.purpose, Purpose::Period(period.clone()));
             assert_eq!(
                 (sighting.name.as_str(), sighting.progress),
@@ -692,6 +737,42 @@ mod tests {
         };
         assert_eq!(payer, Payer::Customer("cus_1".into()));
         assert_eq!(sighting.purpose, Purpose::Subscription);
+    }
+
+    #[test]
+    fn the_difference_of_a_change_tells_what_it_changed_to() {
+        let line = |amount: i64, price: &str, parent: &str| {
+            format!(
+                r#"{{"amount":{amount},"parent":{{"{parent}":{{"proration":true}}}},"period":{{"start":10,"end":20}},
+                "pricing":{{"price_details":{{"price":"{price}"}}}}}}"#
+            )
+        };
+        let read = |reason: &str, lines: &[String]| {
+            let invoice = format!(
+                r#"{{"id":"in_1","status":"paid","currency":"usd","amount_paid":3000,"customer":"cus_1",
+                "billing_reason":"{reason}","parent":{{"subscription_details":{{"subscription":"sub_1"}}}},
+                "lines":{{"data":[{}]}}}}"#,
+                lines.join(",")
+            );
+            let Event::Invoice(_, sighting) = read("invoice.paid", &invoice) else {
+                panic!("{invoice}");
+            };
+            assert_eq!(sighting.purpose, Purpose::Subscription);
+            sighting.change.map(|change| change.price)
+        };
+        for parent in ["subscription_item_details", "invoice_item_details"] {
+            let taken_off = line(-1_900, "price_1Qy", parent);
+            let added = line(4_900, "price_1Qx", parent);
+            let change = read("subscription_update", &[taken_off.clone(), added.clone()]);
+            assert_eq!(change.as_deref(), Some("price_1Qx"));
+            // Billed when it is over.
+            assert_eq!(
+                read("subscription_cycle", &[taken_off.clone(), added]),
+                None
+            );
+            let seats = line(900, "price_of_seats", parent);
+            assert_eq!(read("subscription_update", &[taken_off, seats]), None);
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{
     money::{Currency, Money},
-    sighting::{Papers, Progress, Purpose, Reversal, Sighting},
+    sighting::{Papers, Period, Progress, Purpose, Reversal, Sighting},
 };
 use crate::{
     credits::Credits,
@@ -50,6 +50,42 @@ pub struct Payment {
     /// Why it brought nothing although it is paid.
     #[n(10)]
     pub in_vain: Option<InVain>,
+    /// The change of plan that it is the difference of.
+    #[n(11)]
+    pub change: Option<PlanChange>,
+}
+
+/// A change of plan in the midst of a period, whose difference was paid.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct PlanChange {
+    /// The price that is subscribed to from now on, and the rest of its period.
+    #[n(0)]
+    pub to: Period,
+    /// The plan that was paid for before, once the change has counted.
+    #[n(1)]
+    pub from: Option<String>,
+}
+
+/// How much is left of the money of a payment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Share {
+    #[n(0)]
+    left: u64,
+    #[n(1)]
+    total: u64,
+}
+
+impl Share {
+    /// The same share of `credits`: nothing of nothing, everything of all. Nothing that was free is lost.
+    #[must_use]
+    pub fn of(self, credits: Credits) -> Credits {
+        let share = u128::from(credits.get()).saturating_mul(u128::from(self.left));
+        let kept = share.checked_div(u128::from(self.total));
+        let kept = kept.and_then(|kept| Credits::new(u64::try_from(kept).ok()?));
+        kept.unwrap_or(credits)
+    }
 }
 
 /// A lot that a payment brought.
@@ -71,6 +107,20 @@ pub struct Brought {
     /// How many of those had been spent already.
     #[n(4)]
     pub short: Credits,
+}
+
+impl Brought {
+    /// A lot that has just come.
+    #[must_use]
+    pub const fn new(pool: String, lot: LotNumber, credits: Credits) -> Self {
+        Self {
+            pool,
+            lot,
+            credits,
+            taken: Credits::ZERO,
+            short: Credits::ZERO,
+        }
+    }
 }
 
 /// Why a payment that is paid brought nothing.
@@ -124,6 +174,10 @@ impl Payment {
             reversal: Reversal::default(),
             brought: Vec::new(),
             in_vain: None,
+            change: sighting
+                .change
+                .clone()
+                .map(|to| PlanChange { to, from: None }),
         }
     }
 
@@ -135,18 +189,20 @@ impl Payment {
         gone.min(self.total)
     }
 
+    /// How much of what was paid is left.
+    #[must_use]
+    pub fn share(&self) -> Share {
+        Share {
+            left: self.total.saturating_sub(self.gone()),
+            total: self.total,
+        }
+    }
+
     /// What of `credits` goes back with the money that did, what is left of one included: nothing with none,
     /// everything with all.
     #[must_use]
     pub fn gone_of(&self, credits: Credits) -> Credits {
-        let left = self.total.saturating_sub(self.gone());
-        let share = u128::from(credits.get()).saturating_mul(u128::from(left));
-        // Nothing that was free is taken back.
-        let Some(kept) = share.checked_div(u128::from(self.total)) else {
-            return Credits::ZERO;
-        };
-        let kept = u64::try_from(kept).ok().and_then(Credits::new);
-        credits.saturating_sub(kept.unwrap_or(credits))
+        credits.saturating_sub(self.share().of(credits))
     }
 
     /// How it stands, in a word.

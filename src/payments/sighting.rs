@@ -40,6 +40,9 @@ pub struct Sighting {
     /// What has gone back of it, where that was looked up.
     #[n(7)]
     pub reversal: Option<Reversal>,
+    /// The change of plan that it is the difference of: what is subscribed to instead, and from when until when.
+    #[n(8)]
+    pub change: Option<Period>,
 }
 
 /// What a payment is for.

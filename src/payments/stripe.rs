@@ -32,6 +32,8 @@ pub enum Kind {
         /// the next 24 hours at least as it answered that one, failures included.
         idempotency_key: String,
     },
+    /// DELETE, which needs no key: to do it twice is as good as once.
+    End,
 }
 
 impl Call {
@@ -41,6 +43,15 @@ impl Call {
         Self {
             path: path.into(),
             kind: Kind::Look,
+        }
+    }
+
+    /// Ends something.
+    #[must_use]
+    pub fn delete(path: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            kind: Kind::End,
         }
     }
 
@@ -122,6 +133,8 @@ pub enum Failure {
     Busy,
     /// Stripe does not have what is asked for.
     Missing,
+    /// The customer that is asked for was deleted at Stripe.
+    NoCustomer,
     /// This `Idempotency-Key` came with another request before.
     OtherRequest,
     /// Stripe cannot do what it was asked, and will say the same again: a wrong secret, a price that it
@@ -137,6 +150,7 @@ impl std::fmt::Display for Failure {
             Self::Unclear(detail) => write!(formatter, "Stripe: unclear, {detail}"),
             Self::Busy => formatter.write_str("Stripe: too many requests"),
             Self::Missing => formatter.write_str("Stripe: no such object"),
+            Self::NoCustomer => formatter.write_str("Stripe: no such customer"),
             Self::OtherRequest => formatter.write_str("Stripe: another request had this key"),
             Self::Mistake(detail) => write!(formatter, "Stripe: refused, {detail}"),
         }
@@ -154,6 +168,7 @@ pub fn read(status: u16, body: String) -> Result<String, Failure> {
         // Cut off on its way, or from somebody else.
         200..=299 => Err(Failure::Unclear("an answer that is no JSON".to_owned())),
         402 => Err(declined(&body)),
+        400 | 404 if names_no_customer(&body) => Err(Failure::NoCustomer),
         404 => Err(Failure::Missing),
         // Another request with this `Idempotency-Key` is being carried out.
         409 => Err(Failure::Unclear("the same request is under way".to_owned())),
@@ -162,6 +177,14 @@ pub fn read(status: u16, body: String) -> Result<String, Failure> {
         400..=499 => Err(Failure::Mistake(message_of(status, &body))),
         _ => Err(Failure::Unclear(message_of(status, &body))),
     }
+}
+
+/// Whether what a request names and Stripe does not have is a customer.
+fn names_no_customer(body: &str) -> bool {
+    let answer = json::parse(body).ok();
+    let told = |name: &str| answer?.member("error")?.member(name)?.string();
+    told("code").as_deref() == Some("resource_missing")
+        && told("param").as_deref() == Some("customer")
 }
 
 /// What kind of error Stripe says that it is.
@@ -268,6 +291,13 @@ mod tests {
                 Err(Failure::Mistake("400 No such price".to_owned())),
             ),
             (401, String::new(), Err(Failure::Mistake("401 ".to_owned()))),
+            (
+                400,
+                error(
+                    r#"{"code":"resource_missing","param":"customer","message":"No such customer: 'cus_1'"}"#,
+                ),
+                Err(Failure::NoCustomer),
+            ),
             (404, String::new(), Err(Failure::Missing)),
             (
                 409,

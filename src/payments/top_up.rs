@@ -4,7 +4,7 @@
 //! `auto_advance` is off.
 
 use super::{
-    checkout::{ACCOUNT, CREDITS, POOL, PRICE, account_of},
+    checkout::{CREDITS, Owner, POOL, PRICE, noted, owner_of},
     money::{Currency, Money},
     sighting::{Papers, Progress, Purpose, Sighting},
     stripe::{Call, Failure, Form, refused_by},
@@ -13,6 +13,7 @@ use crate::{
     credits::Credits,
     id::AccountId,
     json::{self, Value},
+    time::Timestamp,
     wire::{Decode, Encode},
 };
 
@@ -52,7 +53,7 @@ pub fn methods(customer: &str) -> Call {
 /// An invoice without a line yet: what was noted on it tells later what it was for.
 pub fn draft(
     key: String,
-    account: &AccountId,
+    (account, opened): (&AccountId, Timestamp),
     customer: &str,
     bought: &TopUpBought,
     with_tax: bool,
@@ -66,8 +67,8 @@ pub fn draft(
         // None is given here that the customer may have elsewhere.
         .with("discounts", "")
         .with_some("automatic_tax[enabled]", with_tax.then_some("true"));
+    form = noted(form, "metadata", account, Some(opened));
     for (name, value) in [
-        (ACCOUNT, account.as_str()),
         (TOP_UP, &bought.number.to_string()),
         (POOL, &bought.pool),
         (CREDITS, &bought.credits.to_string()),
@@ -120,6 +121,13 @@ pub fn own_method(answer: &str) -> Option<String> {
     let customer = json::parse(answer).ok()?;
     let settings = customer.member("invoice_settings")?;
     id_of(settings.member("default_payment_method")?)
+}
+
+/// Whether what is left of the customer of [`customer`]'s answer is that it was deleted.
+pub fn is_deleted(answer: &str) -> bool {
+    let customer = json::parse(answer).ok();
+    let told = customer.and_then(|customer| customer.member("deleted"));
+    told.is_some_and(|told| told.text() == "true")
 }
 
 /// The first of [`methods`]' answer.
@@ -217,6 +225,7 @@ impl Invoice {
                 receipt_url: self.link,
             },
             reversal: None,
+            change: None,
         }
     }
 }
@@ -224,7 +233,7 @@ impl Invoice {
 /// How the payment of a top-up stands, and whose it is, from its invoice; `None` where that is one of
 /// something else.
 #[must_use]
-pub fn top_up_of(invoice: Value<'_>) -> Option<(AccountId, Sighting)> {
+pub fn top_up_of(invoice: Value<'_>) -> Option<(Owner, Sighting)> {
     let noted = invoice.member("metadata")?;
     let text = |name: &str| noted.member(name)?.string();
     let bought = TopUpBought {
@@ -233,8 +242,8 @@ pub fn top_up_of(invoice: Value<'_>) -> Option<(AccountId, Sighting)> {
         credits: text(CREDITS)?.parse().ok().and_then(Credits::new)?,
         price: Money::parse(&text(PRICE)?)?,
     };
-    let account = account_of(noted)?;
-    Some((account, Invoice::of(invoice)?.sighting(bought)))
+    let owner = owner_of(noted)?;
+    Some((owner, Invoice::of(invoice)?.sighting(bought)))
 }
 
 fn last_payment(invoice: Value<'_>) -> Option<Value<'_>> {
@@ -365,8 +374,8 @@ mod tests {
         };
         let noted = r#""tollgate_account":"acme","tollgate_top_up":"3","tollgate_pool":"credits",
             "tollgate_credits":"1600","tollgate_price":"16.00 USD""#;
-        let (account, sighting) = told(noted).unwrap();
-        assert_eq!(account.as_str(), "acme");
+        let (owner, sighting) = told(noted).unwrap();
+        assert_eq!(owner.account.as_str(), "acme");
         assert_eq!(sighting.purpose, Purpose::TopUp(bought.clone()));
         assert_eq!(sighting.name, "in_1");
         assert_eq!((sighting.progress, sighting.total), (Progress::Paid, 1_904));
@@ -378,7 +387,13 @@ mod tests {
 
         // What is sent is what is read.
         let account = AccountId::parse("acme").unwrap();
-        let call = draft("k".to_owned(), &account, "cus_1", &bought, true);
+        let call = draft(
+            "k".to_owned(),
+            (&account, Timestamp::EPOCH),
+            "cus_1",
+            &bought,
+            true,
+        );
         let Kind::Change { form, .. } = call.kind else {
             panic!("no change");
         };

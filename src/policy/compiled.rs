@@ -10,7 +10,7 @@ use minicbor::{Decoder, Encoder, decode::Error, encode::Write};
 use super::{Plan, Policy};
 
 /// Raised with every change of what is written here: what another release has compiled is refused.
-const FORMAT: u32 = 5;
+const FORMAT: u32 = 6;
 
 impl Policy {
     /// What [`Policy::from_compiled`] reads: the format, then the policy, in CBOR.
@@ -79,8 +79,8 @@ mod tests {
     #[test]
     fn what_another_release_compiled_is_refused() {
         let mut bytes = full().compile();
-        assert_eq!(bytes[..2], [0x82, 5]);
-        bytes[1] = 4;
+        assert_eq!(bytes[..2], [0x82, 6]);
+        bytes[1] = 5;
         for (bytes, fault) in [
             (&bytes[..], "another release"),
             (b"", "another release"),
@@ -112,6 +112,6 @@ mod tests {
         let sum = bytes.iter().fold(0_u32, |sum, byte| {
             sum.wrapping_mul(31).wrapping_add((*byte).into())
         });
-        assert_eq!((FORMAT, bytes.len(), sum), (5, 331, 213_660_497));
+        assert_eq!((FORMAT, bytes.len(), sum), (6, 333, 3_704_508_536));
     }
 }

@@ -146,6 +146,19 @@ fn an_export_has_everything_once_and_no_secret() {
 }
 
 #[test]
+fn an_export_has_the_events_that_are_kept() {
+    let mut branch = Branch::with_account("told", "prepaid", moment("2026-10-05"));
+    branch.grant("credits", 120, Source::Extra, None);
+    branch.call(cost(120));
+    branch.settle(1, 200);
+    let lines = export(&mut branch, |_| {});
+    let told: Vec<_> = of_type(&lines, "event")
+        .map(|line| line["event"]["type"].as_str())
+        .collect();
+    assert_eq!(told, [Some("balance.exhausted")]);
+}
+
+#[test]
 fn calls_go_on_while_an_export_is_read_slice_by_slice() {
     let mut branch = Branch::with_account("standard", "prepaid", moment("2026-10-30"));
     branch.grant("credits", 50_000, Source::Extra, None);

@@ -41,6 +41,8 @@ pub enum Card {
     Slow,
     /// There is no card.
     None,
+    /// There is no customer any more.
+    Deleted,
 }
 
 #[derive(Clone, Debug)]
@@ -95,6 +97,7 @@ impl MemoryStripe {
         let method = match call.kind {
             Kind::Look => "GET",
             Kind::Change { .. } => "POST",
+            Kind::End => "DELETE",
         };
         self.requests.push(format!("{method} {}", call.path));
         if fault == Fault::Broken {
@@ -154,6 +157,9 @@ impl MemoryStripe {
                 .map(|(_, value)| value)
         };
         match parts[..] {
+            ["customers", id] if self.card == Card::Deleted => {
+                (200, json!({ "id": id, "deleted": true }))
+            }
             ["customers", id] => {
                 let own = json!({ "default_payment_method": self.method() });
                 (200, json!({ "id": id, "invoice_settings": own }))
@@ -230,7 +236,9 @@ impl MemoryStripe {
                 "authentication_required",
                 "invoice_payment_intent_requires_action",
             ),
-            Card::None => (400, json!({ "error": { "message": "no payment method" } })),
+            Card::None | Card::Deleted => {
+                (400, json!({ "error": { "message": "no payment method" } }))
+            }
         };
         let asked_for = invoice.total;
         self.charges += 1;

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tollgate::{
-    account::Status,
+    account::{Edit, PatchAccount, Status},
     ledger::{EntryKind, LotNumber},
     payments::{
         ask::{Ask, HistoryQuery, Ordered, What},
@@ -11,6 +11,7 @@ use tollgate::{
         sighting::{
             Papers, Period, Progress, Purpose, Reversal, Sighting, Stage, SubscriptionSighting,
         },
+        stripe::{Failure, Kind},
     },
     policy::Source,
     problem::Code,
@@ -47,6 +48,7 @@ fn purchase(name: &str, progress: Progress) -> Sighting {
             ..Papers::default()
         },
         reversal: None,
+        change: None,
     }
 }
 
@@ -103,7 +105,14 @@ impl Branch {
     }
 
     fn wants(&mut self, what: What) -> Reply {
-        self.manage(Command::Payments(Ask { what, made: None }), None)
+        self.manage(
+            Command::Payments(Ask {
+                what,
+                made: None,
+                gone: None,
+            }),
+            None,
+        )
     }
 
     fn available(&mut self) -> u64 {
@@ -372,6 +381,7 @@ fn the_first_customer_that_is_made_is_the_accounts() {
         let ask = Ask {
             what: What::Portal,
             made: Some(made.into()),
+            gone: None,
         };
         let page = Page::Payments(ask);
         match branch.read(1, page) {
@@ -384,6 +394,167 @@ fn the_first_customer_that_is_made_is_the_accounts() {
         }
         branch.evict();
     }
+}
+
+#[test]
+fn a_customer_that_stripe_has_no_more_is_forgotten_for_another() {
+    let mut branch = shop("prepaid");
+    let mut customer = |made: Option<&str>, gone: Option<&str>| {
+        let ask = Ask {
+            what: What::Portal,
+            made: made.map(Into::into),
+            gone: gone.map(Into::into),
+        };
+        match branch.manage(Command::Payments(ask), None) {
+            Reply::Order(order) => order.customer,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(customer(Some("cus_1"), None).as_deref(), Some("cus_1"));
+    // Somebody has found that one before, and the account has another by now.
+    assert_eq!(customer(None, Some("cus_0")).as_deref(), Some("cus_1"));
+    assert_eq!(customer(None, Some("cus_1")), None);
+    assert_eq!(
+        customer(Some("cus_2"), Some("cus_1")).as_deref(),
+        Some("cus_2")
+    );
+}
+
+#[test]
+fn what_is_another_deployments_changes_nothing_here() {
+    let mut branch = shop("prepaid");
+    let opened = branch.clock;
+    let mut told = |opened, sighting: Sighting| {
+        let seen = Command::SeePayment(Box::new(sighting));
+        branch.manage(Command::IfOpened(opened, Box::new(seen)), None)
+    };
+    let elsewhere = opened.plus(Span::from_millis(1));
+    match told(elsewhere, purchase("pi_1", Progress::Paid)) {
+        Reply::Problem(complaint) => assert_eq!(complaint.code, Code::NotFound),
+        other => panic!("{other:?}"),
+    }
+    let here = told(opened, purchase("pi_2", Progress::Paid));
+    assert!(matches!(here, Reply::Document(_)), "{here:?}");
+    assert_eq!(branch.entries(), [("bought", 5_000)]);
+}
+
+/// What Stripe is asked next; the path of a GET, `POST path form` or `DELETE path`.
+fn next_task(branch: &Branch) -> Option<String> {
+    let (_, call) = branch.object.stripe_task(branch.clock)?;
+    Some(match call.kind {
+        Kind::Look => call.path,
+        Kind::Change { form, .. } => format!("POST {} {form}", call.path),
+        Kind::End => format!("DELETE {}", call.path),
+    })
+}
+
+impl Branch {
+    /// An account that Stripe knows.
+    fn has_bought(&mut self) {
+        let ask = Ask {
+            what: What::Portal,
+            made: Some("cus_1".into()),
+            gone: None,
+        };
+        self.manage(Command::Payments(ask), None);
+    }
+
+    fn stripe_answers(&mut self, answer: Result<&str, Failure>) {
+        let (task, _) = self.object.stripe_task(self.clock).expect("a task");
+        let answer = answer.map(str::to_owned);
+        self.object
+            .stripe_answered(&task, answer, self.clock)
+            .unwrap();
+    }
+}
+
+#[test]
+fn pages_that_were_opened_before_nothing_is_sold_any_more_are_closed() {
+    const OPEN: &str = "/v1/checkout/sessions?customer=cus_1&status=open&limit=100";
+    let disputed = |branch: &mut Branch| {
+        branch.pays(purchase("pi_1", Progress::Paid));
+        let dispute = reversed(purchase("pi_1", Progress::Paid), branch.clock, 0, PAID);
+        branch.pays(dispute.clone());
+        branch.pays(dispute);
+    };
+    let suspended = |branch: &mut Branch| {
+        branch.change_status(Status::Suspended { reason: None });
+    };
+    let closed = |branch: &mut Branch| drop(branch.close());
+    let ways: [&dyn Fn(&mut Branch); 3] = [&disputed, &suspended, &closed];
+    for way in ways {
+        let mut branch = shop("prepaid");
+        way(&mut branch);
+        assert_eq!(next_task(&branch), None, "Stripe knows nothing of it");
+
+        let mut branch = shop("prepaid");
+        branch.has_bought();
+        assert_eq!(next_task(&branch), None);
+        way(&mut branch);
+        branch.evict();
+        branch.tick().unwrap();
+        assert_eq!(next_task(&branch).as_deref(), Some(OPEN));
+        let listed = r#"{"data":[{"id":"cs_1"},{"id":"cs_2"}],"has_more":false}"#;
+        branch.stripe_answers(Ok(listed));
+        for page in ["cs_1", "cs_2"] {
+            let expected = format!("POST /v1/checkout/sessions/{page}/expire ");
+            assert_eq!(next_task(&branch), Some(expected.clone()));
+            // Lost on the way: it is asked again after a moment.
+            branch.stripe_answers(Err(Failure::Unclear("no answer".into())));
+            assert_eq!(next_task(&branch), None);
+            branch.set_clock(branch.object.stripe_task_at().unwrap());
+            assert_eq!(next_task(&branch), Some(expected));
+            // It was paid meanwhile.
+            branch.stripe_answers(Err(Failure::Mistake("400 not open".into())));
+        }
+        assert_eq!(next_task(&branch), None);
+        branch.check().unwrap();
+    }
+}
+
+#[test]
+fn a_closed_account_pays_no_more_for_its_subscription() {
+    let mut branch = Branch::with_account("sold told", "free", moment("2026-01-10T15:00:00"));
+    branch.subscribes(subscription(Stage::Paid, "price_starter", branch.clock));
+    branch.close();
+    let end = Some("DELETE /v1/subscriptions/sub_1".to_owned());
+    assert_eq!(next_task(&branch), end);
+    // Stripe is out of reach for days, until the operator has to see to it.
+    let begun = branch.clock;
+    while let Some(at) = branch.object.stripe_task_at() {
+        branch.set_clock(at);
+        assert!(at.since(begun) < Span::from_days(4));
+        branch.stripe_answers(Err(Failure::Busy));
+    }
+    assert!(branch.clock.since(begun) >= Span::from_days(3));
+    let told = branch.store().all_events().last().unwrap().data.clone();
+    assert!(
+        told.contains("the subscription could not be ended at Stripe"),
+        "{told}"
+    );
+}
+
+#[test]
+fn stripe_is_told_another_name_and_address() {
+    let mut branch = shop("prepaid");
+    let renamed = |email: &str| PatchAccount {
+        email: Some(Edit::Set(email.into())),
+        ..PatchAccount::default()
+    };
+    branch.patch(renamed("a@example.com"));
+    assert_eq!(next_task(&branch), None, "Stripe knows nothing of it");
+    branch.has_bought();
+    branch.patch(renamed("b@example.com"));
+    branch.patch(renamed("c@example.com"));
+    let expected = "POST /v1/customers/cus_1 name=&email=c%40example.com";
+    assert_eq!(next_task(&branch).as_deref(), Some(expected));
+    branch.stripe_answers(Ok("{}"));
+    // The second change came before anybody knew whether the first was told.
+    assert_eq!(next_task(&branch).as_deref(), Some(expected));
+    branch.stripe_answers(Ok("{}"));
+    assert_eq!(next_task(&branch), None);
+    branch.patch(renamed("c@example.com"));
+    assert_eq!(next_task(&branch), None);
 }
 
 #[test]
@@ -514,19 +685,61 @@ fn a_year_that_is_paid_at_once_is_granted_month_by_month() {
     assert_eq!(branch.available(), 50, "the free plan's alone");
 }
 
+/// A year that is paid at once.
+fn year(name: &str) -> Sighting {
+    invoice(
+        name,
+        "price_starter",
+        "2026-01-10T15:00:00",
+        "2027-01-10T15:00:00",
+    )
+}
+
+/// The first month.
+fn january() -> Sighting {
+    invoice(
+        "in_1",
+        "price_starter",
+        "2026-01-10T15:00:00",
+        "2026-02-10T15:00:00",
+    )
+}
+
+/// The difference that a change of plan makes, paid.
+fn difference(name: &str, price: &str, from: &str, until: &str) -> Sighting {
+    let Sighting { purpose, .. } = invoice(name, price, from, until);
+    let Purpose::Period(change) = purpose else {
+        panic!("no period");
+    };
+    Sighting {
+        change: Some(change),
+        purpose: Purpose::Subscription,
+        ..january()
+    }
+    .named(name)
+}
+
+trait Named {
+    fn named(self, name: &str) -> Self;
+}
+
+impl Named for Sighting {
+    fn named(self, name: &str) -> Self {
+        Self {
+            name: name.into(),
+            ..self
+        }
+    }
+}
+
 #[test]
-fn an_upgrade_counts_when_it_is_paid() {
+fn an_upgrade_raises_the_running_lot_when_it_is_paid_and_not_before() {
     let mut branch = shop("prepaid");
     let start = branch.clock;
     let later = |minutes: i64| start.plus(Span::from_seconds(60 * minutes));
     branch.set_clock(later(5));
     branch.subscribes(subscription(Stage::Paid, "price_starter", start));
-    branch.pays(invoice(
-        "in_1",
-        "price_starter",
-        "2026-01-10T15:00:00",
-        "2026-02-10T15:00:00",
-    ));
+    branch.pays(january());
     // The difference could not be charged.
     let shown = branch.subscribes(subscription(Stage::Unpaid, "price_pro", later(1)));
     assert_eq!(
@@ -537,6 +750,7 @@ fn an_upgrade_counts_when_it_is_paid() {
         (Some("starter"), Some("lapsed"))
     );
     assert_eq!(branch.available(), 300);
+    // It is billed later, perhaps: the plan and its limits are the new ones, the credits what was paid.
     let shown = branch.subscribes(subscription(Stage::Paid, "price_pro", later(2)));
     assert_eq!(
         (
@@ -545,15 +759,262 @@ fn an_upgrade_counts_when_it_is_paid() {
         ),
         (Some("pro"), Some("active"))
     );
-    assert_eq!(branch.available(), 1_000);
+    assert_eq!(branch.available(), 300);
     // What is told of before is old.
     branch.subscribes(subscription(Stage::Paid, "price_starter", later(1)));
+    let upgrade = || {
+        difference(
+            "in_2",
+            "price_pro",
+            "2026-01-10T15:02:00",
+            "2026-02-10T15:00:00",
+        )
+    };
+    branch.pays(upgrade());
+    branch.evict();
+    branch.pays(upgrade());
     assert_eq!(branch.available(), 1_000);
+
+    // A downgrade lowers nothing that was paid for, and whoever changes to and fro has nothing of it.
+    branch.subscribes(subscription(Stage::Paid, "price_starter", later(3)));
+    branch.pays(difference(
+        "in_3",
+        "price_starter",
+        "2026-01-10T15:03:00",
+        "2026-02-10T15:00:00",
+    ));
+    assert_eq!(branch.available(), 1_000);
+    let call = branch.spends(900);
+    branch.settle(call, 200);
+    branch.pays(difference(
+        "in_4",
+        "price_pro",
+        "2026-01-10T15:04:00",
+        "2026-02-10T15:00:00",
+    ));
+    assert_eq!(branch.available(), 100);
+    branch.check().unwrap();
+
     let ends_at = moment("2026-02-10T15:00:00");
-    let shown = branch.subscribes(subscription(Stage::Ending(ends_at), "price_pro", later(3)));
+    let shown = branch.subscribes(subscription(Stage::Ending(ends_at), "price_pro", later(5)));
     assert_eq!(shown["subscription"]["status"], "cancelled");
-    let shown = branch.subscribes(subscription(Stage::Ended, "price_pro", later(4)));
+    let shown = branch.subscribes(subscription(Stage::Ended, "price_pro", later(6)));
     assert_eq!(shown["subscription"]["status"], "lapsed");
+    branch.check().unwrap();
+}
+
+#[test]
+fn an_upgrade_that_is_told_of_before_its_period_waits_for_it() {
+    let mut branch = shop("prepaid");
+    let start = branch.clock;
+    let upgrade = || {
+        difference(
+            "in_2",
+            "price_pro",
+            "2026-01-10T15:02:00",
+            "2026-02-10T15:00:00",
+        )
+    };
+    branch.pays(upgrade());
+    branch.subscribes(subscription(Stage::Paid, "price_pro", start));
+    assert_eq!(branch.available(), 0);
+    branch.evict();
+    branch.pays(january());
+    assert_eq!(branch.available(), 1_000);
+    branch.pays(upgrade());
+    branch.pays(january());
+    assert_eq!(branch.available(), 1_000);
+    // Each has brought what it paid for.
+    let now = branch.clock;
+    branch.pays(reversed(upgrade(), now, PAID, 0));
+    assert_eq!(branch.available(), 300);
+    let again = difference(
+        "in_3",
+        "price_pro",
+        "2026-01-10T15:03:00",
+        "2026-02-10T15:00:00",
+    );
+    branch.pays(again.clone());
+    assert_eq!(branch.available(), 1_000);
+    branch.pays(reversed(january(), now, PAID, 0));
+    assert_eq!(branch.available(), 700);
+    branch.pays(reversed(again, now, PAID, 0));
+    assert_eq!(branch.available(), 0);
+    branch.check().unwrap();
+}
+
+#[test]
+fn the_months_of_a_year_are_those_of_the_plan_that_was_paid() {
+    let mut branch = shop("prepaid");
+    let start = branch.clock;
+    let later = |minutes: i64| start.plus(Span::from_seconds(60 * minutes));
+    branch.subscribes(subscription(Stage::Paid, "price_starter", start));
+    branch.pays(year("in_1"));
+    branch.subscribes(subscription(Stage::Paid, "price_pro", later(1)));
+    branch.set_clock(moment("2026-02-11T00:00:00"));
+    assert_eq!(branch.available(), 350, "50 of them carried over");
+    let upgrade = difference(
+        "in_2",
+        "price_pro",
+        "2026-02-11T00:00:00",
+        "2027-01-10T15:00:00",
+    );
+    branch.pays(upgrade.clone());
+    assert_eq!(branch.available(), 1_050);
+    branch.set_clock(moment("2026-03-11T00:00:00"));
+    assert_eq!(branch.available(), 1_050);
+    branch.evict();
+    // The difference went back: the next month is the other plan's again.
+    let gone = reversed(upgrade, branch.clock, PAID, 0);
+    branch.pays(gone);
+    branch.set_clock(moment("2026-04-11T00:00:00"));
+    assert_eq!(branch.available(), 350);
+    // So is a month after a downgrade, whoever has the money.
+    branch.subscribes(subscription(Stage::Paid, "price_starter", later(2)));
+    branch.set_clock(moment("2026-05-11T00:00:00"));
+    assert_eq!(branch.available(), 350);
+    branch.check().unwrap();
+    branch.audit_itself().unwrap();
+}
+
+#[test]
+fn what_went_back_of_a_year_does_not_come_in_its_later_months() {
+    let mut branch = shop("prepaid");
+    let start = branch.clock;
+    branch.subscribes(subscription(Stage::Paid, "price_starter", start));
+    branch.pays(year("in_1"));
+    branch.set_clock(moment("2026-03-12T00:00:00"));
+    assert_eq!(branch.available(), 350);
+    // A third of the money: a third of the running month, of what it carried over, and of the months to come.
+    let gone = |branch: &Branch, refunded, disputed| {
+        reversed(year("in_1"), branch.clock, refunded, disputed)
+    };
+    let third = gone(&branch, 2_000, 0);
+    branch.pays(third);
+    assert_eq!(branch.available(), 200 + 33);
+    branch.set_clock(moment("2026-04-12T00:00:00"));
+    assert_eq!(branch.available(), 200 + 50);
+    branch.evict();
+    // A dispute takes the rest …
+    let all = gone(&branch, 2_000, 4_000);
+    branch.pays(all.clone());
+    branch.pays(all);
+    assert_eq!(branch.available(), 0);
+    branch.set_clock(moment("2026-06-12T00:00:00"));
+    assert_eq!(branch.available(), 0);
+    assert_eq!(branch.balance("credits")["renews_at"], Value::Null);
+    // … until it is won.
+    let won = gone(&branch, 2_000, 0);
+    branch.pays(won);
+    assert_eq!(branch.available(), 200);
+    let refund_failed = gone(&branch, 0, 0);
+    branch.pays(refund_failed);
+    assert_eq!(branch.available(), 300);
+    branch.set_clock(moment("2026-07-12T00:00:00"));
+    assert_eq!(branch.available(), 350);
+    branch.check().unwrap();
+    branch.audit_itself().unwrap();
+}
+
+#[test]
+fn a_change_of_plan_brings_back_nothing_that_was_refunded() {
+    let mut branch = shop("prepaid");
+    let start = branch.clock;
+    branch.subscribes(subscription(Stage::Paid, "price_starter", start));
+    branch.pays(january());
+    let now = branch.clock;
+    branch.pays(reversed(january(), now, PAID, 0));
+    assert_eq!(branch.available(), 0);
+    for price in ["price_pro", "price_starter"] {
+        branch.subscribes(subscription(Stage::Paid, price, now));
+        assert_eq!(branch.available(), 0);
+    }
+    for (plan, left) in [("pro", 700), ("starter", 0)] {
+        branch.change_plan(plan);
+        assert_eq!(branch.available(), left, "{plan}");
+    }
+    branch.pays(reversed(january(), now, 0, 0));
+    assert_eq!(branch.available(), 300);
+    branch.check().unwrap();
+}
+
+#[test]
+fn a_refund_after_the_period_takes_what_was_carried_over_and_tells_what_was_spent() {
+    let mut branch = Branch::with_account("sold told", "prepaid", moment("2026-01-10T15:00:00"));
+    let start = branch.clock;
+    branch.subscribes(subscription(Stage::Paid, "price_starter", start));
+    branch.pays(january());
+    let call = branch.spends(120);
+    branch.settle(call, 200);
+    branch.set_clock(moment("2026-02-10T16:00:00"));
+    branch.pays(invoice(
+        "in_2",
+        "price_starter",
+        "2026-02-10T15:00:00",
+        "2026-03-10T15:00:00",
+    ));
+    assert_eq!(branch.available(), 350);
+    let now = branch.clock;
+    let before = branch.entries().len();
+    branch.pays(reversed(january(), now, PAID, 0));
+    branch.pays(reversed(january(), now, PAID, 0));
+    assert_eq!(branch.available(), 300);
+    let mut told = branch.entries()[before..].to_vec();
+    told.sort_unstable();
+    assert_eq!(told, [("shortfall", -120), ("taken_back", -50)]);
+    let refunded = |branch: &Branch| {
+        let events = branch.store().all_events();
+        let read = events.map(|event| serde_json::from_str::<Value>(&event.data).unwrap());
+        read.filter(|data| data.get("shortfall").is_some())
+            .map(|data| {
+                (
+                    data["pool"].clone(),
+                    data["credits"].clone(),
+                    data["shortfall"].clone(),
+                )
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        refunded(&branch),
+        [(json!("credits"), json!(50), json!(120))]
+    );
+    branch.check().unwrap();
+    branch.audit_itself().unwrap();
+
+    // When it is long over, the money is all that can be told of.
+    branch.set_clock(moment("2026-08-01T00:00:00"));
+    branch.grant("credits", 7, Source::Promo, None);
+    let second = invoice(
+        "in_2",
+        "price_starter",
+        "2026-02-10T15:00:00",
+        "2026-03-10T15:00:00",
+    );
+    let now = branch.clock;
+    branch.pays(reversed(second, now, PAID, 0));
+    assert_eq!(refunded(&branch)[1], (json!("credits"), json!(0), json!(0)));
+    assert_eq!(branch.available(), 7);
+    branch.check().unwrap();
+}
+
+#[test]
+fn a_price_that_left_the_policy_renews_what_was_paid_as_the_same() {
+    let mut branch = shop("prepaid");
+    let start = branch.clock;
+    branch.subscribes(subscription(Stage::Paid, "price_starter", start));
+    branch.pays(january());
+    branch.policy = sold::edited("sold dearer");
+    branch.evict();
+    branch.set_clock(moment("2026-02-10T16:00:00"));
+    let february = |name, price| invoice(name, price, "2026-02-10T15:00:00", "2026-03-10T15:00:00");
+    let shown = branch.pays(february("in_2", "price_of_somebody"));
+    assert_eq!(
+        shown["problem"],
+        "no plan of the policy has this stripe_price"
+    );
+    branch.pays(february("in_3", "price_starter"));
+    assert_eq!(branch.available(), 350);
     branch.check().unwrap();
 }
 
@@ -679,9 +1140,9 @@ proptest! {
     /// once.
     #[test]
     fn a_subscription_ends_as_stripe_has_it_last(
-        order in Just((0..7_usize).collect::<Vec<_>>()).prop_shuffle(),
-        again in proptest::collection::vec(0..7_usize, 0..10),
-        evict_at in 0..17_usize,
+        order in Just((0..8_usize).collect::<Vec<_>>()).prop_shuffle(),
+        again in proptest::collection::vec(0..8_usize, 0..10),
+        evict_at in 0..18_usize,
     ) {
         let mut branch = shop("free");
         let start = branch.clock;
@@ -698,6 +1159,7 @@ proptest! {
                 3 => drop(branch.subscribes(subscription(Stage::Paid, "price_pro", at(3)))),
                 4 => drop(branch.pays(invoice("in_1", "price_starter", "2026-01-10T15:00:00", "2026-02-10T15:00:00"))),
                 5 => drop(branch.pays(invoice("in_2", "price_pro", "2026-02-10T15:00:00", "2026-03-10T15:00:00"))),
+                6 => drop(branch.pays(difference("in_3", "price_pro", "2026-01-20T15:00:00", "2026-02-10T15:00:00"))),
                 _ => drop(branch.pays(purchase("pi_1", Progress::Paid))),
             }
         }

@@ -111,6 +111,9 @@ pub fn edited(edits: &str) -> Arc<Policy> {
             }
             "extra_needs_subscription" => policy.gateway.extra_needs_subscription = true,
             "sold" => sell(&mut policy),
+            "dearer" => edit_plan(&mut policy, "starter", |plan| {
+                plan.stripe_price = Some("price_starter_2027".to_owned());
+            }),
             "without_starter" => drop(policy.plans.remove("starter")),
             "without_search" => policy.routes.retain(|route| route.template != "/search"),
             "without_credits" => drop(policy.pools.remove("credits")),

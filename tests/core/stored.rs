@@ -328,6 +328,7 @@ fn topped_up() -> Branch {
     let portal = Ask {
         what: What::Portal,
         made: Some("cus_1".into()),
+        gone: None,
     };
     branch.manage(Command::Payments(portal), None);
     branch.grant("credits", 1_500, Source::Extra, None);

@@ -59,6 +59,7 @@ impl Shop {
         let portal = Ask {
             what: What::Portal,
             made: Some("cus_1".into()),
+            gone: None,
         };
         shop.branch.manage(Command::Payments(portal), None);
         shop
@@ -265,6 +266,19 @@ fn a_charge_that_goes_below_the_threshold_tops_up_to_the_target_once() {
     assert_eq!(entry.reference.as_deref(), Some("in_1"));
     assert_eq!(shop.told(), ["top_up.succeeded"]);
     shop.branch.check().unwrap();
+}
+
+#[test]
+fn a_customer_that_was_deleted_at_stripe_pauses_and_is_not_asked_about_again() {
+    let mut shop = Shop::new();
+    shop.stripe.card = Card::Deleted;
+    shop.charge(1_100);
+    shop.work();
+    let asked = shop.stripe.requests.len();
+    assert_eq!(shop.told(), ["top_up.failed", "top_up.paused"]);
+    shop.wait(Span::from_days(3));
+    assert_eq!(shop.stripe.requests.len(), asked);
+    assert_eq!(shop.branch.object.account().unwrap().customer(), None);
 }
 
 #[test]

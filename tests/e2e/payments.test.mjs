@@ -75,7 +75,11 @@ test("a package is paid at Stripe and granted once, however often and in whateve
   const url = await buy();
   assert.match(url, /^https:\/\/checkout\.stripe\.test\//);
   const [customer, session] = stripe.requests;
-  assert.deepEqual(customer.form, { name: "Acme", email: "ops@acme.example", metadata: { tollgate_account: account.id } });
+  const { tollgate_opened: opened, ...noted } = customer.form.metadata;
+  assert.deepEqual({ ...customer.form, metadata: noted }, { name: "Acme", email: "ops@acme.example", metadata: { tollgate_account: account.id } });
+  assert.equal(opened, session.form.payment_intent_data.metadata.tollgate_opened);
+  const open = Number(session.form.expires_at) - gateway.clock.now().getTime() / 1000;
+  assert.ok(open > 3_590 && open <= 7_200, `${open} s`);
   assert.deepEqual(
     [session.form.mode, session.form.line_items[0].price_data.unit_amount, session.form.invoice_creation.enabled, session.form.success_url],
     ["payment", "5000", "true", "https://app.example.com/billing"],
@@ -178,8 +182,14 @@ test("a plan is subscribed to at Stripe, granted by its paid invoices, and chang
   await stripe.deliver(stripe.all("event").filter(({ data }) => data.object.id === first.id));
   assert.deepEqual([await plan(), await available()], [["starter", "active"], 350]);
 
+  // The plan is another at once, the credits come with the money.
+  stripe.prices.set("price_pro", { unit_amount: 4_900, currency: "usd", interval: "month" });
   stripe.changesPlan(subscription, "price_pro");
   await stripe.deliver();
+  assert.deepEqual([await plan(), await available()], [["pro", "active"], 350]);
+  stripe.changesPlan(subscription, "price_starter");
+  stripe.changesPlanAtOnce(subscription, "price_pro");
+  await stripe.deliver([...stripe.pending.splice(0)].reverse());
   assert.deepEqual([await plan(), await available()], [["pro", "active"], 1050]);
 
   stripe.changesCard(subscription.customer, "pm_card_visa_chargeDeclinedInsufficientFunds");
@@ -199,8 +209,51 @@ test("a plan is subscribed to at Stripe, granted by its paid invoices, and chang
   stripe.cancels(subscription, { now: true });
   await stripe.deliver();
   assert.deepEqual(await plan(), ["pro", "lapsed"]);
-  assert.deepEqual((await history()).map(({ kind, status }) => `${kind} ${status}`), Array(3).fill("subscription paid"));
+  assert.deepEqual((await history()).map(({ kind, status }) => `${kind} ${status}`), Array(4).fill("subscription paid"));
   await audited();
+});
+
+test("two deployments at one Stripe account have accounts of the same id: what is paid at one is granted there alone", async (t) => {
+  const { origin, stripe, account, buy, available } = await shop(t);
+  const other = await startGateway(t, { policy: policyFor(origin, SOLD), vars: stripe.vars });
+  const twin = await openAccount(other, { id: account.id });
+  stripe.pays(await buy());
+  const told = stripe.pending.splice(0);
+  stripe.tells(other);
+  await stripe.deliver(told);
+  await other.log(({ event, account: of }) => event === "payment_in_vain" && of === account.id);
+  assert.deepEqual([await available(), (await twin.balance()).available], [0, 0]);
+});
+
+test("where nothing is sold any more no open page can be paid, and a deleted customer is made anew", async (t) => {
+  const { stripe, gateway, account, post, buy } = await shop(t);
+  const until = async (holds) => {
+    while (!holds()) await stripe.request(stripe.requests.length);
+  };
+  const { intent } = stripe.pays(await buy());
+  await stripe.deliver();
+  const opened = await buy();
+  const dispute = stripe.disputes(intent);
+  await stripe.deliver();
+  await until(() => stripe.all("checkout.session").every(({ status }) => status !== "open"));
+  assert.throws(() => stripe.pays(opened), /expired/);
+  stripe.decides(dispute, "won");
+  await stripe.deliver();
+
+  const [customer] = stripe.all("customer");
+  stripe.deletesCustomer(customer.id);
+  const { subscription } = stripe.pays((await post("/subscription", { plan: "starter" })).url);
+  assert.notEqual(subscription.customer, customer.id);
+  await stripe.deliver();
+  assert.equal((await account.show()).plan, "starter");
+
+  await gateway.admin("PATCH", `/accounts/${account.id}`, { email: "new@acme.example" });
+  await until(() => stripe.object(subscription.customer).email === "new@acme.example");
+  const late = await buy();
+  assert.equal((await gateway.admin("DELETE", `/accounts/${account.id}`)).status, 204);
+  await until(() => stripe.object(subscription.id).status === "canceled");
+  await until(() => stripe.all("checkout.session").every(({ status }) => status !== "open"));
+  assert.throws(() => stripe.pays(late), /expired/);
 });
 
 test("an event counts only as Stripe has signed it, just now", async (t) => {

@@ -261,7 +261,11 @@ impl Account {
         if top_up.unpaid.take_if(|unpaid| unpaid.is_asking()).is_none()
             && let Some(mut attempt) = top_up.attempt.take()
         {
+            if why == Why::NoCustomer {
+                self.forget_customer(&attempt.customer, changes);
+            }
             if !can_be_paid {
+                // What is gone is paid by nobody.
                 attempt.rest();
                 attempt.link = None;
             }
@@ -467,7 +471,13 @@ impl Attempt {
             Step::Method => stripe::methods(&self.customer),
             Step::Draft => {
                 let (bought, with_tax) = (&self.bought, self.with_tax);
-                stripe::draft(key("draft"), account, &self.customer, bought, with_tax)
+                stripe::draft(
+                    key("draft"),
+                    (account, of.created_at),
+                    &self.customer,
+                    bought,
+                    with_tax,
+                )
             }
             Step::Line => stripe::line(key("line"), (&self.customer, invoice), &self.bought),
             Step::Finalize | Step::Pay if leave.refuses(self.price()).is_some() => {
@@ -476,7 +486,8 @@ impl Attempt {
             Step::Finalize => stripe::finalize(key("finalize"), invoice),
             Step::Pay => stripe::pay(key("pay"), invoice, self.method.as_deref()),
             Step::Look => stripe::look(invoice),
-            Step::Void => stripe::void(key("void"), invoice),
+            // To void it twice is as good as once, and a failure of Stripe's is not to be heard again.
+            Step::Void => stripe::void(key(&format!("void-{}", self.ask_at.as_millis())), invoice),
         })
     }
 
@@ -513,7 +524,14 @@ impl Attempt {
     /// Nothing of this moves money.
     fn hear_prepared(&mut self, answer: Result<String, Failure>, clock: Timestamp) -> Turn {
         let body = match answer {
+            Ok(body) if self.step == Step::Customer && stripe::is_deleted(&body) => {
+                return Turn::Failed(Why::NoCustomer);
+            }
             Ok(body) => body,
+            Err(Failure::NoCustomer) => return Turn::Failed(Why::NoCustomer),
+            Err(Failure::Missing) if matches!(self.step, Step::Customer | Step::Method) => {
+                return Turn::Failed(Why::NoCustomer);
+            }
             Err(Failure::Unclear(_) | Failure::Busy) => return self.try_again(clock),
             Err(
                 Failure::Declined(_)
@@ -574,7 +592,12 @@ impl Attempt {
             Err(Failure::Declined(code)) => Turn::Failed(Why::Declined(code)),
             Err(Failure::AuthenticationRequired) => Turn::Failed(Why::AuthenticationRequired),
             Err(Failure::Unclear(_) | Failure::Busy) => self.wait_at(Step::Look, clock),
-            Err(Failure::Missing | Failure::OtherRequest | Failure::Mistake(_)) => {
+            Err(
+                Failure::Missing
+                | Failure::NoCustomer
+                | Failure::OtherRequest
+                | Failure::Mistake(_),
+            ) => {
                 self.is_refused = true;
                 self.goes_to(Step::Look, clock)
             }

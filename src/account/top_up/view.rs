@@ -192,6 +192,7 @@ impl Why {
             Self::Refused => "Stripe did not take the payment".to_owned(),
             Self::NotBilled => "Stripe made out no invoice".to_owned(),
             Self::Disputed => "a payment was disputed".to_owned(),
+            Self::NoCustomer => "Stripe has no such customer any more; buy credits once".to_owned(),
             Self::CalledOff => "it was called off before anything was paid".to_owned(),
             Self::NotNeeded => "enough credits came in before anything was paid".to_owned(),
             Self::AboveCap(total) => {

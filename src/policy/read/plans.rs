@@ -30,18 +30,17 @@ pub(super) fn read_plans(
     // Whoever pays it must get one plan.
     let mut sold: Vec<(&str, &str)> = Vec::new();
     for plan in plans.values() {
-        let Some(price) = &plan.stripe_price else {
-            continue;
-        };
-        let other = sold.iter().find(|(_, taken)| taken == price);
-        let mut values = table.entries();
-        if let Some((other, _)) = other
-            && let Some((_, value)) = values.find(|(name, _)| *name == plan.name)
-            && let Some(value) = value.field("stripe_price")
-        {
-            value.wrong(&format!("another price than that of {other}"));
+        for price in plan.stripe_prices() {
+            let other = sold.iter().find(|(_, taken)| taken == price);
+            let mut values = table.entries();
+            if let Some((other, _)) = other
+                && let Some((_, value)) = values.find(|(name, _)| *name == plan.name)
+                && let Some(value) = value.field("stripe_price")
+            {
+                value.wrong(&format!("another price than that of {other}"));
+            }
+            sold.push((&plan.name, price));
         }
-        sold.push((&plan.name, price));
     }
     plans
 }
@@ -135,11 +134,12 @@ fn read_plan(name: &str, mut table: Table<'_>, pools: &BTreeMap<String, Pool>) -
         max_keys,
         grants: Vec::new(),
         stripe_price: None,
+        earlier_prices: Vec::new(),
     };
-    if let Some(price) = table.take("stripe_price") {
-        plan.stripe_price = price.parsed("the id of a price at Stripe, \"price_…\"", |price| {
-            is_name(price, 255, b"_").then(|| price.to_owned())
-        });
+    if let Some(value) = table.take("stripe_price") {
+        let mut prices = read_prices(&value).into_iter();
+        plan.stripe_price = prices.next();
+        plan.earlier_prices = prices.collect();
         // What is bought is paid for.
         plan.paid = true;
     }
@@ -161,6 +161,26 @@ fn read_plan(name: &str, mut table: Table<'_>, pools: &BTreeMap<String, Pool>) -
     }
     table.finish();
     plan
+}
+
+/// One price, or a list of them.
+fn read_prices(value: &Value<'_>) -> Vec<String> {
+    const EXPECTED: &str = "the id of a price at Stripe, \"price_…\"";
+    let read = |value: &Value<'_>| {
+        value.parsed(EXPECTED, |price| {
+            is_name(price, 255, b"_").then(|| price.to_owned())
+        })
+    };
+    match value.as_list() {
+        None => read(value).into_iter().collect(),
+        Some(prices) => {
+            let prices: Vec<Value<'_>> = prices.collect();
+            if prices.is_empty() {
+                value.wrong(EXPECTED);
+            }
+            prices.iter().filter_map(read).collect()
+        }
+    }
 }
 
 fn read_grant(mut table: Table<'_>, pools: &BTreeMap<String, Pool>) -> Option<Grant> {

@@ -302,7 +302,12 @@ impl<'a> Value<'a> {
 
     /// An array's values.
     pub(super) fn list(&self, expected: &str) -> Option<impl Iterator<Item = Value<'a>> + use<'a>> {
-        let array = self.if_some(self.value.get_ref().as_array(), expected)?;
+        self.if_some(self.as_list(), expected)
+    }
+
+    /// The same, without a mistake where it is no array.
+    pub(super) fn as_list(&self) -> Option<impl Iterator<Item = Value<'a>> + use<'a>> {
+        let array = self.value.get_ref().as_array()?;
         let (place, notes) = (self.place.clone(), self.notes);
         Some(array.iter().enumerate().map(move |(index, value)| Value {
             value,

@@ -236,6 +236,35 @@ export async function startStripe(t, { now = () => new Date() } = {}) {
     return finalize(invoice);
   }
 
+  // What a change of plan takes off and adds, for the whole of the period: the tests do not wait.
+  function billChange(subscription, before, price) {
+    const [item] = subscription.items.data;
+    const { currency } = priceOf(price);
+    const invoice = invoiceOf(subscription.customer, currency, {
+      billing_reason: "subscription_update",
+      parent: {
+        type: "subscription_details",
+        subscription_details: { subscription: subscription.id, metadata: { ...subscription.metadata } },
+      },
+    });
+    const line = (of, sign) => ({
+      id: `il_test_${++made}`,
+      object: "line_item",
+      amount: sign * priceOf(of).unit_amount,
+      currency,
+      metadata: {},
+      parent: {
+        type: "subscription_item_details",
+        subscription_item_details: { proration: true, subscription: subscription.id, subscription_item: item.id },
+      },
+      period: { start: Math.max(seconds(), item.current_period_start), end: item.current_period_end },
+      pricing: { type: "price_details", price_details: { price: of, product: "prod_test" } },
+    });
+    invoice.lines = list([line(before, -1), line(price, 1)]);
+    subscription.latest_invoice = invoice.id;
+    return invoice;
+  }
+
   function subscribe(customer, price, metadata, card) {
     const start = seconds();
     const end = later(start, priceOf(price).interval);
@@ -283,7 +312,7 @@ export async function startStripe(t, { now = () => new Date() } = {}) {
     "GET /v1/customers/{id}": (_, id) => get(id),
     "GET /v1/customers/{id}/payment_methods": (_, id) => list(all("payment_method").filter(({ customer }) => customer === id).reverse()),
     "POST /v1/customers/{id}": (form, id) => {
-      const customer = get(id);
+      const customer = customerOf({ customer: id });
       for (const name of ["email", "name"]) if (form[name] !== undefined) customer[name] = form[name];
       Object.assign(customer.invoice_settings, form.invoice_settings);
       emit("customer.updated", customer);
@@ -294,7 +323,7 @@ export async function startStripe(t, { now = () => new Date() } = {}) {
       const [item] = Object.values(form.line_items ?? {});
       const isPayment = form.mode === "payment";
       const amount = isPayment ? Number(item.price_data.unit_amount) * Number(item.quantity) : priceOf(item.price).unit_amount;
-      if (form.customer) get(form.customer);
+      if (form.customer) customerOf(form);
       const session = make("cs", "checkout.session", {
         amount_subtotal: amount,
         amount_total: amount,
@@ -302,7 +331,7 @@ export async function startStripe(t, { now = () => new Date() } = {}) {
         client_reference_id: form.client_reference_id ?? null,
         currency: isPayment ? item.price_data.currency : priceOf(item.price).currency,
         customer: form.customer ?? null,
-        expires_at: seconds() + 86_400,
+        expires_at: form.expires_at ? Number(form.expires_at) : seconds() + 86_400,
         invoice: null,
         metadata: form.metadata ?? {},
         mode: form.mode,
@@ -316,9 +345,18 @@ export async function startStripe(t, { now = () => new Date() } = {}) {
       asked.set(session.id, form);
       return session;
     },
+    "GET /v1/checkout/sessions": (form) =>
+      list(all("checkout.session").filter(({ customer, status }) => customer === form.customer && (!form.status || status === form.status))),
     "GET /v1/checkout/sessions/{id}": (_, id) => get(id),
+    "POST /v1/checkout/sessions/{id}/expire": (_, id) => {
+      const session = get(id);
+      if (session.status !== "open") throw new Refused(400, { type: "invalid_request_error", message: "Only open sessions can be expired." });
+      session.status = "expired";
+      emit("checkout.session.expired", session);
+      return session;
+    },
     "POST /v1/billing_portal/sessions": (form) => {
-      get(form.customer);
+      customerOf(form);
       const session = make("bps", "billing_portal.session", {
         customer: form.customer,
         return_url: form.return_url ?? null,
@@ -391,6 +429,7 @@ export async function startStripe(t, { now = () => new Date() } = {}) {
       return { id, object: "invoice", deleted: true };
     },
     "GET /v1/subscriptions/{id}": (_, id) => get(id),
+    "DELETE /v1/subscriptions/{id}": (_, id) => stripe.cancels(get(id), { now: true }),
     "GET /v1/invoice_payments": (form) => {
       const intent = form.payment?.payment_intent;
       return list(all("invoice_payment").filter(({ invoice, payment }) => (intent ? payment.payment_intent === intent : invoice === form.invoice)));
@@ -398,6 +437,14 @@ export async function startStripe(t, { now = () => new Date() } = {}) {
     "GET /v1/refunds": (form) => list(all("refund").filter(({ payment_intent }) => payment_intent === form.payment_intent).reverse()),
     "GET /v1/disputes": (form) => list(all("dispute").filter(({ payment_intent }) => payment_intent === form.payment_intent).reverse()),
   };
+  // Of one that was deleted only that is left.
+  function customerOf({ customer: id }) {
+    const customer = objects.get(id);
+    if (!customer || customer.deleted)
+      throw new Refused(400, { type: "invalid_request_error", code: "resource_missing", param: "customer", message: `No such customer: '${id}'` });
+    return customer;
+  }
+
   // The form that a session was asked for with.
   const asked = new Map();
 
@@ -555,6 +602,7 @@ export async function startStripe(t, { now = () => new Date() } = {}) {
     // `succeeds` or not with `fails`. Gives { session, intent } or { session, subscription }.
     pays(checkoutUrl, { card = "pm_card_visa", later: takesDays = false, amount } = {}) {
       const session = get(checkoutUrl.split("/").at(-1));
+      if (session.status !== "open") throw new Error(`the page is ${session.status}`);
       const form = asked.get(session.id);
       session.status = "complete";
       if (session.mode === "subscription") {
@@ -611,6 +659,25 @@ export async function startStripe(t, { now = () => new Date() } = {}) {
     changesPlan(subscription, price) {
       const [item] = subscription.items.data;
       return update(subscription, { items: list([{ ...item, price: { id: price, object: "price" } }]) });
+    },
+    // The same in the midst of a period, as the portal does with `always_invoice`: the difference is billed at once,
+    // or credited.
+    changesPlanAtOnce(subscription, price, { card } = {}) {
+      const [item] = subscription.items.data;
+      const before = item.price.id;
+      stripe.changesPlan(subscription, price);
+      const difference = priceOf(price).unit_amount - priceOf(before).unit_amount;
+      const invoice = billChange(subscription, before, price);
+      if (difference <= 0) return settle(Object.assign(invoice, { status: "open" }), 0);
+      finalize(invoice);
+      payInvoice(invoice, card);
+      return invoice;
+    },
+    // The operator deletes a customer.
+    deletesCustomer(id) {
+      const { object } = get(id);
+      objects.set(id, { id, object, deleted: true });
+      emit("customer.deleted", get(id));
     },
     cancels(subscription, { now: atOnce = false } = {}) {
       if (!atOnce) return update(subscription, { cancel_at_period_end: true, canceled_at: seconds() });

@@ -138,6 +138,7 @@ fn cursor_of(list: &str, account: &str) -> String {
                 calls_written: 4,
                 lines: 13,
                 payments_before: 9,
+                events_before: 3,
             };
             next_of(&unfinished(&place, key_secret, account))
         }
