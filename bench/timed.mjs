@@ -81,6 +81,7 @@ function p99(many, hot) {
 export async function refused(origin, { count, seconds }) {
   const start = (what) => startWorker(what, { origin: origin.url, state: folder("tmpfs") });
   const refuser = { name: "JavaScript that only answers 429", ...(await start(worker("refuser"))) };
+  const inFull = { name: "the same, with all headers and a log line", ...(await start(worker("refuser-in-full"))) };
   const gateway = await start(tollgate());
   const key = await openAccount(gateway.port, "flooded", "flood");
   const call = request("GET", "/api/external/v1/tracks/1", { authorization: `Bearer ${key}` });
@@ -88,16 +89,18 @@ export async function refused(origin, { count, seconds }) {
   const against = async (title, status, asked) => {
     const contenders = [
       { ...refuser, requests: [asked] },
+      { ...inFull, requests: [asked] },
       { name: TOLLGATE, ...gateway, requests: [asked] },
     ];
     show(title, await roundsOf(contenders, status), [refuser.name]);
   };
   const roundsOf = (contenders, status) =>
-    rounds(contenders, { callers: CALLERS, seconds, count, statusOf: { [TOLLGATE]: status, [refuser.name]: 429 } });
+    rounds(contenders, { callers: CALLERS, seconds, count, statusOf: { [TOLLGATE]: status, [refuser.name]: 429, [inFull.name]: 429 } });
   await against("Refused for a limit that the isolate knows of: a flood on one key", 429, call);
   await against("Forged key", 401, search(`${key.slice(0, -3)}AAA`));
   await against("Malformed key", 401, search("tk_live_nonsense"));
   await refuser.stop();
+  await inFull.stop();
   await gateway.stop();
 }
 
