@@ -145,7 +145,7 @@ test("the time of a refusal does not tell how much of the MAC is right (printed,
 test("a flood of unknown keys wakes nobody, keeps nothing, and slows nobody else down much", { timeout: 900_000 }, async (t) => {
   const quiet = await latencies(scaled(60, 1_000));
   await customer.finished("POST", "/search");
-  const [before, reached, memory, wasm] = [asks(), origin.requests.length, residentMegabytes(), await wasmMegabytes(gateway)];
+  const [before, reached, wasm] = [asks(), origin.requests.length, await wasmMegabytes(gateway)];
   t.diagnostic(`seed: ${seed}`);
   const random = randomOf();
   let isOver = false;
@@ -153,12 +153,16 @@ test("a flood of unknown keys wakes nobody, keeps nothing, and slows nobody else
   const beside = latencies(Infinity, () => isOver);
   const keys = Array.from({ length: UNKNOWN_KEYS }, () => Buffer.from(Array.from({ length: bytesOf(customer.key).length }, () => random.below(256))));
   const id = Buffer.from(customer.id);
-  await each(keys, 8, async (bytes) => {
+  const tries = async (bytes) => {
     // Half of them have the shape of a key of a real account.
     if (bytes[0] & 1) Buffer.concat([Buffer.from([1, id.length]), id]).copy(bytes);
     const { status } = await search(keyOf(bytes));
     assert.equal(status, 401);
-  });
+  };
+  // The runtime's heap grows under load until it is worth collecting: what counts is whether it goes on to grow.
+  await each(keys.splice(0, UNKNOWN_KEYS / 4), 8, tries);
+  const memory = residentMegabytes();
+  await each(keys, 8, tries);
   isOver = true;
   const busy = await beside;
   await customer.finished("POST", "/search");
@@ -185,7 +189,7 @@ test("a flood of unknown keys wakes nobody, keeps nothing, and slows nobody else
     "unknown keys": UNKNOWN_KEYS,
     "objects asked": 0,
     "imported-looking keys": `${tried}, looked up ${lookedUp}`,
-    "workerd grew by": `${grown.toFixed(0)} MB`,
+    "after the first quarter workerd grew by": `${grown.toFixed(0)} MB`,
     "the wasm by": `${kept.toFixed(1)} MB`,
     "another account, alone": toldLatency(quiet),
     meanwhile: toldLatency(busy),

@@ -100,9 +100,12 @@ test("events that are too long are not kept: up to 1 MB is read, whoever sends i
   const [longest, longer] = [padded(MB), padded(MB + 1)];
   assert.equal((await sent(longest, signed(longest))).status, 200);
   assert.equal((await sent(longer, signed(longer))).status, 413);
-  const memory = residentMegabytes();
   const statuses = new Set();
-  await each(Array(BIG_ONES).fill(longest), 8, async (payload) => statuses.add((await sent(payload, "t=1,v1=00")).status));
+  const forged = (count) => each(Array(count).fill(longest), 8, async (payload) => statuses.add((await sent(payload, "t=1,v1=00")).status));
+  // The runtime's heap grows under load until it is worth collecting: what counts is whether it goes on to grow.
+  await forged(BIG_ONES / 2);
+  const memory = residentMegabytes();
+  await forged(BIG_ONES / 2);
   assert.deepEqual(statuses, new Set([400]));
   // No length, and no end.
   const endless = gateway.open("POST", "/_tollgate/v1/stripe/webhook", { headers: { "transfer-encoding": "chunked", "stripe-signature": "t=1,v1=00" } });

@@ -143,7 +143,9 @@ test("each of thousands of spellings is refused, or forwarded as exactly what wa
       assert.equal(received.length, 0, `${path} was answered ${answer.status} and reached the origin`);
       assert.ok([200, 400, 401, 404, 405, 429].includes(answer.status), `${path}: ${answer.status}`);
       // Tokens that are none are counted; nothing else here is limited.
-      if (answer.status === 200 || answer.status === 429) assert.match(readCarelessly(path), /^\/(v1\/me|_tollgate)/, path);
+      // The runtime has resolved plain dot segments before, as the URL standard has it.
+      const { pathname } = new URL(`http://gateway.test${path}`);
+      if (answer.status === 200 || answer.status === 429) assert.match(readCarelessly(pathname), /^\/(v1\/me|_tollgate)/, path);
       return;
     }
     assert.equal(received.length, 1, path);
