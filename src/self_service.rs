@@ -108,13 +108,14 @@ fn read_usage_query(
             "offset: expected none beside next",
         ));
     }
+    let (from, to) = parameters.period()?;
     Ok(UsageQuery {
         limit,
         offset: offset.unwrap_or(0),
         before,
         filter: UsageFilter {
-            from: parameters.moment("from")?,
-            to: parameters.moment("to")?,
+            from,
+            to,
             endpoint: parameters.text("endpoint"),
             status: parameters.read_as("status", "a status from 100 to 599", |text| {
                 text.parse()
@@ -422,6 +423,11 @@ mod tests {
                 "status=999",
                 "status",
                 "status: expected a status from 100 to 599, found \"999\"",
+            ),
+            (
+                "from=2026-12-02T00:00:00Z&to=2026-12-02T00:00:00Z",
+                "from",
+                "from: expected a moment before to, 2026-12-02T00:00:00Z",
             ),
             (
                 "next=call_1",
