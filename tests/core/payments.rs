@@ -1301,3 +1301,19 @@ fn months_that_take_the_place_of_a_year_are_all_that_is_granted() {
     branch.check().unwrap();
     branch.audit_itself().unwrap();
 }
+
+#[test]
+fn a_year_that_is_cancelled_tells_its_months_that_come() {
+    let mut branch = shop("prepaid");
+    let start = branch.clock;
+    branch.subscribes(subscription(Stage::Paid, "price_starter", start));
+    branch.pays(year("in_1"));
+    let ends_at = moment("2027-01-10T15:00:00");
+    branch.subscribes(subscription(Stage::Ending(ends_at), "price_starter", start));
+    assert_ne!(branch.balance("credits")["renews_at"], Value::Null);
+    branch.set_clock(moment("2026-02-11T00:00:00"));
+    assert_eq!(branch.available(), 350);
+    branch.set_clock(moment("2026-12-20T00:00:00"));
+    assert_eq!(branch.balance("credits")["renews_at"], Value::Null);
+    branch.check().unwrap();
+}
