@@ -789,7 +789,7 @@ mod tests {
             "pricing":{"price_details":{"price":"price_1Qx"}}}"#;
         let plan = r#"{"parent":{"subscription_item_details":{"proration":false}},"period":{"start":100,"end":200},
             "pricing":{"price_details":{"price":"price_1Qx"}}}"#;
-        let told = vec![difference; 10].join(",");
+        let told = [difference; 10].join(",");
         let invoice = format!(
             r#"{{"id":"in_1","status":"paid","currency":"usd","amount_paid":1900,"customer":"cus_1",
             "parent":{{"subscription_details":{{"subscription":"sub_1"}}}},
