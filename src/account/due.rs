@@ -335,7 +335,9 @@ impl Account {
     fn renewal(&self, pool: &str) -> Option<(&Cycle, Grant)> {
         let cycle = self.state.cycles.iter().find(|cycle| cycle.pool == pool)?;
         let grant = self.recurring_grant(pool)?;
-        self.is_granting().then_some((cycle, grant))
+        // The months of a year that is paid come also where it is cancelled.
+        let is_paid = self.paid_until().is_some_and(|until| cycle.ends_at < until);
+        (self.is_granting() || is_paid).then_some((cycle, grant))
     }
 
     /// What of `pool` can be spent at `now`, and in which order.

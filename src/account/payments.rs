@@ -58,6 +58,9 @@ pub(super) struct Billing {
     /// What Stripe has still to be told.
     #[cbor(n(4), default)]
     tasks: task::Tasks,
+    /// Subscriptions besides the one that counts, as they were when they did, or as they were paid.
+    #[cbor(n(5), default)]
+    others: Vec<Subscribed>,
 }
 
 impl Account {

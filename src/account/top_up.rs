@@ -443,14 +443,16 @@ impl Account {
             url: link.clone(),
         };
         let top_up = self.state.top_up.get_or_insert_default();
-        let was_paused = top_up.paused.is_some();
+        // Where the customer can pay is another place after a retry: the invoice before is void.
+        let before = top_up.paused.as_ref();
+        let is_told = before.is_some_and(|before| link.is_none() || before.link == link);
         top_up.paused = Some(Pause {
             since: clock,
             why,
             link,
         });
         changes.snapshot = true;
-        if !was_paused {
+        if !is_told {
             self.emit(&event, self.state.latest, changes);
         }
     }

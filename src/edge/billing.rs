@@ -199,6 +199,12 @@ impl Gateway {
                 let owner = self.owner_of(stripe, payer, line).await?;
                 self.see(owner, Command::SeePayment(sighting), line).await
             }
+            Event::LongInvoice(id) => {
+                let (payer, sighting) = self.look_at_long_invoice(stripe, &id, line).await?;
+                let owner = self.owner_of(stripe, payer, line).await?;
+                let command = Command::SeePayment(Box::new(sighting));
+                self.see(owner, command, line).await
+            }
             Event::Reversal(intent) => {
                 let (owner, sighting) = self.look_back(stripe, &intent, line).await?;
                 let command = Command::SeePayment(Box::new(sighting));
@@ -246,8 +252,11 @@ impl Gateway {
             Some(purchase) => purchase,
             None => {
                 let found = look(stripe, &event::look_for_invoice(intent), line).await?;
-                let invoice = event::invoice_of(&found, intent, self.deployment.policy);
-                let (payer, sighting) = invoice.ok_or(Unheard::Pointless)?;
+                let (payer, sighting) = match event::long_invoice_of(&found) {
+                    Some(id) => self.look_at_long_invoice(stripe, &id, line).await?,
+                    None => event::invoice_of(&found, intent, self.deployment.policy)
+                        .ok_or(Unheard::Pointless)?,
+                };
                 (self.owner_of(stripe, payer, line).await?, sighting)
             }
         };
@@ -256,6 +265,18 @@ impl Gateway {
         let reversal = event::reversal_of(&payment, &refunds, &disputes, as_of);
         sighting.reversal = Some(reversal.ok_or(Unheard::Pointless)?);
         Ok((owner, sighting))
+    }
+
+    /// What an invoice has paid of which an event does not tell all lines.
+    async fn look_at_long_invoice(
+        &self,
+        stripe: &Stripe,
+        id: &str,
+        line: &mut Line,
+    ) -> Result<(Payer, Sighting), Unheard> {
+        let invoice = look(stripe, &event::look_at_invoice(id), line).await?;
+        let lines = look(stripe, &event::look_at_lines(id), line).await?;
+        event::invoice_with(&invoice, &lines, self.deployment.policy).ok_or(Unheard::Pointless)
     }
 
     async fn owner_of(

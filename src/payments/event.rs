@@ -28,6 +28,8 @@ pub enum Event {
     Purchase(Owner, Box<Sighting>),
     /// An invoice of a subscription or of a top-up that was paid.
     Invoice(Payer, Box<Sighting>),
+    /// The same of a subscription, with this id: it has more lines than the event tells.
+    LongInvoice(String),
     /// Something has gone back of the payment with this payment intent, or may have, or came again.
     Reversal(String),
     /// The subscription with this id is not what it was.
@@ -97,8 +99,11 @@ impl Event {
                 Some((owner, sighting)) => Some(Self::TopUp(owner, sighting.name)),
                 None => subscription_of(object).map(Self::Subscription),
             },
-            "invoice.paid" => paid_by(object, policy)
-                .map(|(payer, sighting)| Self::Invoice(payer, Box::new(sighting))),
+            "invoice.paid" => match long_invoice(object) {
+                Some(id) => Some(Self::LongInvoice(id)),
+                None => paid_by(object, policy)
+                    .map(|(payer, sighting)| Self::Invoice(payer, Box::new(sighting))),
+            },
             "payment_method.attached" => method_changed(event, id_in(object, "customer"), None),
             "payment_method.automatically_updated" | "payment_method.updated" => {
                 method_changed(event, id_in(object, "customer"), id_in(object, "id"))
@@ -116,8 +121,16 @@ impl Event {
 fn paid_by(paid: Value<'_>, policy: &Policy) -> Option<(Payer, Sighting)> {
     match top_up_of(paid) {
         Some((owner, sighting)) => Some((Payer::Account(owner), sighting)),
-        None => invoice(paid, policy),
+        None => invoice(paid, paid.member("lines"), policy),
     }
+}
+
+/// The id of a subscription's invoice of which not all lines are there. The period comes behind the differences that
+/// changes of plan have made, of which there may be any number.
+fn long_invoice(invoice: Value<'_>) -> Option<String> {
+    let has_more = invoice.member("lines")?.member("has_more")?.text() == "true";
+    let is_long = has_more && subscription_of(invoice).is_some();
+    is_long.then(|| id_in(invoice, "id"))?
 }
 
 fn method_changed(
@@ -173,8 +186,12 @@ fn purchase(session: Value<'_>, kind: &str) -> Option<Event> {
     Some(Event::Purchase(owner, Box::new(sighting)))
 }
 
-/// An invoice of a subscription, paid or not.
-fn invoice(invoice: Value<'_>, policy: &Policy) -> Option<(Payer, Sighting)> {
+/// An invoice of a subscription, paid or not, that has these lines.
+fn invoice(
+    invoice: Value<'_>,
+    lines: Option<Value<'_>>,
+    policy: &Policy,
+) -> Option<(Payer, Sighting)> {
     let subscription = subscription_of(invoice)?;
     let name = id_in(invoice, "id")?;
     let is_paid = text(invoice, "status")? == "paid";
@@ -187,10 +204,10 @@ fn invoice(invoice: Value<'_>, policy: &Policy) -> Option<(Payer, Sighting)> {
         Some(owner) => Payer::Account(owner),
         None => Payer::Customer(id_in(invoice, "customer")?),
     };
-    let period = period_of(invoice, &subscription, policy);
+    let period = lines.and_then(|lines| period_of(lines, &subscription, policy));
     let change = match period {
         Some(_) => None,
-        None => change_of(invoice, &subscription, policy),
+        None => lines.and_then(|lines| change_of(invoice, lines, &subscription, policy)),
     };
     let sighting = Sighting {
         purpose: period.map_or(Purpose::Subscription, Purpose::Period),
@@ -215,10 +232,10 @@ fn invoice(invoice: Value<'_>, policy: &Policy) -> Option<(Payer, Sighting)> {
     Some((payer, sighting))
 }
 
-/// The period of a plan that an invoice is for: of the policy's, if it is for several things. The differences
+/// The period of a plan that an invoice with these lines is for: of the policy's, if it is for several things. The differences
 /// that a change of plan makes are no period.
-fn period_of(invoice: Value<'_>, subscription: &str, policy: &Policy) -> Option<Period> {
-    let lines = invoice.member("lines")?.member("data")?.items()?;
+fn period_of(lines: Value<'_>, subscription: &str, policy: &Policy) -> Option<Period> {
+    let lines = lines.member("data")?.items()?;
     let of_plan = lines.filter(|line| {
         // Releases before 2025-03-31 told this on the line itself.
         let is_of_plan = parent_of(*line, "subscription_item_details").is_some()
@@ -237,12 +254,17 @@ fn period_of(invoice: Value<'_>, subscription: &str, policy: &Policy) -> Option<
 
 /// The change of plan in the midst of a period that an invoice, which is for nothing else, bills: what is added is the
 /// rest of the period under the new price, what is taken off the same under the one before.
-fn change_of(invoice: Value<'_>, subscription: &str, policy: &Policy) -> Option<Period> {
+fn change_of(
+    invoice: Value<'_>,
+    lines: Value<'_>,
+    subscription: &str,
+    policy: &Policy,
+) -> Option<Period> {
     // At the next period's beginning the change is over.
     if text(invoice, "billing_reason")? != "subscription_update" {
         return None;
     }
-    let mut lines = invoice.member("lines")?.member("data")?.items()?;
+    let mut lines = lines.member("data")?.items()?;
     lines.find_map(|line| {
         let is_added = is_difference(line) && whole(line, "amount")? > 0;
         let period = is_added.then(|| line_period(line, subscription))??;
@@ -324,6 +346,12 @@ pub fn look_at_customer(id: &str) -> Call {
     Call::get(path("/v1/customers/", id, ""))
 }
 
+/// What is asked of Stripe to learn what a long invoice is for, besides the invoice itself.
+#[must_use]
+pub fn look_at_lines(invoice: &str) -> Call {
+    Call::get(path("/v1/invoices/", invoice, "/lines?limit=100"))
+}
+
 /// What is asked of Stripe to learn where an invoice is shown.
 #[must_use]
 pub fn look_at_invoice(id: &str) -> Call {
@@ -358,6 +386,21 @@ pub fn purchase_of(answer: &str) -> Option<(Owner, Sighting)> {
         change: None,
     };
     Some((owner, sighting))
+}
+
+/// A payment of a subscription, from its invoice and the invoice's lines.
+#[must_use]
+pub fn invoice_with(answer: &str, lines: &str, policy: &Policy) -> Option<(Payer, Sighting)> {
+    let lines = json::parse(lines).ok()?;
+    invoice(json::parse(answer).ok()?, Some(lines), policy)
+}
+
+/// The long invoice that a payment intent has paid, if it is one.
+#[must_use]
+pub fn long_invoice_of(answer: &str) -> Option<String> {
+    let answer = json::parse(answer).ok()?;
+    let payment = answer.member("data")?.items()?.next()?;
+    long_invoice(payment.member("invoice")?)
 }
 
 /// A payment of a subscription or a top-up, from what its payment intent has paid; `None` where that is
@@ -737,6 +780,36 @@ mod tests {
         };
         assert_eq!(payer, Payer::Customer("cus_1".into()));
         assert_eq!(sighting.purpose, Purpose::Subscription);
+    }
+
+    /// Stripe tells no more than ten lines with an invoice, and the differences first.
+    #[test]
+    fn an_invoice_with_many_lines_is_looked_up() {
+        let difference = r#"{"parent":{"invoice_item_details":{"proration":true}},"period":{"start":1,"end":2},
+            "pricing":{"price_details":{"price":"price_1Qx"}}}"#;
+        let plan = r#"{"parent":{"subscription_item_details":{"proration":false}},"period":{"start":100,"end":200},
+            "pricing":{"price_details":{"price":"price_1Qx"}}}"#;
+        let told = [difference; 10].join(",");
+        let invoice = format!(
+            r#"{{"id":"in_1","status":"paid","currency":"usd","amount_paid":1900,"customer":"cus_1",
+            "parent":{{"subscription_details":{{"subscription":"sub_1"}}}},
+            "lines":{{"data":[{told}],"has_more":true}}}}"#
+        );
+        let long = Some("in_1".to_owned());
+        assert_eq!(
+            read("invoice.paid", &invoice),
+            Event::LongInvoice("in_1".into())
+        );
+        let paid = format!(r#"{{"data":[{{"invoice":{invoice}}}]}}"#);
+        assert_eq!(long_invoice_of(&paid), long);
+        let lines = format!(r#"{{"data":[{told},{plan}],"has_more":false}}"#);
+        let (_, sighting) = invoice_with(&invoice, &lines, &policy()).unwrap();
+        let Purpose::Period(period) = sighting.purpose else {
+            panic!("no period");
+        };
+        assert_eq!(period.ends_at, Timestamp::from_seconds(200));
+        let short = invoice.replace("true}}", "false}}");
+        assert_eq!(long_invoice_of(&short), None);
     }
 
     #[test]

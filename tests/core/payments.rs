@@ -1202,3 +1202,118 @@ fn amounts_that_are_taken_back_are_those_of_the_money() {
         json!(credits(5_000))
     );
 }
+
+fn second(stage: Stage, price: &str, as_of: Timestamp) -> SubscriptionSighting {
+    SubscriptionSighting {
+        id: "sub_2".into(),
+        created_at: moment("2026-01-20T00:00:00"),
+        ..subscription(stage, price, as_of)
+    }
+}
+
+fn second_year() -> Sighting {
+    let mut paid = invoice(
+        "in_2",
+        "price_starter",
+        "2026-01-20T00:00:00",
+        "2027-01-20T00:00:00",
+    );
+    if let Purpose::Period(period) = &mut paid.purpose {
+        period.subscription = "sub_2".into();
+    }
+    paid
+}
+
+#[test]
+fn two_subscriptions_at_a_time_bring_the_credits_of_both_in_whatever_order_they_are_told() {
+    for invoice_first in [false, true] {
+        let mut branch = shop("prepaid");
+        branch.subscribes(subscription(Stage::Paid, "price_starter", branch.clock));
+        branch.pays(january());
+        branch.set_clock(moment("2026-01-20T00:10:00"));
+        let now = branch.clock;
+        if invoice_first {
+            branch.pays(second_year());
+            branch.evict();
+        }
+        branch.subscribes(second(Stage::Paid, "price_starter", now));
+        if !invoice_first {
+            branch.pays(second_year());
+        }
+        assert_eq!(branch.available(), 600, "{invoice_first}");
+        // The first one is over, and the year of the second goes on.
+        branch.subscribes(subscription(Stage::Ended, "price_starter", now));
+        for day in ["2026-02-22", "2026-07-22", "2027-01-19"] {
+            branch.set_clock(moment(&format!("{day}T00:00:00")));
+            assert_eq!(branch.available(), 350, "{invoice_first} {day}");
+        }
+        branch.check().unwrap();
+        branch.audit_itself().unwrap();
+    }
+}
+
+#[test]
+fn a_closed_account_pays_for_none_of_its_subscriptions() {
+    let mut branch = shop("prepaid");
+    branch.has_bought();
+    branch.subscribes(subscription(Stage::Paid, "price_starter", branch.clock));
+    branch.subscribes(second(Stage::Paid, "price_starter", branch.clock));
+    branch.close();
+    let mut told = Vec::new();
+    while let Some(task) = next_task(&branch) {
+        told.push(task);
+        branch.stripe_answers(Ok(r#"{"data":[],"has_more":false}"#));
+    }
+    for id in ["sub_1", "sub_2"] {
+        assert!(told.iter().any(|task| task.contains(id)), "{told:?}");
+    }
+}
+
+/// Changing from years to months, which Stripe bills at once: it gives the money for the rest of the year back.
+#[test]
+fn months_that_take_the_place_of_a_year_are_all_that_is_granted() {
+    let month = |name, from, until| {
+        let day = |day: &str| format!("{day}T00:00:00");
+        invoice(name, "price_starter", &day(from), &day(until))
+    };
+    let mut branch = shop("prepaid");
+    let start = branch.clock;
+    branch.subscribes(subscription(Stage::Paid, "price_pro", start));
+    let mut bought = year("in_1");
+    if let Purpose::Period(period) = &mut bought.purpose {
+        period.price = "price_pro".into();
+    }
+    branch.pays(bought);
+    branch.set_clock(moment("2026-02-20T00:10:00"));
+    branch.subscribes(SubscriptionSighting {
+        anchor: moment("2026-02-20T00:00:00"),
+        ..subscription(Stage::Paid, "price_starter", branch.clock)
+    });
+    branch.pays(month("in_2", "2026-02-20", "2026-03-20"));
+    assert_eq!(branch.available(), 350, "50 carried over in February");
+    branch.evict();
+    branch.set_clock(moment("2026-03-20T01:00:00"));
+    branch.pays(month("in_3", "2026-03-20", "2026-04-20"));
+    assert_eq!(branch.available(), 350, "50 carried over");
+    // What is paid no more is granted no more.
+    branch.set_clock(moment("2026-05-20T00:00:00"));
+    assert_eq!(branch.available(), 0);
+    branch.check().unwrap();
+    branch.audit_itself().unwrap();
+}
+
+#[test]
+fn a_year_that_is_cancelled_tells_its_months_that_come() {
+    let mut branch = shop("prepaid");
+    let start = branch.clock;
+    branch.subscribes(subscription(Stage::Paid, "price_starter", start));
+    branch.pays(year("in_1"));
+    let ends_at = moment("2027-01-10T15:00:00");
+    branch.subscribes(subscription(Stage::Ending(ends_at), "price_starter", start));
+    assert_ne!(branch.balance("credits")["renews_at"], Value::Null);
+    branch.set_clock(moment("2026-02-11T00:00:00"));
+    assert_eq!(branch.available(), 350);
+    branch.set_clock(moment("2026-12-20T00:00:00"));
+    assert_eq!(branch.balance("credits")["renews_at"], Value::Null);
+    branch.check().unwrap();
+}

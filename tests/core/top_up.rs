@@ -386,14 +386,20 @@ fn a_declined_payment_pauses_at_once_and_is_not_tried_again() {
         shop.wait(Span::from_days(3));
         assert_eq!(shop.charges(), 1);
         assert_eq!(shop.told(), ["top_up.failed", "top_up.paused"]);
-        // Asking for it fails again, and nothing resumes.
+        // Asking for it fails again, and nothing resumes. The customer is told where to pay now.
         assert_eq!(shop.retry(), 202);
         shop.work();
         assert_eq!(shop.charges(), 2);
         assert_eq!(
             shop.told(),
-            ["top_up.failed", "top_up.paused", "top_up.failed"]
+            [
+                "top_up.failed",
+                "top_up.paused",
+                "top_up.failed",
+                "top_up.paused"
+            ]
         );
+        assert_eq!(shop.view()["url"], "https://invoice.test/in_2");
         shop.wait(Span::from_days(1));
         assert_eq!(shop.charges(), 2);
         // With another card it succeeds. The invoices before cannot be paid any more.
@@ -403,7 +409,7 @@ fn a_declined_payment_pauses_at_once_and_is_not_tried_again() {
         shop.work();
         assert_eq!(shop.topped_up(), [1_700]);
         assert_eq!(shop.invoices(), ["void", "void", "paid"]);
-        assert_eq!(shop.told()[3..], ["top_up.succeeded", "top_up.resumed"]);
+        assert_eq!(shop.told()[4..], ["top_up.succeeded", "top_up.resumed"]);
         shop.branch.check().unwrap();
     }
 }

@@ -19,6 +19,8 @@ use crate::{
     wire::{Decode, Encode},
 };
 
+/// So many subscriptions are known besides the one that counts.
+const OTHERS_MAX: usize = 4;
 /// So many paid changes wait for the period that they are of.
 const WAITING_MAX: usize = 8;
 
@@ -78,6 +80,17 @@ impl Subscribed {
     pub(super) fn has_ended(&self) -> bool {
         self.stage == Stage::Ended
     }
+
+    /// Whether `period` comes after what is known to be paid, and not late. One that begins later takes the place of
+    /// a longer one, as where somebody changes from years to months: Stripe gives the money for the rest back.
+    fn goes_on_with(&self, period: &Period) -> bool {
+        match &self.paid_for {
+            Some(paid_for) if paid_for.since > Timestamp::EPOCH => {
+                period.starts_at >= paid_for.since
+            }
+            _ => self.paid_until <= period.ends_at,
+        }
+    }
 }
 
 impl Account {
@@ -89,11 +102,22 @@ impl Account {
     ) -> Changes {
         let mut changes = Changes::default();
         self.book_due(clock, &mut changes);
-        if self.is_closed() || !self.is_about_this(&sighting, clock) {
+        if self.is_closed() {
             return changes;
         }
-        let known = self.state.subscribed.take();
-        let known = known.filter(|known| known.id == sighting.id);
+        if !self.is_about_this(&sighting, clock) {
+            let is_over = sighting.stage == Stage::Ended;
+            if is_over && self.state.billing.take_other(&sighting.id).is_some() {
+                changes.snapshot = true;
+            }
+            return changes;
+        }
+        let mut known = self.state.subscribed.take();
+        if let Some(other) = known.take_if(|known| known.id != sighting.id) {
+            self.state.billing.note_other(other);
+        }
+        // Its invoice may have come first.
+        let known = known.or_else(|| self.state.billing.take_other(&sighting.id));
         let before = self.profile.clone();
         self.state.subscribed = Some(Subscribed {
             id: sighting.id,
@@ -190,9 +214,8 @@ impl Account {
         }
         let before = self.profile.clone();
         let known = self.state.subscribed.as_ref();
-        let is_running = known.is_none_or(|known| {
-            known.id != period.subscription || known.paid_until <= period.ends_at
-        });
+        let is_running =
+            known.is_none_or(|known| known.id != period.subscription || known.goes_on_with(period));
         let mut carried = Vec::new();
         if is_running {
             carried = self.end_cycles_before(period, changes);
@@ -251,7 +274,8 @@ impl Account {
         let now = self.state.latest;
         let follows = |ends_at: Timestamp| ends_at <= period.starts_at.plus(OVERLAP);
         // Somebody who pays for two subscriptions at a time has the credits of both.
-        let has_another = self.state.subscribed.as_ref().is_some_and(|other| {
+        let known = self.state.subscribed.iter();
+        let has_another = known.chain(&self.state.billing.others).any(|other| {
             other.id != period.subscription && other.is_live() && !follows(other.paid_until)
         });
         let mut carried = Vec::new();
@@ -268,8 +292,8 @@ impl Account {
         carried
     }
 
-    /// A period was paid, and with it the subscription that it is of. Whether nothing but this tells the
-    /// plan.
+    /// A period was paid that is not late, and with it the subscription that it is of. Whether nothing but this
+    /// tells the plan.
     fn note_paid(&mut self, period: &Period, plan: &str) -> bool {
         let paid_for = Some(PaidFor {
             plan: plan.to_owned(),
@@ -279,21 +303,31 @@ impl Account {
         });
         match &mut self.state.subscribed {
             Some(known) if known.id == period.subscription => {
-                known.paid_until = known.paid_until.max(period.ends_at);
+                known.paid_until = period.ends_at;
                 known.paid_for = paid_for;
                 known.as_of == Timestamp::EPOCH
             }
-            Some(known) if known.is_live() && known.paid_until > period.starts_at => false,
             subscribed => {
                 // Whatever is told of it besides counts more.
-                *subscribed = Some(Subscribed {
+                let paid = Subscribed {
                     id: period.subscription.clone(),
                     as_of: Timestamp::EPOCH,
                     created_at: Timestamp::EPOCH,
                     stage: Stage::Paid,
                     paid_until: period.ends_at,
                     paid_for,
-                });
+                };
+                let billing = &mut self.state.billing;
+                let still_counts =
+                    |known: &Subscribed| known.is_live() && known.paid_until > period.starts_at;
+                if subscribed.as_ref().is_some_and(still_counts) {
+                    billing.note_other(paid);
+                    return false;
+                }
+                billing.take_other(&paid.id);
+                if let Some(other) = subscribed.replace(paid) {
+                    billing.note_other(other);
+                }
                 let calendar = self.policy.gateway.calendar;
                 self.profile.subscription.billing_day = calendar.day_of_month(period.starts_at);
                 self.profile.subscription.status = SubscriptionStatus::Active;
@@ -544,6 +578,22 @@ impl Account {
 }
 
 impl Billing {
+    /// Keeps what is known of a subscription that does not count, or not any more, unless it is over.
+    fn note_other(&mut self, other: Subscribed) {
+        self.others.retain(|known| known.id != other.id);
+        if other.is_live() {
+            if self.others.len() >= OTHERS_MAX {
+                self.others.remove(0);
+            }
+            self.others.push(other);
+        }
+    }
+
+    fn take_other(&mut self, id: &str) -> Option<Subscribed> {
+        let at = self.others.iter().position(|known| known.id == id)?;
+        Some(self.others.remove(at))
+    }
+
     fn wait(&mut self, payment: &str) {
         if self.waiting.iter().all(|waiting| waiting != payment) {
             if self.waiting.len() >= WAITING_MAX {

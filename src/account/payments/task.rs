@@ -118,12 +118,14 @@ impl Account {
         }
     }
 
-    /// The subscription is not paid on for an account that is closed.
+    /// The subscription, and any besides it, is not paid on for an account that is closed.
     pub(in crate::account) fn end_subscription(&mut self, clock: Timestamp, changes: &mut Changes) {
-        if let Some(subscribed) = &self.state.subscribed
-            && !subscribed.has_ended()
-        {
-            let task = Task::EndSubscription(subscribed.id().to_owned());
+        let known = self.state.subscribed.iter();
+        let running = known
+            .chain(&self.state.billing.others)
+            .filter(|subscribed| !subscribed.has_ended())
+            .map(|subscribed| Task::EndSubscription(subscribed.id().to_owned()));
+        for task in running.collect::<Vec<_>>() {
             self.have_told(task, clock, changes);
         }
     }

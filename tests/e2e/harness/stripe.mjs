@@ -57,10 +57,13 @@ export async function startStripe(t, { now = () => new Date() } = {}) {
     if (!object) throw new Refused(404, { type: "invalid_request_error", code: "resource_missing", message: `No such object: '${id}'` });
     return object;
   };
+  // No more than ten of an invoice's lines come with it.
+  const shown = (object) =>
+    object.object === "invoice" && object.lines.data.length > 10 ? { ...object, lines: { ...object.lines, data: object.lines.data.slice(0, 10), has_more: true } } : object;
   const all = (kind) => [...objects.values()].filter(({ object }) => object === kind);
   const emit = (type, object, previous) => {
     // As of now, and not as it may be when the event is delivered.
-    const data = structuredClone(previous ? { object, previous_attributes: previous } : { object });
+    const data = structuredClone(previous ? { object: shown(object), previous_attributes: previous } : { object: shown(object) });
     pending.push(make("evt", "event", { type, api_version: VERSION, data }));
   };
 
@@ -206,6 +209,8 @@ export async function startStripe(t, { now = () => new Date() } = {}) {
   };
   const priceOf = (id) => prices.get(id) ?? { unit_amount: 1_900, currency: "usd", interval: "month" };
   const prices = new Map();
+  // Differences that changes of plan have made, which the next invoice bills first.
+  const differences = [];
 
   function billSubscription(subscription, reason) {
     const [item] = subscription.items.data;
@@ -218,6 +223,7 @@ export async function startStripe(t, { now = () => new Date() } = {}) {
       },
     });
     invoice.lines = list([
+      ...differences.splice(0),
       {
         id: `il_test_${++made}`,
         object: "line_item",
@@ -237,6 +243,17 @@ export async function startStripe(t, { now = () => new Date() } = {}) {
   }
 
   // What a change of plan takes off and adds, for the whole of the period: the tests do not wait.
+  const difference = (item, price, sign) => ({
+    id: `il_test_${++made}`,
+    object: "line_item",
+    amount: sign * priceOf(price).unit_amount,
+    currency: priceOf(price).currency,
+    metadata: {},
+    parent: { type: "subscription_item_details", subscription_item_details: { proration: true, subscription_item: item.id } },
+    period: { start: Math.max(seconds(), item.current_period_start), end: item.current_period_end },
+    pricing: { type: "price_details", price_details: { price, product: "prod_test" } },
+  });
+
   function billChange(subscription, before, price) {
     const [item] = subscription.items.data;
     const { currency } = priceOf(price);
@@ -247,20 +264,7 @@ export async function startStripe(t, { now = () => new Date() } = {}) {
         subscription_details: { subscription: subscription.id, metadata: { ...subscription.metadata } },
       },
     });
-    const line = (of, sign) => ({
-      id: `il_test_${++made}`,
-      object: "line_item",
-      amount: sign * priceOf(of).unit_amount,
-      currency,
-      metadata: {},
-      parent: {
-        type: "subscription_item_details",
-        subscription_item_details: { proration: true, subscription: subscription.id, subscription_item: item.id },
-      },
-      period: { start: Math.max(seconds(), item.current_period_start), end: item.current_period_end },
-      pricing: { type: "price_details", price_details: { price: of, product: "prod_test" } },
-    });
-    invoice.lines = list([line(before, -1), line(price, 1)]);
+    invoice.lines = list([difference(item, before, -1), difference(item, price, 1)]);
     subscription.latest_invoice = invoice.id;
     return invoice;
   }
@@ -382,7 +386,8 @@ export async function startStripe(t, { now = () => new Date() } = {}) {
     "GET /v1/charges/{id}": (_, id) => get(id),
     "POST /v1/invoices": (form) =>
       invoiceOf(form.customer, form.currency ?? "usd", { metadata: form.metadata ?? {}, auto_advance: form.auto_advance === "true" }),
-    "GET /v1/invoices/{id}": (_, id) => get(id),
+    "GET /v1/invoices/{id}": (_, id) => shown(get(id)),
+    "GET /v1/invoices/{id}/lines": (_, id) => get(id).lines,
     "POST /v1/invoiceitems": (form) => {
       const invoice = get(form.invoice);
       const item = make("ii", "invoiceitem", { amount: Number(form.amount), currency: form.currency, invoice: invoice.id, customer: form.customer });
@@ -662,6 +667,11 @@ export async function startStripe(t, { now = () => new Date() } = {}) {
     },
     // The same in the midst of a period, as the portal does with `always_invoice`: the difference is billed at once,
     // or credited.
+    // To another plan and back again so many times: the next invoice bills the differences.
+    changesToAndFro(subscription, price, times) {
+      const [item] = subscription.items.data;
+      for (let n = 0; n < times; n++) differences.push(difference(item, price, 1), difference(item, price, -1));
+    },
     changesPlanAtOnce(subscription, price, { card } = {}) {
       const [item] = subscription.items.data;
       const before = item.price.id;
