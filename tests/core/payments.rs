@@ -804,6 +804,34 @@ fn an_upgrade_raises_the_running_lot_when_it_is_paid_and_not_before() {
 }
 
 #[test]
+fn an_upgrade_brings_the_difference_for_the_rest_of_the_period_as_it_is_billed() {
+    for (changed, available) in [
+        ("2026-01-10T15:00:00", 1_000),
+        ("2026-01-26T03:00:00", 650),
+        ("2026-02-10T14:00:00", 301),
+    ] {
+        let mut branch = shop("prepaid");
+        let start = branch.clock;
+        branch.subscribes(subscription(Stage::Paid, "price_starter", start));
+        branch.pays(january());
+        branch.set_clock(moment(changed));
+        let upgrade = difference("in_2", "price_pro", changed, "2026-02-10T15:00:00");
+        branch.pays(upgrade.clone());
+        assert_eq!(branch.available(), available, "{changed}");
+        // Whoever changes back and again gets no more than the allowance.
+        let back = difference("in_3", "price_starter", changed, "2026-02-10T15:00:00");
+        branch.pays(back);
+        branch.pays(upgrade.named("in_4"));
+        assert!(
+            branch.available() <= 1_000,
+            "{changed}: {}",
+            branch.available()
+        );
+        branch.check().unwrap();
+    }
+}
+
+#[test]
 fn an_upgrade_that_is_told_of_before_its_period_waits_for_it() {
     let mut branch = shop("prepaid");
     let start = branch.clock;
@@ -860,7 +888,11 @@ fn the_months_of_a_year_are_those_of_the_plan_that_was_paid() {
         "2027-01-10T15:00:00",
     );
     branch.pays(upgrade.clone());
-    assert_eq!(branch.available(), 1_050);
+    assert_eq!(
+        branch.available(),
+        1_025,
+        "675 of 700 for the rest of this month"
+    );
     branch.set_clock(moment("2026-03-11T00:00:00"));
     assert_eq!(branch.available(), 1_050);
     branch.evict();

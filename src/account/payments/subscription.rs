@@ -15,7 +15,7 @@ use crate::{
         sighting::{Period, Purpose, Stage, SubscriptionSighting},
     },
     policy::{Grant, Plan, Renews},
-    time::Timestamp,
+    time::{Span, Timestamp},
     wire::{Decode, Encode},
 };
 
@@ -62,6 +62,37 @@ struct PaidFor {
     /// What is left of the period's money, where some went back.
     #[n(3)]
     share: Option<Share>,
+}
+
+/// What is left of a cycle, of the whole of it.
+#[derive(Clone, Copy)]
+struct Rest {
+    left: Span,
+    whole: Span,
+}
+
+impl Rest {
+    /// The share of `credits`, rounded up; all of them where nobody can tell.
+    fn of(self, credits: Credits) -> Credits {
+        let millis = |span: Span| u128::try_from(span.as_millis()).unwrap_or(0);
+        let share = u128::from(credits.get()).saturating_mul(millis(self.left));
+        let whole = millis(self.whole);
+        let rounded = share
+            .saturating_add(whole.saturating_sub(1))
+            .checked_div(whole);
+        let rounded = rounded.and_then(|share| Credits::new(u64::try_from(share).ok()?));
+        rounded.map_or(credits, |share| share.min(credits))
+    }
+}
+
+/// How a running lot is raised.
+struct Raise {
+    /// The new plan's allowance.
+    to: Credits,
+    /// The allowance that was paid before; `None`: what the lot was, since the plan is not known any more.
+    from: Option<Credits>,
+    /// What of the cycle the difference was paid for.
+    rest: Rest,
 }
 
 impl Subscribed {
@@ -336,8 +367,9 @@ impl Account {
         }
     }
 
-    /// A change of plan was paid that takes effect before its period is over: the running lots are raised to what the
-    /// plan grants. They are never lowered: what a period has brought was paid.
+    /// A change of plan was paid that takes effect before its period is over: as Stripe bills the difference for the
+    /// rest of the period, the running lots are raised by the difference of the allowances for the rest of it. They are
+    /// never lowered: what a period has brought was paid.
     pub(super) fn bring_change(
         &mut self,
         payment: &mut Payment,
@@ -379,8 +411,10 @@ impl Account {
             changes.profile = true;
         }
         let ends_at = self.paid_cycle_end(now, paid_until);
+        let before = self.plan_named(&from).ok();
+        let changed = (period.starts_at, period.ends_at);
         let mut brought = Vec::new();
-        for grant in plan.grants {
+        for mut grant in plan.grants {
             if grant.renews == Renews::Never {
                 continue;
             }
@@ -388,12 +422,21 @@ impl Account {
             let running = latest.find(|cycle| cycle.pool == grant.pool);
             if let Some(cycle) = running.cloned() {
                 let reference = format!("plan {from} to {}@{}", plan.name, payment.name);
-                let raised = self.raise_lot(&cycle, grant.amount, &reference, changes);
+                let granted_before = before.as_ref().map(|plan| allowance(plan, &grant.pool));
+                let raise = Raise {
+                    to: grant.amount,
+                    from: granted_before,
+                    rest: self.rest_of(&cycle, changed),
+                };
+                let raised = self.raise_lot(&cycle, raise, &reference, changes);
                 if !raised.is_zero() {
                     brought.push(Brought::new(grant.pool, cycle.lot, raised));
                 }
             } else {
                 let reference = format!("{}/{}@{}", plan.name, grant.pool, payment.name);
+                if let Some(cycle) = self.state.cycles.first() {
+                    grant.amount = self.rest_of(cycle, changed).of(grant.amount);
+                }
                 let lot = self.start_cycle(&grant, reference, (now, ends_at), changes);
                 brought.push(Brought::new(grant.pool, lot, grant.amount));
             }
@@ -406,11 +449,24 @@ impl Account {
         Ok(brought)
     }
 
-    /// Raises a running lot to `allowance`, less what was taken back of it: by how much.
+    /// What is left of a running cycle from a change on that is paid until the end of its period.
+    fn rest_of(&self, cycle: &Cycle, (changed_at, paid_until): (Timestamp, Timestamp)) -> Rest {
+        let book = self.state.ledger.book(&cycle.pool);
+        let lot = book.and_then(|book| book.lot(cycle.lot));
+        let ends_at = cycle.ends_at.min(paid_until);
+        let whole = lot.map_or(Span::ZERO, |lot| ends_at.since(lot.granted_at));
+        Rest {
+            left: ends_at.since(changed_at).min(whole),
+            whole,
+        }
+    }
+
+    /// Raises a running lot by the rest's share of the difference, and to no more than the new allowance, less what was
+    /// taken back of it: by how much.
     fn raise_lot(
         &mut self,
         cycle: &Cycle,
-        allowance: Credits,
+        raise: Raise,
         reference: &str,
         changes: &mut Changes,
     ) -> Credits {
@@ -421,7 +477,10 @@ impl Account {
         else {
             return Credits::ZERO;
         };
-        let amount = allowance.saturating_sub(cycle.taken).max(before);
+        let from = raise.from.unwrap_or(before);
+        let difference = raise.rest.of(raise.to.saturating_sub(from));
+        let most = raise.to.saturating_sub(cycle.taken);
+        let amount = before.saturating_add(difference).min(most).max(before);
         let moment = self.moment(self.state.latest);
         let entry = self
             .state
@@ -602,4 +661,11 @@ impl Billing {
             self.waiting.push(payment.to_owned());
         }
     }
+}
+
+/// What `plan` grants of `pool` in each cycle.
+fn allowance(plan: &Plan, pool: &str) -> Credits {
+    let mut grants = plan.grants.iter();
+    let grant = grants.find(|grant| grant.is_recurring() && grant.pool == pool);
+    grant.map_or(Credits::ZERO, |grant| grant.amount)
 }
