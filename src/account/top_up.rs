@@ -463,10 +463,19 @@ impl Account {
         let Some(top_up) = &mut self.state.top_up else {
             return;
         };
-        if is_disputed || top_up.paused.take().is_none() {
+        let Some(pause) = top_up.paused.take() else {
+            return;
+        };
+        changes.snapshot = true;
+        if is_disputed {
+            // That alone stands in its way now.
+            top_up.paused = Some(Pause {
+                why: Why::Disputed,
+                link: None,
+                ..pause
+            });
             return;
         }
-        changes.snapshot = true;
         let event = Event::TopUpResumed {
             reason: how.sentence().to_owned(),
         };

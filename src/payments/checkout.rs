@@ -93,6 +93,8 @@ pub fn make_page(
 fn checkout(form: Form, mode: &str, back: &str, context: Context<'_>) -> Form {
     let form = form
         .with("mode", mode)
+        // What is paid has to be the price, in its currency.
+        .with("adaptive_pricing[enabled]", "false")
         .with("success_url", back)
         .with("cancel_url", back)
         .with(

@@ -964,6 +964,33 @@ fn nothing_is_bought_while_a_payment_is_disputed() {
 }
 
 #[test]
+fn a_card_that_was_changed_during_a_dispute_counts_once_the_dispute_is_won() {
+    let mut shop = Shop::new();
+    shop.charge(1_100);
+    shop.work();
+    let invoice = shown(&shop.stripe.invoices[0]).to_string();
+    shop.wait(Span::from_days(1));
+    shop.stripe.change_card(Card::Declined);
+    shop.charge(1_600);
+    shop.work();
+    assert!(shop.standing().starts_with("paused"), "{}", shop.standing());
+    shop.see_dispute(&invoice, 100, true);
+    shop.pass(MINUTE);
+    let now = shop.branch.clock;
+    shop.stripe.change_card(Card::Good);
+    shop.tell_of_method(now, None);
+    assert!(
+        shop.standing().starts_with("blocked"),
+        "{}",
+        shop.standing()
+    );
+    shop.pass(MINUTE);
+    shop.see_dispute(&invoice, 0, false);
+    assert_eq!(shop.told().last(), Some(&"top_up.resumed"));
+    shop.branch.check().unwrap();
+}
+
+#[test]
 fn a_charge_that_starts_a_top_up_writes_one_row_more() {
     let mut shop = Shop::new();
     shop.charge(900);

@@ -159,7 +159,7 @@ impl Account {
         let asking = self.state.top_up.as_ref()?.asking()?;
         // Much may have happened since that was decided.
         let leave = self.top_up_leave(asking, clock);
-        let call = asking.call(&self.profile, &leave)?;
+        let call = asking.call(&self.profile, &leave, clock)?;
         let asked = asking.asked();
         Some((asking.ask_at, Ask { asked, call }))
     }
@@ -456,7 +456,7 @@ impl Attempt {
 
     /// The request of its step. Each has the idempotency key of the attempt, by what it does. Instead of
     /// what would let money move, and may not any more, it is asked how the invoice stands.
-    fn call(&self, of: &Profile, leave: &Leave) -> Option<Call> {
+    fn call(&self, of: &Profile, leave: &Leave, clock: Timestamp) -> Option<Call> {
         let account = &of.id;
         let key = |what: &str| {
             // An id comes again where somebody has erased the objects, but not a Stripe account.
@@ -480,7 +480,9 @@ impl Attempt {
                 )
             }
             Step::Line => stripe::line(key("line"), (&self.customer, invoice), &self.bought),
-            Step::Finalize | Step::Pay if leave.refuses(self.price()).is_some() => {
+            Step::Finalize | Step::Pay
+                if leave.refuses(self.price()).is_some() || self.is_given_up(clock) =>
+            {
                 stripe::look(invoice)
             }
             Step::Finalize => stripe::finalize(key("finalize"), invoice),
