@@ -7,6 +7,9 @@ import { digits, table } from "./table.mjs";
 
 const CALLERS = 64;
 const ACCOUNTS = 256;
+// So long each is called before it is measured: V8 compiles what runs often anew, JavaScript soon, wasm after
+// thousands of calls.
+const WARM_UP_SECONDS = 6;
 const TWIN = "JavaScript twin";
 const TOLLGATE = "Tollgate";
 
@@ -40,6 +43,7 @@ async function contendersOf(kind, origin) {
   for (const contender of contenders) {
     const { open = async (_, name) => name, port } = contender;
     contender.keys = await keysFor(open, port, ACCOUNTS, "account");
+    await load({ port, callers: CALLERS, seconds: WARM_UP_SECONDS, requests: contender.keys.map(search) });
   }
   return contenders;
 }
