@@ -632,6 +632,17 @@ fn an_end_that_cannot_be_kept_is_not_taken() {
     );
 }
 
+#[test]
+fn an_end_may_come_late_only_where_no_limit_in_flight_waits_for_it() {
+    for (plan, may_end_late) in [("prepaid", true), ("tight", false)] {
+        let mut branch = Branch::with_account("standard", plan, moment("2026-11-02"));
+        let Reply::Admitted(admission) = branch.call(cost(0)) else {
+            panic!("{plan}: not admitted");
+        };
+        assert_eq!(admission.may_end_late, may_end_late, "{plan}");
+    }
+}
+
 fn state(branch: &Branch, call: u64) -> CallState {
     let outcome = branch.row(call).outcome.as_ref();
     outcome.map_or(CallState::Open, |outcome| outcome.state)
