@@ -28,9 +28,10 @@ mod question;
 mod retried;
 mod sql;
 mod stripe;
+mod task;
 mod visit;
 
-use std::task::{self, Waker};
+use std::task::{Poll, Waker};
 
 use wasm_bindgen::{handler, prelude::*};
 use wasm_bindgen_futures::future_to_promise;
@@ -61,19 +62,14 @@ pub fn fetch(request: web_sys::Request, env: Env, context: Context) -> Result<Js
         Ok(deployment) => deployment,
         Err(faults) => return answer::out_of_order(&request, &faults).map(Into::into),
     };
-    let mut answer = Box::pin(async move {
-        let answer = Gateway::new(deployment, env, context)
-            .answer(request)
-            .await?;
-        Ok(answer.into())
-    });
+    let mut answer = Box::pin(Gateway::new(deployment, env, context).answer(request));
     // Nobody is woken by this look at it: the promise looks again.
     match answer
         .as_mut()
-        .poll(&mut task::Context::from_waker(Waker::noop()))
+        .poll(&mut std::task::Context::from_waker(Waker::noop()))
     {
-        task::Poll::Ready(answer) => answer,
-        task::Poll::Pending => Ok(future_to_promise(answer).into()),
+        Poll::Ready(answer) => answer,
+        Poll::Pending => Ok(future_to_promise(answer).into()),
     }
 }
 

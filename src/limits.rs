@@ -4,6 +4,8 @@
 
 use std::collections::VecDeque;
 
+use minicbor::{Decoder, Encoder, decode, encode};
+
 use crate::{
     id::CallNumber,
     time::{Day, Span, Timestamp},
@@ -18,13 +20,10 @@ const STRAY: Span = Span::MINUTE;
 ///
 /// It keeps as many as its limit, which is all that the next decision needs, so the limit is
 /// exact: never more than N calls admitted in *any* 60 seconds.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
-#[cbor(array)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MinuteWindow {
-    #[n(0)]
     calls: VecDeque<Counted>,
     /// The latest time at which a call was counted, also if it was undone since.
-    #[n(1)]
     latest: Timestamp,
 }
 
@@ -36,6 +35,82 @@ struct Counted {
     at: Timestamp,
     #[n(1)]
     call: CallNumber,
+}
+
+/// A window as it is stored: a busy account's has tens of thousands of calls, and goes into every
+/// snapshot.
+#[derive(Encode, Decode)]
+#[cbor(array)]
+struct StoredWindow {
+    /// Where the release before wrote the calls. It finds none now: rolled back to, it begins the
+    /// minute anew.
+    #[n(0)]
+    calls: VecDeque<Counted>,
+    #[n(1)]
+    latest: Timestamp,
+    /// Of each call, how many milliseconds and how many numbers it came after the one before; of
+    /// the first, after 0. Mostly two bytes, where both as they are take up to fourteen.
+    #[cbor(n(2), default)]
+    steps: Vec<i64>,
+}
+
+impl From<&MinuteWindow> for StoredWindow {
+    fn from(window: &MinuteWindow) -> Self {
+        let mut steps = Vec::with_capacity(window.calls.len().saturating_mul(2));
+        let mut before = (0, 0);
+        for counted in &window.calls {
+            let (at, call) = (counted.at.as_millis(), counted.call.get().cast_signed());
+            steps.extend([at.wrapping_sub(before.0), call.wrapping_sub(before.1)]);
+            before = (at, call);
+        }
+        Self {
+            calls: VecDeque::new(),
+            latest: window.latest,
+            steps,
+        }
+    }
+}
+
+impl TryFrom<StoredWindow> for MinuteWindow {
+    type Error = decode::Error;
+
+    fn try_from(stored: StoredWindow) -> Result<Self, decode::Error> {
+        let mut calls = stored.calls;
+        let (mut at, mut call) = (0_i64, 0_i64);
+        let (steps, rest) = stored.steps.as_chunks();
+        if !rest.is_empty() {
+            return Err(decode::Error::message("half a call in a minute"));
+        }
+        for [millis, numbers] in steps {
+            at = at.wrapping_add(*millis);
+            call = call.wrapping_add(*numbers);
+            calls.push_back(Counted {
+                at: Timestamp::from_millis(at),
+                call: CallNumber::new(call.cast_unsigned())
+                    .ok_or_else(|| decode::Error::message("no call's number"))?,
+            });
+        }
+        Ok(Self {
+            calls,
+            latest: stored.latest,
+        })
+    }
+}
+
+impl<Ctx> Encode<Ctx> for MinuteWindow {
+    fn encode<W: encode::Write>(
+        &self,
+        encoder: &mut Encoder<W>,
+        context: &mut Ctx,
+    ) -> Result<(), encode::Error<W::Error>> {
+        StoredWindow::from(self).encode(encoder, context)
+    }
+}
+
+impl<'bytes, Ctx> Decode<'bytes, Ctx> for MinuteWindow {
+    fn decode(decoder: &mut Decoder<'bytes>, context: &mut Ctx) -> Result<Self, decode::Error> {
+        StoredWindow::decode(decoder, context)?.try_into()
+    }
 }
 
 impl MinuteWindow {
@@ -284,6 +359,53 @@ mod tests {
         assert_eq!(admit(&mut window, 7, 1, at(0)), None);
         window.uncount(CallNumber::new(7).unwrap());
         assert_eq!(admit(&mut window, 8, 1, at(1)), None);
+    }
+
+    #[test]
+    fn a_busy_window_is_stored_in_few_bytes_and_read_as_it_was() {
+        let mut window = MinuteWindow::default();
+        let mut clock = 0;
+        for call in 0..60_000_i64 {
+            clock += call % 3;
+            window.count(
+                CallNumber::new(9_000_000_000 + 2 * call.cast_unsigned()).unwrap(),
+                u32::MAX,
+                at(clock),
+            );
+        }
+        window.uncount(CallNumber::new(9_000_000_400).unwrap());
+        let bytes = minicbor::to_vec(&window).unwrap();
+        assert!(bytes.len() < 130_000, "{}", bytes.len());
+        assert_eq!(minicbor::decode::<MinuteWindow>(&bytes).unwrap(), window);
+        // A clock that strays makes all of them one moment's.
+        assert!(window.forget_stray(at(-3_600_000)));
+        let bytes = minicbor::to_vec(&window).unwrap();
+        assert_eq!(minicbor::decode::<MinuteWindow>(&bytes).unwrap(), window);
+    }
+
+    #[test]
+    fn the_release_before_finds_no_calls_in_a_window() {
+        #[derive(Decode)]
+        #[cbor(array)]
+        struct Before {
+            #[n(0)]
+            calls: VecDeque<Counted>,
+            #[n(1)]
+            latest: Timestamp,
+        }
+        let mut window = MinuteWindow::default();
+        window.count(CallNumber::new(7).unwrap(), 5, at(0));
+        let before: Before = minicbor::decode(&minicbor::to_vec(&window).unwrap()).unwrap();
+        assert!(before.calls.is_empty());
+        assert_eq!(before.latest, at(0));
+    }
+
+    #[test]
+    fn half_a_call_is_no_window() {
+        let mut bytes = minicbor::to_vec((Vec::<u8>::new(), 0, [1_i64, 1, 1])).unwrap();
+        assert!(minicbor::decode::<MinuteWindow>(&bytes).is_err());
+        bytes = minicbor::to_vec((Vec::<u8>::new(), 0, [1_i64, -1])).unwrap();
+        assert!(minicbor::decode::<MinuteWindow>(&bytes).is_err());
     }
 
     #[test]

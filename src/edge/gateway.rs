@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use js_sys::Promise;
 use wasm_bindgen::prelude::*;
 
 use super::{
@@ -56,11 +57,11 @@ impl Gateway {
         }
     }
 
-    /// Answers a request.
+    /// Answers a request: with a response, or with the promise of one.
     ///
     /// # Errors
     /// What the platform throws where its own objects are built.
-    pub async fn answer(self, request: web_sys::Request) -> Result<web_sys::Response, JsValue> {
+    pub async fn answer(self, request: web_sys::Request) -> Result<JsValue, JsValue> {
         let visit = Rc::new(Visit::new(request)?);
         let mut line = Line {
             request_id: visit.request_id(),
@@ -69,13 +70,15 @@ impl Gateway {
         };
         match self.serve(&visit, &mut line).await {
             // What has become a journey writes its own line, at its end.
-            Ok(Served::OnJourney(answer)) => Ok(answer),
+            Ok(Served::OnJourney(answer)) => Ok(answer.into()),
             Ok(Served::Own(answer)) => {
                 line.answered(answer.status(), visit.started);
                 self.record(&line);
-                Ok(answer)
+                Ok(answer.into())
             }
-            Err(Interruption::Refused(refused)) => self.refuse(&visit, &refused, &mut line),
+            Err(Interruption::Refused(refused)) => {
+                self.refuse(&visit, &refused, &mut line).map(Into::into)
+            }
             Err(Interruption::Thrown(thrown)) => Err(thrown),
         }
     }
@@ -350,8 +353,8 @@ impl Gateway {
 pub(super) enum Served {
     /// Tollgate's own: the gateway.
     Own(web_sys::Response),
-    /// What became of a request that asked to be a call: its journey.
-    OnJourney(web_sys::Response),
+    /// What becomes of a request that asks to be a call: its journey. The answer is yet to come.
+    OnJourney(Promise),
 }
 
 /// Why a request gets no further.

@@ -2,9 +2,7 @@
 
 use std::rc::Rc;
 
-use futures_channel::oneshot;
 use wasm_bindgen::prelude::*;
-use wasm_bindgen_futures::future_to_promise;
 
 use super::{
     answer::{self, About, Refused},
@@ -14,6 +12,8 @@ use super::{
     log::{Fault, Line},
     passage::{Fare, Passage, endpoint_of},
     platform::{console_error, message_of},
+    promise::Promised,
+    task,
     visit::Visit,
 };
 use crate::{
@@ -66,7 +66,7 @@ impl Gateway {
         if let Some(refusal) = known {
             return Err(refused(visit, &refusal).into());
         }
-        let (to_client, answered) = oneshot::channel();
+        let (to_client, answer) = Promised::new();
         let journey = Journey {
             gateway: self.clone(),
             visit: Rc::clone(visit),
@@ -76,15 +76,13 @@ impl Gateway {
         };
         // Registered before the object is asked: whatever it admits is forwarded and settled, and
         // a client that hangs up changes nothing.
-        let whole = future_to_promise(async move {
-            journey.make(to_client).await;
-            Ok(JsValue::UNDEFINED)
-        });
+        let (over, whole) = Promised::new();
         self.context.wait_until(&whole)?;
-        answered
-            .await
-            .map(Served::OnJourney)
-            .map_err(|_| Interruption::Thrown(JsValue::from_str("the call was interrupted")))
+        task::begin(async move {
+            journey.make(to_client).await;
+            over.keep(Ok(JsValue::UNDEFINED));
+        });
+        Ok(Served::OnJourney(answer))
     }
 
     /// A refusal that may be repeated without asking.
@@ -176,7 +174,8 @@ impl Gateway {
             fare.key.account.clone(),
             visit.operation,
         );
-        let cancelled = future_to_promise(async move {
+        let (over, cancelled) = Promised::new();
+        task::begin(async move {
             if let Err(failed) = objects.give_up(&account, operation).await {
                 Fault {
                     account: Some(&account),
@@ -184,7 +183,7 @@ impl Gateway {
                 }
                 .write();
             }
-            Ok(JsValue::UNDEFINED)
+            over.keep(Ok(JsValue::UNDEFINED));
         });
         // Where even this fails, the alarm ends the call.
         if let Err(thrown) = self.context.wait_until(&cancelled) {
@@ -194,12 +193,9 @@ impl Gateway {
 }
 
 impl Journey {
-    async fn make(mut self, to_client: oneshot::Sender<web_sys::Response>) {
+    async fn make(mut self, to_client: Promised) {
         if let Err(refused) = self.board().await {
-            let answer = self.gateway.refuse(&self.visit, &refused, &mut self.line);
-            if let Ok(answer) = answer {
-                drop(to_client.send(answer));
-            }
+            to_client.keep(self.gateway.refuse(&self.visit, &refused, &mut self.line));
             return;
         }
         let forwarded = self.forward().await;
@@ -215,10 +211,8 @@ impl Journey {
             Err(failure) => (failure.problem().status(), self.apologise(&failure), None),
         };
         self.line.answered(status, self.visit.started);
-        if let Ok(answer) = answer {
-            // The client may be gone: the call is settled all the same.
-            drop(to_client.send(answer));
-        }
+        // The client may be gone: the call is settled all the same.
+        to_client.keep(answer);
         let mut body = None;
         if let Some(carriage) = carriage {
             let carried = carriage.carry().await;

@@ -25,6 +25,16 @@ extern "C" {
 
     #[wasm_bindgen(js_name = clearTimeout)]
     fn clear_timeout(timer: &JsValue);
+
+    type Resolvers;
+    #[wasm_bindgen(js_namespace = Promise, js_name = withResolvers)]
+    fn with_resolvers() -> Resolvers;
+    #[wasm_bindgen(method, getter)]
+    fn promise(this: &Resolvers) -> Promise;
+    #[wasm_bindgen(method)]
+    fn resolve(this: &Resolvers, value: &JsValue);
+    #[wasm_bindgen(method)]
+    fn reject(this: &Resolvers, thrown: &JsValue);
 }
 
 thread_local! {
@@ -82,6 +92,27 @@ impl Future for Settling {
 impl Drop for Settling {
     fn drop(&mut self) {
         AWAITED.with_borrow_mut(|awaited| awaited.entries.remove(&self.0));
+    }
+}
+
+/// What is yet to be said to who has a promise of it. It is handed on in the turn in which it is said,
+/// where a future that waits for it would have to be woken first.
+pub struct Promised(Resolvers);
+
+impl Promised {
+    /// It, and the promise.
+    pub fn new() -> (Self, Promise) {
+        let resolvers = with_resolvers();
+        let promise = resolvers.promise();
+        (Self(resolvers), promise)
+    }
+
+    /// This is what it comes to.
+    pub fn keep(self, outcome: Result<impl AsRef<JsValue>, JsValue>) {
+        match outcome {
+            Ok(value) => self.0.resolve(value.as_ref()),
+            Err(thrown) => self.0.reject(&thrown),
+        }
     }
 }
 
