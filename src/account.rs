@@ -91,9 +91,13 @@ use crate::{
 pub const OPEN_CALLS_MAX: usize = 10_000;
 /// At most so many keys stand in one account, whatever its plan says.
 pub const KEYS_MAX: u32 = 1_000;
-/// A snapshot is written with every so-manyth call, now and then with a row of totals; and at most
-/// so many calls are to be replayed at wake-up.
+/// A snapshot is written with every so-manyth call, now and then with a row of totals.
 const CALLS_PER_SNAPSHOT: u32 = 256;
+/// A snapshot of more bytes than this for each of them is written less often, so that what a call costs
+/// does not grow with how busy the account is.
+const SNAPSHOT_BYTES_PER_CALL: u32 = 128;
+/// So many calls at most are to be replayed at wake-up.
+const CALLS_REPLAYED_MAX: u32 = 2_048;
 /// So many of the latest admissions are known by their operation also after their calls ended:
 /// what a copy may be late by.
 const OPERATIONS_KNOWN: usize = 256;
@@ -118,7 +122,8 @@ pub struct Account {
     refused: Hours,
     /// What the directory was told last. Not stored: who is woken tells again.
     told: Hours,
-    calls_since_snapshot: u32,
+    /// So many calls are admitted without a snapshot.
+    calls_to_snapshot: u32,
     /// The clock, as the latest command read it.
     clock: Timestamp,
     /// While the oldest month of the log is being rolled up. Not stored.

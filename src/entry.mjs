@@ -21,12 +21,15 @@ globalThis.tollgate = {
     return lines;
   },
   valuesOf: (headers, names) => names.split("\n").map((name) => headers.get(name) ?? "").join("\n"),
-  change(headers, lines) {
-    const parts = lines.split("\n");
-    for (let at = 0; at < parts.length - 1; at += 2) {
-      if (parts[at + 1] === "") headers.delete(parts[at]);
-      else headers.set(parts[at], parts[at + 1]);
-    }
+  change,
+  forward(fetcher, target, request, lines, read, init) {
+    const { method, body } = request;
+    const headers = new Headers(request.headers);
+    change(headers, lines);
+    // `fetch` takes no body with these, but a request that is derived from one that has it.
+    const isBodyOdd = body !== null && (method === "GET" || method === "HEAD");
+    if (isBodyOdd && read === undefined) return fetcher.fetch(new Request(target, request), { ...init, headers });
+    return fetcher.fetch(target, { ...init, method, headers, body: read ?? body });
   },
   answer(status, lines, body) {
     const parts = lines.split("\n");
@@ -43,6 +46,14 @@ globalThis.tollgate = {
   // Not at once: no wasm may be running when an object is ended, and its answer should be out.
   storageFailed: (storage) => setTimeout(() => stateOf.get(storage)?.abort("its storage failed"), 0),
 };
+
+function change(headers, lines) {
+  const parts = lines.split("\n");
+  for (let at = 0; at < parts.length - 1; at += 2) {
+    if (parts[at + 1] === "") headers.delete(parts[at]);
+    else headers.set(parts[at], parts[at + 1]);
+  }
+}
 
 const stateOf = new WeakMap();
 

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Account, Broken, CALLS_PER_SNAPSHOT, Changes, Key, stored::encoded};
+use super::{Account, Broken, Changes, Key, stored::encoded};
 use crate::{id::KeyNumber, time::Span};
 
 /// How many keys are put to rest with one snapshot, each a row.
@@ -43,7 +43,7 @@ impl Account {
         let counted = key.counted.take().unwrap_or_default();
         self.state.usage.insert(number, counted);
         self.keys.insert(number, key);
-        self.calls_since_snapshot = CALLS_PER_SNAPSHOT;
+        self.calls_to_snapshot = 0;
     }
 
     /// Puts keys to rest, as a snapshot is about to be taken: gives their rows.

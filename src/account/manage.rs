@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    Account, Changes, Fingerprint, Notices, Profile, State, Status, Subscription,
-    SubscriptionStatus,
+    Account, CALLS_PER_SNAPSHOT, Changes, Fingerprint, Notices, Profile, State, Status,
+    Subscription, SubscriptionStatus,
 };
 use crate::{
     credits::Credits,
@@ -329,7 +329,7 @@ impl Account {
             refusals: BTreeMap::new(),
             refused: Hours::default(),
             told: Hours::default(),
-            calls_since_snapshot: 0,
+            calls_to_snapshot: CALLS_PER_SNAPSHOT,
             clock,
             gathering: None,
             notices: Notices::default(),

@@ -7,7 +7,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Account, CALLS_PER_SNAPSHOT, Changes, Key, LogMonth, Notices, Profile, State, at_rest,
+    Account, CALLS_PER_SNAPSHOT, CALLS_REPLAYED_MAX, Changes, Key, LogMonth, Notices, Profile,
+    SNAPSHOT_BYTES_PER_CALL, State, at_rest,
 };
 use crate::{
     call::{CallRow, CallState},
@@ -88,6 +89,8 @@ struct Snapshot {
 pub struct Stored {
     profile: Profile,
     snapshot: Snapshot,
+    /// So many calls are admitted before the next.
+    snapshot_calls: u32,
     notices: Notices,
 }
 
@@ -100,6 +103,7 @@ impl Stored {
         Ok(Self {
             profile: minicbor::decode(profile)?,
             snapshot: minicbor::decode(snapshot)?,
+            snapshot_calls: calls_after(snapshot),
             notices: notices
                 .map(minicbor::decode)
                 .transpose()?
@@ -181,7 +185,7 @@ impl Stored {
             refusals: BTreeMap::new(),
             refused: Hours::default(),
             told: Hours::default(),
-            calls_since_snapshot: 0,
+            calls_to_snapshot: self.snapshot_calls,
             clock,
             gathering: None,
             notices: self.notices,
@@ -191,7 +195,7 @@ impl Stored {
         for row in rows {
             if row.call.number.get() > last {
                 account.state.calls_admitted = row.call.number.get();
-                account.calls_since_snapshot = account.calls_since_snapshot.saturating_add(1);
+                account.calls_to_snapshot = account.calls_to_snapshot.saturating_sub(1);
                 account.count_admitted(&row.call)?;
             }
             account.replay_end(row)?;
@@ -280,19 +284,26 @@ impl Account {
         self.move_refusals();
         self.forget_old_refusals();
         self.forget_idle_minutes();
-        self.calls_since_snapshot = 0;
-        encoded(&SnapshotRef {
+        let snapshot = encoded(&SnapshotRef {
             state: &self.state,
             open: self.open.keys().copied().collect(),
             at_rest: self.at_rest(),
-        })
+        });
+        self.calls_to_snapshot = calls_after(&snapshot);
+        snapshot
     }
 
     /// Counts a call towards the next snapshot.
     pub(super) fn is_snapshot_due(&mut self) -> bool {
-        self.calls_since_snapshot = self.calls_since_snapshot.saturating_add(1);
-        self.calls_since_snapshot >= CALLS_PER_SNAPSHOT
+        self.calls_to_snapshot = self.calls_to_snapshot.saturating_sub(1);
+        self.calls_to_snapshot == 0
     }
+}
+
+/// So many calls are admitted from this snapshot to the next.
+fn calls_after(snapshot: &[u8]) -> u32 {
+    let bytes = u32::try_from(snapshot.len()).unwrap_or(u32::MAX);
+    (bytes / SNAPSHOT_BYTES_PER_CALL).clamp(CALLS_PER_SNAPSHOT, CALLS_REPLAYED_MAX)
 }
 
 /// Encoding into memory cannot fail.

@@ -3,7 +3,7 @@
 //!
 //! The pieces are lines, since no method, URL, header name or header value has a line break in it.
 
-use js_sys::Uint8Array;
+use js_sys::{Promise, Uint8Array};
 use wasm_bindgen::prelude::*;
 
 #[wasm_bindgen]
@@ -23,6 +23,18 @@ extern "C" {
         lines: &str,
         body: Option<Uint8Array>,
     ) -> Result<web_sys::Response, JsValue>;
+
+    /// What `fetcher` fetches from `target` with the method of `request`, its headers as the lines change
+    /// them, and `body`, or its own where that is absent.
+    #[wasm_bindgen(catch, js_namespace = tollgate, js_name = forward)]
+    fn forward(
+        fetcher: &JsValue,
+        target: &str,
+        request: &web_sys::Request,
+        lines: &str,
+        body: Option<Uint8Array>,
+        init: &web_sys::RequestInit,
+    ) -> Result<Promise, JsValue>;
 
     /// The values of headers, one a line; an empty one where there is none.
     #[wasm_bindgen(catch, js_namespace = tollgate, js_name = valuesOf)]
@@ -62,6 +74,23 @@ impl HeaderLines {
     /// A name or a value that no header has.
     pub fn change(&self, headers: &web_sys::Headers) -> Result<(), JsValue> {
         change(headers, &self.0)
+    }
+
+    /// Sends `request` to `target` with its headers changed: what `fetcher` promises. `body` stands in
+    /// place of its own, where it was read.
+    ///
+    /// # Errors
+    /// A name or a value that no header has, and whatever else cannot be sent.
+    pub fn forward(
+        &self,
+        fetcher: &JsValue,
+        target: &str,
+        request: &web_sys::Request,
+        body: Option<&[u8]>,
+        init: &web_sys::RequestInit,
+    ) -> Result<Promise, JsValue> {
+        let body = body.map(Uint8Array::from);
+        forward(fetcher, target, request, &self.0, body, init)
     }
 
     /// A response with these headers.

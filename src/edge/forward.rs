@@ -1,11 +1,11 @@
 //! The one place where the forwarded request is made, and sent.
 
-use js_sys::{Reflect, Uint8Array};
+use js_sys::{Promise, Reflect};
 use wasm_bindgen::prelude::*;
 
 use super::{
     crossing::HeaderLines,
-    platform::{self, Env, message_of},
+    platform::{Env, Fetcher, message_of},
     promise::settled_within,
     visit::{CLIENT_ADDRESS, Visit},
 };
@@ -115,10 +115,8 @@ impl Forward<'_> {
         env: &Env,
         signer: &Signer,
     ) -> Result<web_sys::Response, OriginFailure> {
-        let request = self
-            .request(signer)
-            .map_err(|thrown| OriginFailure::unreachable(&thrown))?;
-        self.fetch(env, &request).await
+        let sent = self.derived(env, signer).map_err(unreachable)?;
+        self.answered(&sent).await
     }
 
     /// Sends a preflight on: nothing but its method, its path and its CORS headers.
@@ -126,31 +124,26 @@ impl Forward<'_> {
     /// # Errors
     /// The origin did not answer.
     pub async fn send_preflight(&self, env: &Env) -> Result<web_sys::Response, OriginFailure> {
-        let request = self
-            .preflight()
-            .map_err(|thrown| OriginFailure::unreachable(&thrown))?;
-        self.fetch(env, &request).await
+        let sent = self.preflight(env).map_err(unreachable)?;
+        self.answered(&sent).await
     }
 
-    async fn fetch(
-        &self,
-        env: &Env,
-        request: &web_sys::Request,
-    ) -> Result<web_sys::Response, OriginFailure> {
-        let failed = |thrown: JsValue| OriginFailure::unreachable(&thrown);
-        let init = self.init().map_err(failed)?;
-        let answered = match self.origin {
-            Origin::Url(_) | Origin::Zone => platform::fetch(request, &init),
+    /// What fetches: the runtime, or another Worker.
+    fn fetcher(&self, env: &Env) -> Result<JsValue, JsValue> {
+        match self.origin {
+            Origin::Url(_) | Origin::Zone => Ok(js_sys::global().into()),
             Origin::Service(name) => match env.service(name) {
-                Some(service) => service.fetch(request, &init),
+                Some(service) => Ok(service.into()),
                 None => Err(JsValue::from_str(&format!("no service is bound as {name}"))),
             },
         }
-        .map_err(failed)?;
+    }
+
+    async fn answered(&self, sent: &Promise) -> Result<web_sys::Response, OriginFailure> {
         // What comes too late ends with this request: nothing of a request outlives it.
-        settled_within(&answered, self.timeout.as_millis())
+        settled_within(sent, self.timeout.as_millis())
             .await
-            .map_err(failed)?
+            .map_err(unreachable)?
             .map(JsCast::unchecked_into)
             .ok_or(OriginFailure::Timeout)
     }
@@ -171,21 +164,10 @@ impl Forward<'_> {
         Ok(init)
     }
 
-    /// Derived from the incoming request, so that its body streams.
-    fn request(&self, signer: &Signer) -> Result<web_sys::Request, JsValue> {
+    /// Sends what is derived from the incoming request, whose body streams unless it was read.
+    fn derived(&self, env: &Env, signer: &Signer) -> Result<Promise, JsValue> {
         let url = self.visit.url();
         let target = target(&self.origin_url(), self.path, url.query);
-        let incoming = self.visit.request.unchecked_ref::<web_sys::RequestInit>();
-        let request = match self.body {
-            None => web_sys::Request::new_with_str_and_init(&target, incoming)?,
-            Some(body) => {
-                let init = web_sys::RequestInit::new();
-                init.set_method(&self.visit.method);
-                init.set_headers(&self.visit.request.headers());
-                init.set_body(&Uint8Array::from(body));
-                web_sys::Request::new_with_str_and_init(&target, &init)?
-            }
-        };
         let mut change = HeaderLines::default();
         self.drop_headers(&mut change);
         change.set("X-Forwarded-Host", url.authority);
@@ -199,27 +181,37 @@ impl Forward<'_> {
         }
         // The runtime encodes what a URL cannot have as it is (WHATWG URL, query percent-encode
         // set): what is signed is what the origin gets.
-        let sent = url.query.map(|_| request.url());
+        let sent = url
+            .query
+            .map(|_| web_sys::Request::new_with_str(&target).map(|request| request.url()))
+            .transpose()?;
         let query = sent
             .as_deref()
             .and_then(CalledUrl::split)
             .and_then(|sent| sent.query);
         self.sign(&mut change, query.unwrap_or(""), signer);
-        change.change(&request.headers())?;
-        Ok(request)
+        let fetcher = self.fetcher(env)?;
+        change.forward(
+            &fetcher,
+            &target,
+            &self.visit.request,
+            self.body,
+            &self.init()?,
+        )
     }
 
-    fn preflight(&self) -> Result<web_sys::Request, JsValue> {
+    fn preflight(&self, env: &Env) -> Result<Promise, JsValue> {
         let headers = web_sys::Headers::new()?;
         for name in PREFLIGHT_HEADERS {
             if let Some(value) = self.visit.header(name) {
                 headers.set(name, &value)?;
             }
         }
-        let init = web_sys::RequestInit::new();
+        let init = init(false);
         init.set_method("OPTIONS");
         init.set_headers(&headers);
-        web_sys::Request::new_with_str_and_init(&target(&self.origin_url(), self.path, None), &init)
+        let fetcher: Fetcher = self.fetcher(env)?.unchecked_into();
+        fetcher.fetch(&target(&self.origin_url(), self.path, None), &init)
     }
 
     fn drop_headers(&self, change: &mut HeaderLines) {
@@ -263,6 +255,10 @@ impl Forward<'_> {
             &signer.sign(&signed, self.visit.started),
         );
     }
+}
+
+fn unreachable(thrown: JsValue) -> OriginFailure {
+    OriginFailure::Unreachable(message_of(&thrown))
 }
 
 /// What every request is sent with.

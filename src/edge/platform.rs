@@ -52,12 +52,12 @@ extern "C" {
     #[wasm_bindgen(method, catch)]
     pub fn send(this: &SendEmail, message: &JsValue) -> Result<Promise, JsValue>;
 
-    /// Another Worker, bound as a service.
-    pub type Service;
-    #[wasm_bindgen(method, catch, js_name = fetch)]
+    /// The runtime, or another Worker that is bound as a service.
+    pub type Fetcher;
+    #[wasm_bindgen(method, catch)]
     pub fn fetch(
-        this: &Service,
-        request: &web_sys::Request,
+        this: &Fetcher,
+        target: &str,
         init: &web_sys::RequestInit,
     ) -> Result<Promise, JsValue>;
 
@@ -178,7 +178,7 @@ impl Env {
     }
 
     /// Another Worker, if one is bound under this name.
-    pub fn service(&self, name: &str) -> Option<Service> {
+    pub fn service(&self, name: &str) -> Option<Fetcher> {
         let binding = self.get(name);
         binding.is_object().then(|| binding.unchecked_into())
     }

@@ -551,7 +551,9 @@ impl Branch {
         }
         let open = before.open_calls() as u64;
         let keys = u64::from(before.next_key().get());
-        if rows_read > 3 + keys + open + 256 {
+        let snapshot = woken.store().load().unwrap().unwrap().snapshot.len() as u64;
+        let replayed = (snapshot / 128).clamp(256, 2_048);
+        if rows_read > 3 + keys + open + replayed {
             return Err(format!("waking read {rows_read} rows"));
         }
         let seen = |object: &Object<MemoryStore>| {

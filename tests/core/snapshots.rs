@@ -8,7 +8,7 @@ use tollgate::{
     policy::Source,
     price::Terms,
     protocol::{Command, KeysQuery, Reply},
-    time::Timestamp,
+    time::{Span, Timestamp},
 };
 
 use crate::{
@@ -220,5 +220,36 @@ fn what_comes_back_to_a_key_at_rest_comes_back_to_its_month() {
     assert_eq!(branch.show_key(2)["budget_used"], 10);
     branch.evict();
     assert_eq!(branch.show_key(2)["budget_used"], 10);
+    branch.check().unwrap();
+}
+
+#[test]
+fn a_busy_minute_costs_a_call_few_bytes_of_snapshots_and_a_wake_up_reads_few_rows() {
+    let mut branch = Branch::with_account("prepaid_100000_per_minute", "prepaid", NOW);
+    let mut n = 0;
+    let mut call_often = |branch: &mut Branch, count: u32| {
+        for _ in 0..count {
+            branch.set_clock(branch.clock.plus(Span::from_millis(1)));
+            call(branch, 1, &mut n);
+        }
+    };
+    call_often(&mut branch, 40_000);
+    let before = branch.store().snapshots_written;
+    call_often(&mut branch, 10_000);
+    // Each names all calls of the minute, in two bytes.
+    let len = snapshot_len(&branch);
+    assert!((80_000..130_000).contains(&len), "{len} bytes");
+    let snapshots = branch.store().snapshots_written - before;
+    assert!(
+        (8..=20).contains(&snapshots),
+        "{snapshots} for 10,000 calls"
+    );
+    call_often(&mut branch, 500);
+    let rows = rows_to_wake(&mut branch);
+    assert!((300..=2_100).contains(&rows), "{rows}");
+    // Awake again, it writes them no more often.
+    let before = branch.store().snapshots_written;
+    call_often(&mut branch, 600);
+    assert!(branch.store().snapshots_written - before <= 2);
     branch.check().unwrap();
 }

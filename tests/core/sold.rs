@@ -123,6 +123,11 @@ pub fn edited(edits: &str) -> Arc<Policy> {
                     plan.limits.requests_per_minute = Some(2);
                 });
             }
+            "prepaid_100000_per_minute" => {
+                edit_plan(&mut policy, "prepaid", |plan| {
+                    plan.limits.requests_per_minute = Some(100_000);
+                });
+            }
             "starter_500" => {
                 edit_plan(&mut policy, "starter", |plan| {
                     plan.grants[0].amount = credits(500);
