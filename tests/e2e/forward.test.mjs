@@ -389,6 +389,17 @@ test("the origin's own limits and credits are replaced by the gateway's", async 
   assert.equal(seen["x-ratelimit-reset"], headers["X-RateLimit-Reset"]);
 });
 
+test("an origin that echoes what it hears hands its caller nothing of it", async () => {
+  origin.on("/v1/rest/echo", ({ headers, outgoing }) => {
+    for (const [name, value] of Object.entries(headers)) if (name.startsWith("x-tollgate-")) outgoing.setHeader(name, value);
+    outgoing.end();
+  });
+  const { answered, received } = await forwarded("GET", "/v1/rest/echo");
+  const isOurs = (name) => name.startsWith("x-tollgate-");
+  assert.equal(Object.keys(received.headers).filter(isOurs).length, 7);
+  assert.deepEqual(Object.keys(answered.headers).filter(isOurs), []);
+});
+
 test("HEAD is priced as GET and has no body", async () => {
   origin.on("/v1/rest/head", answer({ headers: { "content-length": "12", "x-custom": "kept" } }));
   const { answered, received } = await forwarded("HEAD", "/v1/rest/head");
