@@ -45,11 +45,16 @@ fn may_be_read_as(key: &str, name: &str) -> bool {
         Some(bracket) if bracket > 0 => trimmed.get(..bracket).unwrap_or(trimmed).trim_end(),
         _ => trimmed,
     };
-    let in_php = |key: &str| key.replace(['.', ' ', '['], "_");
+    const NO_LETTER_IN_PHP: [char; 3] = ['.', ' ', '['];
+    let in_php = |key: &str| key.replace(NO_LETTER_IN_PHP, "_");
     caseless::same(key, name)
-        || [trimmed, list]
+        || caseless::same(list, name)
+        || [key, name]
             .iter()
-            .any(|read| caseless::same(&in_php(read), &in_php(name)))
+            .any(|text| text.contains(NO_LETTER_IN_PHP))
+            && [trimmed, list]
+                .iter()
+                .any(|read| caseless::same(&in_php(read), &in_php(name)))
 }
 
 #[cfg(test)]
