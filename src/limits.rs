@@ -37,13 +37,16 @@ struct Counted {
     call: CallNumber,
 }
 
+/// A window of more calls than this is stored as steps.
+const CALLS_AS_THEY_ARE: usize = 1_024;
+
 /// A window as it is stored: a busy account's has tens of thousands of calls, and goes into every
 /// snapshot.
 #[derive(Encode, Decode)]
 #[cbor(array)]
 struct StoredWindow {
-    /// Where the release before wrote the calls. It finds none now: rolled back to, it begins the
-    /// minute anew.
+    /// The calls as they are, where they are few: the release before reads them nowhere else. Where they
+    /// are many it finds none: rolled back to, it begins the minute anew.
     #[n(0)]
     calls: VecDeque<Counted>,
     #[n(1)]
@@ -56,6 +59,13 @@ struct StoredWindow {
 
 impl From<&MinuteWindow> for StoredWindow {
     fn from(window: &MinuteWindow) -> Self {
+        if window.calls.len() <= CALLS_AS_THEY_ARE {
+            return Self {
+                calls: window.calls.clone(),
+                latest: window.latest,
+                steps: Vec::new(),
+            };
+        }
         let mut steps = Vec::with_capacity(window.calls.len().saturating_mul(2));
         let mut before = (0, 0);
         for counted in &window.calls {
@@ -384,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn the_release_before_finds_no_calls_in_a_window() {
+    fn the_release_before_finds_the_calls_of_a_window_where_they_are_few() {
         #[derive(Decode)]
         #[cbor(array)]
         struct Before {
@@ -394,10 +404,13 @@ mod tests {
             latest: Timestamp,
         }
         let mut window = MinuteWindow::default();
-        window.count(CallNumber::new(7).unwrap(), 5, at(0));
-        let before: Before = minicbor::decode(&minicbor::to_vec(&window).unwrap()).unwrap();
-        assert!(before.calls.is_empty());
-        assert_eq!(before.latest, at(0));
+        for (call, found) in (1..).zip((1..=CALLS_AS_THEY_ARE).chain([0])) {
+            window.count(CallNumber::new(call).unwrap(), u32::MAX, at(7));
+            let bytes = minicbor::to_vec(&window).unwrap();
+            let before: Before = minicbor::decode(&bytes).unwrap();
+            assert_eq!((before.calls.len(), before.latest), (found, at(7)));
+            assert_eq!(minicbor::decode::<MinuteWindow>(&bytes).unwrap(), window);
+        }
     }
 
     #[test]
