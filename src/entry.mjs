@@ -26,6 +26,8 @@ globalThis.tollgate = {
     const { method, body } = request;
     const headers = new Headers(request.headers);
     change(headers, lines);
+    // A Worker that is bound is told what Cloudflare knows of the client, as if it had been called itself.
+    if (fetcher !== globalThis) init = { ...init, cf: request.cf };
     // `fetch` takes no body with these, but a request that is derived from one that has it.
     const isBodyOdd = body !== null && (method === "GET" || method === "HEAD");
     if (isBodyOdd && read === undefined) return fetcher.fetch(new Request(target, request), { ...init, headers });

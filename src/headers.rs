@@ -21,6 +21,17 @@ pub const OWNED: [&str; 9] = [
     "RateLimit",
 ];
 
+/// What the origin alone is told of a call. One that echoes what it hears would hand its caller a signature.
+pub const TOLD_TO_ORIGIN: [&str; 7] = [
+    "X-Tollgate-Account",
+    "X-Tollgate-External-Id",
+    "X-Tollgate-Key",
+    "X-Tollgate-Plan",
+    "X-Tollgate-Call",
+    "X-Tollgate-Held",
+    "X-Tollgate-Signature",
+];
+
 /// What makes an answer of Tollgate's own readable in a browser, where the request had an
 /// `Origin`. Besides [`OWNED`] it shows what a refused script acts on.
 pub const OWN_CORS: [(&str, &str); 2] = [

@@ -12,7 +12,9 @@ use super::{
 };
 use crate::{
     credits::Credits,
-    headers::{AnswerHeaders, OWN_CORS, OWNED, Standing, expose_headers, rewrite_location},
+    headers::{
+        AnswerHeaders, OWN_CORS, OWNED, Standing, TOLD_TO_ORIGIN, expose_headers, rewrite_location,
+    },
     problem::{Code, Problem},
 };
 
@@ -154,6 +156,9 @@ pub fn hand_on(
     write_about(about, &mut change);
     for name in OWNED {
         change.remove_unless_set(name);
+    }
+    for name in TOLD_TO_ORIGIN {
+        change.remove(name);
     }
     if let Some(exposed) = expose_headers(allow_origin, exposed) {
         change.set("Access-Control-Expose-Headers", &exposed);

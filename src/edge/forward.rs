@@ -176,7 +176,9 @@ impl Forward<'_> {
             change.set("X-Forwarded-For", &address);
         }
         let asked = self.visit.header("Upgrade").unwrap_or_default();
-        if self.upgrade && asked.eq_ignore_ascii_case("websocket") {
+        // The runtime sends every upgrade as a GET, whatever was matched, priced and signed (RFC 6455 §4.1).
+        let may_upgrade = self.upgrade && self.visit.method == "GET";
+        if may_upgrade && asked.eq_ignore_ascii_case("websocket") {
             change.set("Upgrade", "websocket");
         }
         // The runtime encodes what a URL cannot have as it is (WHATWG URL, query percent-encode

@@ -49,6 +49,10 @@ match = "GET /socket"
 cost = 3
 upgrade = true
 [[routes]]
+match = "POST /socket"
+cost = 1
+upgrade = true
+[[routes]]
 match = "GET /cached"
 cost = 1
 cache = true
@@ -77,7 +81,7 @@ const gateway = await startGateway(test, {
   more: {
     serviceBindings: {
       async MUSIC(request) {
-        fromService.push({ url: request.url, headers: Object.fromEntries(request.headers) });
+        fromService.push({ url: request.url, headers: Object.fromEntries(request.headers), cf: request.cf });
         return new Response(`served ${await request.text()}`, { status: 201, headers: { "x-from": "service" } });
       },
     },
@@ -385,6 +389,17 @@ test("the origin's own limits and credits are replaced by the gateway's", async 
   assert.equal(seen["x-ratelimit-reset"], headers["X-RateLimit-Reset"]);
 });
 
+test("an origin that echoes what it hears hands its caller nothing of it", async () => {
+  origin.on("/v1/rest/echo", ({ headers, outgoing }) => {
+    for (const [name, value] of Object.entries(headers)) if (name.startsWith("x-tollgate-")) outgoing.setHeader(name, value);
+    outgoing.end();
+  });
+  const { answered, received } = await forwarded("GET", "/v1/rest/echo");
+  const isOurs = (name) => name.startsWith("x-tollgate-");
+  assert.equal(Object.keys(received.headers).filter(isOurs).length, 7);
+  assert.deepEqual(Object.keys(answered.headers).filter(isOurs), []);
+});
+
 test("HEAD is priced as GET and has no body", async () => {
   origin.on("/v1/rest/head", answer({ headers: { "content-length": "12", "x-custom": "kept" } }));
   const { answered, received } = await forwarded("HEAD", "/v1/rest/head");
@@ -453,6 +468,16 @@ test("a status that no answer can have is the origin's fault, and free", async (
   }
 });
 
+test("only a GET is upgraded: any other method reaches the origin as what was priced and signed", async () => {
+  for (const method of ["POST", "HEAD"]) {
+    const headers = { connection: "Upgrade", upgrade: "websocket", "sec-websocket-version": "13", "sec-websocket-key": "AAAAAAAAAAAAAAAAAAAAAA==" };
+    const { received } = await forwarded(method, "/v1/socket", { headers });
+    assert.equal(received.method, method);
+    assert.equal(received.headers.upgrade, undefined);
+    assert.equal(signatureOf(received).v1, signatureOf(received).expected);
+  }
+});
+
 test("each host is served by its own origin", async () => {
   const at = otherOrigin.requests.length;
   const answered = await gateway.call(key, "GET", "/v1/rest/x", { headers: { host: "OTHER.example.com" } });
@@ -474,6 +499,11 @@ test("a bound service can be the origin; one that is not bound is unreachable", 
   assert.equal(received.url, "http://service.example.com/v1/rest/x?a=1");
   assert.equal(received.headers["x-tollgate-account"], id);
   assert.equal(received.headers.authorization, undefined);
+
+  // What Cloudflare knows of the client, as miniflare lets it be told, also beside a body that was read.
+  const from = { ...headers, "mf-cf-blob": '{"country":"IS"}', "content-type": "application/json" };
+  for (const path of ["/v1/rest/x", "/v1/priced"]) await gateway.call(key, "POST", path, { body: '{"minutes":1}', headers: from });
+  assert.deepEqual(fromService.slice(-2).map(({ cf }) => cf.country), ["IS", "IS"]);
 
   const unbound = await gateway.call(key, "GET", "/v1/rest/x", { headers: { host: "unbound.example.com" } });
   assert.deepEqual([unbound.status, unbound.json().code], [502, "origin_unreachable"]);
