@@ -54,9 +54,10 @@ function prolong(path) {
 // A snapshot is a CBOR array whose first place is the state: an array that begins with the latest time seen
 // and the number of calls admitted, 1 here.
 function withCalls(snapshot) {
-  const timeAt = 2;
+  // An array of more than 23 places tells their number in a byte of its own.
+  const timeAt = snapshot[1] === 0x98 ? 3 : 2;
   const callsAt = timeAt + 1 + { 0x1a: 4, 0x1b: 8 }[snapshot[timeAt]];
-  if (snapshot[0] !== 0x82 || snapshot[1] >> 5 !== 4 || snapshot[callsAt] !== 1) throw new Error("the snapshot has another shape");
+  if (snapshot[0] >> 5 !== 4 || snapshot[1] >> 5 !== 4 || snapshot[callsAt] !== 1) throw new Error("the snapshot has another shape");
   const calls = Buffer.alloc(5);
   calls[0] = 0x1a;
   calls.writeUInt32BE(CALLS, 1);

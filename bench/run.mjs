@@ -28,6 +28,9 @@ await main(async () => {
   });
 });
 
+// What was started ends with this process, also where a part has failed.
+process.exit();
+
 // What follows needs the project's packages, which the set-up brings.
 async function run(parts, length) {
   const started = performance.now();

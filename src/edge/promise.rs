@@ -78,12 +78,16 @@ impl Future for Settling {
     type Output = Result<JsValue, JsValue>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        AWAITED.with_borrow_mut(|awaited| match awaited.entries.remove(&self.0) {
-            Some(Entry::Settled(outcome)) => Poll::Ready(outcome),
-            Some(Entry::Pending(_)) | None => {
-                let waker = Some(context.waker().clone());
-                awaited.entries.insert(self.0, Entry::Pending(waker));
-                Poll::Pending
+        AWAITED.with_borrow_mut(|awaited| {
+            let entry = awaited.entries.get_mut(&self.0);
+            if let Some(Entry::Pending(waker)) = entry {
+                *waker = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+            match awaited.entries.remove(&self.0) {
+                Some(Entry::Settled(outcome)) => Poll::Ready(outcome),
+                // It was taken before: there is nothing more to come.
+                Some(Entry::Pending(_)) | None => Poll::Pending,
             }
         })
     }
