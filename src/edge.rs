@@ -28,7 +28,6 @@ mod question;
 mod retried;
 mod sql;
 mod stripe;
-mod task;
 mod visit;
 
 use std::task::{Poll, Waker};

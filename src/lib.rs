@@ -58,6 +58,7 @@ pub mod signature;
 pub mod status;
 #[cfg(test)]
 mod steps;
+pub mod task;
 pub mod time;
 pub mod totals;
 pub mod unsettled;

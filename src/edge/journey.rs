@@ -13,7 +13,6 @@ use super::{
     passage::{Fare, Passage, endpoint_of},
     platform::{console_error, message_of},
     promise::Promised,
-    task,
     visit::Visit,
 };
 use crate::{
@@ -29,6 +28,7 @@ use crate::{
     protocol::{Reply, Request},
     repeat::{Asked, Caller},
     status::drawn_by_key,
+    task,
     time::Span,
 };
 

@@ -90,3 +90,78 @@ impl Wake for Task {
         self.go_on();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, future::poll_fn, rc::Rc, task::Poll};
+
+    use super::*;
+
+    fn unfinished() -> usize {
+        TASKS.with_borrow(|tasks| tasks.slots.len())
+    }
+
+    #[test]
+    fn a_task_goes_on_in_the_turn_in_which_it_is_woken() {
+        let told: Rc<Cell<Option<u32>>> = Rc::default();
+        let waits: Rc<RefCell<Option<Waker>>> = Rc::default();
+        let heard = Rc::new(Cell::new(0));
+        let (of_task, waits_in_task, heard_in_task) =
+            (Rc::clone(&told), Rc::clone(&waits), Rc::clone(&heard));
+        begin(async move {
+            for _ in 0..2 {
+                let value = poll_fn(|context| match of_task.take() {
+                    Some(value) => Poll::Ready(value),
+                    None => {
+                        waits_in_task.replace(Some(context.waker().clone()));
+                        Poll::Pending
+                    }
+                });
+                heard_in_task.set(value.await);
+            }
+        });
+        let tell = |value| {
+            told.set(value);
+            let waker = waits.borrow().clone();
+            waker.unwrap().wake();
+        };
+        assert_eq!((heard.get(), unfinished()), (0, 1));
+        tell(None);
+        assert_eq!((heard.get(), unfinished()), (0, 1));
+        tell(Some(7));
+        assert_eq!((heard.get(), unfinished()), (7, 1));
+        tell(Some(8));
+        assert_eq!((heard.get(), unfinished()), (8, 0));
+        // Too late: nobody waits any more.
+        tell(Some(9));
+        assert_eq!((heard.get(), unfinished()), (8, 0));
+    }
+
+    #[test]
+    fn a_task_that_is_woken_while_it_goes_on_goes_on_once_more() {
+        let polls = Rc::new(Cell::new(0));
+        let counted = Rc::clone(&polls);
+        begin(poll_fn(move |context| {
+            counted.set(counted.get() + 1);
+            if counted.get() == 3 {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }));
+        assert_eq!((polls.get(), unfinished()), (3, 0));
+    }
+
+    #[test]
+    fn a_task_may_begin_another() {
+        let order: Rc<RefCell<Vec<u32>>> = Rc::default();
+        let (outer, inner) = (Rc::clone(&order), Rc::clone(&order));
+        begin(async move {
+            outer.borrow_mut().push(1);
+            begin(async move { inner.borrow_mut().push(2) });
+            outer.borrow_mut().push(3);
+        });
+        assert_eq!(*order.borrow(), [1, 2, 3]);
+        assert_eq!(unfinished(), 0);
+    }
+}
