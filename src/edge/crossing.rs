@@ -6,6 +6,8 @@
 use js_sys::{Promise, Uint8Array};
 use wasm_bindgen::prelude::*;
 
+use super::platform::Fetcher;
+
 #[wasm_bindgen]
 extern "C" {
     /// A request's method and URL, then the name and the value of each header.
@@ -28,7 +30,7 @@ extern "C" {
     /// them, and `body`, or its own where that is absent.
     #[wasm_bindgen(catch, js_namespace = tollgate, js_name = forward)]
     fn forward(
-        fetcher: &JsValue,
+        fetcher: &Fetcher,
         target: &str,
         request: &web_sys::Request,
         lines: &str,
@@ -83,7 +85,7 @@ impl HeaderLines {
     /// A name or a value that no header has, and whatever else cannot be sent.
     pub fn forward(
         &self,
-        fetcher: &JsValue,
+        fetcher: &Fetcher,
         target: &str,
         request: &web_sys::Request,
         body: Option<&[u8]>,

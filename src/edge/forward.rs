@@ -77,11 +77,6 @@ pub enum OriginFailure {
 }
 
 impl OriginFailure {
-    /// Something was thrown on the way to the origin's answer.
-    pub fn unreachable(thrown: &JsValue) -> Self {
-        Self::Unreachable(message_of(thrown))
-    }
-
     /// What the caller is told. Nothing is charged.
     pub fn problem(&self) -> Problem {
         match self {
@@ -94,6 +89,13 @@ impl OriginFailure {
                 "the origin did not answer in time; nothing was charged",
             ),
         }
+    }
+}
+
+impl From<JsValue> for OriginFailure {
+    /// Something was thrown on the way to the origin's answer.
+    fn from(thrown: JsValue) -> Self {
+        Self::Unreachable(message_of(&thrown))
     }
 }
 
@@ -115,7 +117,7 @@ impl Forward<'_> {
         env: &Env,
         signer: &Signer,
     ) -> Result<web_sys::Response, OriginFailure> {
-        let sent = self.derived(env, signer).map_err(unreachable)?;
+        let sent = self.derived(env, signer)?;
         self.answered(&sent).await
     }
 
@@ -124,26 +126,24 @@ impl Forward<'_> {
     /// # Errors
     /// The origin did not answer.
     pub async fn send_preflight(&self, env: &Env) -> Result<web_sys::Response, OriginFailure> {
-        let sent = self.preflight(env).map_err(unreachable)?;
+        let sent = self.preflight(env)?;
         self.answered(&sent).await
     }
 
     /// What fetches: the runtime, or another Worker.
-    fn fetcher(&self, env: &Env) -> Result<JsValue, JsValue> {
+    fn fetcher(&self, env: &Env) -> Result<Fetcher, JsValue> {
         match self.origin {
-            Origin::Url(_) | Origin::Zone => Ok(js_sys::global().into()),
-            Origin::Service(name) => match env.service(name) {
-                Some(service) => Ok(service.into()),
-                None => Err(JsValue::from_str(&format!("no service is bound as {name}"))),
-            },
+            Origin::Url(_) | Origin::Zone => Ok(js_sys::global().unchecked_into()),
+            Origin::Service(name) => env
+                .service(name)
+                .ok_or_else(|| JsValue::from_str(&format!("no service is bound as {name}"))),
         }
     }
 
     async fn answered(&self, sent: &Promise) -> Result<web_sys::Response, OriginFailure> {
         // What comes too late ends with this request: nothing of a request outlives it.
         settled_within(sent, self.timeout.as_millis())
-            .await
-            .map_err(unreachable)?
+            .await?
             .map(JsCast::unchecked_into)
             .ok_or(OriginFailure::Timeout)
     }
@@ -212,8 +212,8 @@ impl Forward<'_> {
         let init = init(false);
         init.set_method("OPTIONS");
         init.set_headers(&headers);
-        let fetcher: Fetcher = self.fetcher(env)?.unchecked_into();
-        fetcher.fetch(&target(&self.origin_url(), self.path, None), &init)
+        self.fetcher(env)?
+            .fetch(&target(&self.origin_url(), self.path, None), &init)
     }
 
     fn drop_headers(&self, change: &mut HeaderLines) {
@@ -257,10 +257,6 @@ impl Forward<'_> {
             &signer.sign(&signed, self.visit.started),
         );
     }
-}
-
-fn unreachable(thrown: JsValue) -> OriginFailure {
-    OriginFailure::Unreachable(message_of(&thrown))
 }
 
 /// What every request is sent with.

@@ -304,8 +304,7 @@ impl Journey {
         from_origin: &web_sys::Response,
         reported: Option<Reported>,
     ) -> Result<(web_sys::Response, Option<Carriage>), OriginFailure> {
-        let failed = |thrown: JsValue| OriginFailure::unreachable(&thrown);
-        let (carriage, body) = self.carriage(from_origin).map_err(failed)?.map_or_else(
+        let (carriage, body) = self.carriage(from_origin)?.map_or_else(
             || (None, from_origin.body()),
             |(carriage, body)| (Some(carriage), Some(body)),
         );
@@ -322,7 +321,7 @@ impl Journey {
         };
         answer::hand_on(&self.visit, &origin_url, from_origin, body.as_ref(), &about)
             .map(|answer| (answer, carriage))
-            .map_err(failed)
+            .map_err(OriginFailure::from)
     }
 
     /// The answer where the origin has none.
