@@ -8,7 +8,7 @@ use crate::{
     wire::{Decode, Encode},
 };
 
-/// Every header that [`AnswerHeaders::write`] may write. An origin's are removed from the answer.
+/// Every header that [`AnswerHeaders::write`] tells.
 pub const OWNED: [&str; 9] = [
     "X-RateLimit-Limit",
     "X-RateLimit-Remaining",
@@ -89,40 +89,27 @@ pub struct AnswerHeaders<'a> {
 }
 
 impl AnswerHeaders<'_> {
-    /// Hands over the headers one by one.
-    ///
-    /// # Errors
-    ///
-    /// The first that `set` returns.
-    pub fn write<E>(
-        &self,
-        mut set: impl FnMut(&'static str, &str) -> Result<(), E>,
-    ) -> Result<(), E> {
-        set("X-Request-Id", self.request_id)?;
-        let Some(standing) = self.standing else {
-            return Ok(());
-        };
-        let mut set_number = |name, value: Option<u64>| match value {
-            Some(value) => set(name, &value.to_string()),
-            None => Ok(()),
+    /// Tells each of [`OWNED`] once: its value, or that the answer has none, whatever the origin set.
+    pub fn write(&self, mut tell: impl FnMut(&'static str, Option<&str>)) {
+        let standing = self.standing.copied().unwrap_or_default();
+        let Standing { minute, daily, .. } = standing;
+        let charged = self.charged.filter(|_| self.standing.is_some());
+        tell("X-Request-Id", Some(self.request_id));
+        let mut tell_number = |name, value: Option<u64>| {
+            let value = value.map(|value| value.to_string());
+            tell(name, value.as_deref());
         };
         let limit = |window: Window| u64::from(window.limit);
         let remaining = |window: Window| u64::from(window.remaining);
-        let Standing { minute, daily, .. } = *standing;
-        set_number("X-RateLimit-Limit", minute.map(limit))?;
-        set_number("X-RateLimit-Remaining", minute.map(remaining))?;
-        set_number("X-RateLimit-Limit-Daily", daily.map(limit))?;
-        set_number("X-RateLimit-Remaining-Daily", daily.map(remaining))?;
-        set_number(
-            "X-Credits-Remaining",
-            standing.credits_remaining.map(Credits::get),
-        )?;
-        set_number("X-Credits-Charged", self.charged.map(Credits::get))?;
-        if minute.is_some() || daily.is_some() {
-            set("RateLimit-Policy", &standing.policies())?;
-            set("RateLimit", &standing.service_limits())?;
-        }
-        Ok(())
+        tell_number("X-RateLimit-Limit", minute.map(limit));
+        tell_number("X-RateLimit-Remaining", minute.map(remaining));
+        tell_number("X-RateLimit-Limit-Daily", daily.map(limit));
+        tell_number("X-RateLimit-Remaining-Daily", daily.map(remaining));
+        let credits_remaining = standing.credits_remaining.map(Credits::get);
+        tell_number("X-Credits-Remaining", credits_remaining);
+        tell_number("X-Credits-Charged", charged.map(Credits::get));
+        tell("RateLimit-Policy", standing.policies().as_deref());
+        tell("RateLimit", standing.service_limits().as_deref());
     }
 }
 
@@ -144,30 +131,37 @@ impl Standing {
 
     /// `"minute";q=5;w=60, "daily";q=50;w=86400`
     /// (draft-ietf-httpapi-ratelimit-headers-11, RateLimit-Policy).
-    fn policies(&self) -> String {
-        self.list(|window, seconds| format!("q={};w={seconds}", window.limit))
+    fn policies(&self) -> Option<String> {
+        self.list(|list, window, seconds| write!(list, ";q={};w={seconds}", window.limit))
     }
 
     /// `"minute";r=3;t=41, "daily";r=42;t=30120`
     /// (draft-ietf-httpapi-ratelimit-headers-11, RateLimit).
-    fn service_limits(&self) -> String {
-        self.list(|window, _| format!("r={};t={}", window.remaining, window.reset_seconds))
+    fn service_limits(&self) -> Option<String> {
+        self.list(|list, window, _| {
+            let (remaining, reset) = (window.remaining, window.reset_seconds);
+            write!(list, ";r={remaining};t={reset}")
+        })
     }
 
-    /// A list of strings with parameters (RFC 9651 §3.1).
-    fn list(&self, parameters: impl Fn(Window, u32) -> String) -> String {
-        let minute = self
-            .minute
-            .map(|window| (r#""minute""#, window, SECONDS_PER_MINUTE));
-        let daily = self
-            .daily
-            .map(|window| (r#""daily""#, window, SECONDS_PER_DAY));
-        let items: Vec<_> = minute
-            .into_iter()
-            .chain(daily)
-            .map(|(name, window, seconds)| format!("{name};{}", parameters(window, seconds)))
-            .collect();
-        items.join(", ")
+    /// A list of strings with parameters (RFC 9651 §3.1); `None` where nothing is limited.
+    fn list(
+        &self,
+        parameters: impl Fn(&mut String, Window, u32) -> std::fmt::Result,
+    ) -> Option<String> {
+        let windows = [
+            (r#""minute""#, self.minute, SECONDS_PER_MINUTE),
+            (r#""daily""#, self.daily, SECONDS_PER_DAY),
+        ];
+        let mut list = String::new();
+        for (name, window, seconds) in windows {
+            let Some(window) = window else { continue };
+            list.push_str(if list.is_empty() { "" } else { ", " });
+            list.push_str(name);
+            // Writing to a String cannot fail.
+            let _ = parameters(&mut list, window, seconds);
+        }
+        (!list.is_empty()).then_some(list)
     }
 }
 
@@ -334,13 +328,15 @@ mod tests {
     use super::*;
 
     fn written(headers: AnswerHeaders<'_>) -> Vec<String> {
-        let mut lines = Vec::new();
-        let written: Result<(), ()> = headers.write(|name, value| {
-            assert!(OWNED.contains(&name), "{name}");
-            lines.push(format!("{name}: {value}"));
-            Ok(())
+        let (mut told, mut lines) = (Vec::new(), Vec::new());
+        headers.write(|name, value| {
+            told.push(name);
+            lines.extend(value.map(|value| format!("{name}: {value}")));
         });
-        assert_eq!(written, Ok(()));
+        let (mut told, mut owned) = (told, OWNED);
+        told.sort_unstable();
+        owned.sort_unstable();
+        assert_eq!(told, owned, "each is told once");
         lines
     }
 

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     credits::Credits,
     headers::{
-        AnswerHeaders, OWN_CORS, OWNED, Standing, TOLD_TO_ORIGIN, expose_headers, rewrite_location,
+        AnswerHeaders, OWN_CORS, Standing, TOLD_TO_ORIGIN, expose_headers, rewrite_location,
     },
     problem::{Code, Problem},
 };
@@ -120,7 +120,7 @@ pub fn preflight(
     origin: Option<&str>,
     methods: &str,
 ) -> Result<web_sys::Response, JsValue> {
-    let mut headers = HeaderLines::default();
+    let mut headers = HeaderLines::new();
     headers.set("X-Request-Id", &visit.request_id());
     if let Some(origin) = origin {
         headers.set("Access-Control-Allow-Origin", origin);
@@ -152,11 +152,8 @@ pub fn hand_on(
         .map(|value| Some(value).filter(|value| !value.is_empty()));
     let mut value = || values.next().flatten();
     let (allow_origin, exposed, location) = (value(), value(), value());
-    let mut change = HeaderLines::default();
+    let mut change = HeaderLines::new();
     write_about(about, &mut change);
-    for name in OWNED {
-        change.remove_unless_set(name);
-    }
     for name in TOLD_TO_ORIGIN {
         change.remove(name);
     }
@@ -217,7 +214,7 @@ fn copy_of(
 }
 
 fn own_headers(visit: &Visit, about: &About<'_>) -> HeaderLines {
-    let mut headers = HeaderLines::default();
+    let mut headers = HeaderLines::new();
     write_about(about, &mut headers);
     if visit.is_cross_origin() {
         for (name, value) in OWN_CORS {
@@ -233,8 +230,5 @@ fn write_about(about: &About<'_>, headers: &mut HeaderLines) {
         standing: about.standing,
         charged: about.charged,
     };
-    let Ok(()) = about.write(|name, value| -> Result<(), Infallible> {
-        headers.set(name, value);
-        Ok(())
-    });
+    about.write(|name, value| headers.put(name, value));
 }

@@ -43,11 +43,18 @@ extern "C" {
     pub fn values_of(headers: &web_sys::Headers, names: &str) -> Result<String, JsValue>;
 }
 
+/// So much is what a call's origin is told, and so much what its caller.
+const USUAL_BYTES: usize = 1_024;
+
 /// Headers to be set, and others to be taken away.
-#[derive(Default)]
 pub struct HeaderLines(String);
 
 impl HeaderLines {
+    /// None yet.
+    pub fn new() -> Self {
+        Self(String::with_capacity(USUAL_BYTES))
+    }
+
     /// Sets a header. One that is empty is as good as none, and a value with a line break is none.
     pub fn set(&mut self, name: &str, value: &str) {
         self.0.push_str(name);
@@ -63,11 +70,9 @@ impl HeaderLines {
         self.set(name, "");
     }
 
-    /// Takes a header away, unless it is set.
-    pub fn remove_unless_set(&mut self, name: &str) {
-        if !self.0.split('\n').step_by(2).any(|set| set == name) {
-            self.remove(name);
-        }
+    /// Sets a header, or takes it away where it has no value.
+    pub fn put(&mut self, name: &str, value: Option<&str>) {
+        self.set(name, value.unwrap_or_default());
     }
 
     /// Does all of it.

@@ -168,7 +168,7 @@ impl Forward<'_> {
     fn derived(&self, env: &Env, signer: &Signer) -> Result<Promise, JsValue> {
         let url = self.visit.url();
         let target = target(&self.origin_url(), self.path, url.query);
-        let mut change = HeaderLines::default();
+        let mut change = HeaderLines::new();
         self.drop_headers(&mut change);
         change.set("X-Forwarded-Host", url.authority);
         change.set("X-Forwarded-Proto", url.scheme);
