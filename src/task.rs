@@ -4,20 +4,21 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
     pin::Pin,
     sync::Arc,
     task::{Context, Wake, Waker},
 };
 
+use rustc_hash::{FxBuildHasher, FxHashMap};
+
 thread_local! {
-    static TASKS: RefCell<Tasks> = const { RefCell::new(Tasks { last: 0, slots: BTreeMap::new() }) };
+    static TASKS: RefCell<Tasks> = const { RefCell::new(Tasks { last: 0, slots: FxHashMap::with_hasher(FxBuildHasher) }) };
 }
 
 /// The tasks of this isolate that are not done.
 struct Tasks {
     last: u64,
-    slots: BTreeMap<u64, Slot>,
+    slots: FxHashMap<u64, Slot>,
 }
 
 type Work = Pin<Box<dyn Future<Output = ()>>>;

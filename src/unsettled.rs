@@ -6,7 +6,7 @@
 //! call: an end stays listed until the object has confirmed it, and who finds it listed when its moment is
 //! over tells it by itself. It may be told twice, which changes nothing.
 
-use std::collections::BTreeMap;
+use rustc_hash::FxHashMap;
 
 use crate::{
     bounded::Bounded,
@@ -27,7 +27,7 @@ const LISTED_MAX: usize = 10_000;
 /// The ends that wait in one isolate.
 #[derive(Debug, Default)]
 pub struct Unsettled {
-    by_account: BTreeMap<AccountId, Vec<Ended>>,
+    by_account: FxHashMap<AccountId, Vec<Ended>>,
     listed: usize,
     /// When the last two calls of an account ended, the later one first.
     lately: Bounded<AccountId, [Timestamp; 2]>,

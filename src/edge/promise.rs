@@ -3,12 +3,12 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
     pin::Pin,
     task::{Context, Poll, Waker},
 };
 
 use js_sys::Promise;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 use wasm_bindgen::prelude::*;
 
 use super::platform::{random, to_number};
@@ -38,7 +38,7 @@ extern "C" {
 }
 
 thread_local! {
-    static AWAITED: RefCell<Awaited> = const { RefCell::new(Awaited { next: 0, entries: BTreeMap::new() }) };
+    static AWAITED: RefCell<Awaited> = const { RefCell::new(Awaited { next: 0, entries: FxHashMap::with_hasher(FxBuildHasher) }) };
 }
 
 /// Everything that is awaited in this isolate.
@@ -46,7 +46,7 @@ struct Awaited {
     /// The next key. They start anywhere: after a trap has begun the wasm anew, what was awaited
     /// before must not be taken for what is awaited now.
     next: u64,
-    entries: BTreeMap<u64, Entry>,
+    entries: FxHashMap<u64, Entry>,
 }
 
 enum Entry {
