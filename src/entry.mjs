@@ -17,7 +17,7 @@ globalThis.queueMicrotask = (callback) => void Promise.resolve().then(callback);
 globalThis.tollgate = {
   linesOf({ method, url, headers }) {
     let lines = `${method}\n${url}`;
-    headers.forEach((value, name) => (lines += `\n${name}\n${value}`));
+    for (const [name, value] of headers) lines += `\n${name}\n${value}`;
     return lines;
   },
   valuesOf: (headers, names) => names.split("\n").map((name) => headers.get(name) ?? "").join("\n"),
