@@ -20,7 +20,7 @@ const INPUTS = [
 ];
 
 // Bytes that an isolate loads, gzipped. The goal is 200,000; what needs more than this must be worth it.
-const BUDGET = 580_000;
+const BUDGET = 735_000;
 
 // In dist/, but not part of what is uploaded.
 const NOT_DEPLOYED = ["README.md", "entry.js.map", "inputs.sha256"];
