@@ -34,12 +34,9 @@ globalThis.tollgate = {
     return fetcher.fetch(target, { ...init, method, headers, body: read ?? body });
   },
   answer(status, lines, body) {
-    const parts = lines.split("\n");
-    const headers = {};
-    for (let at = 0; at < parts.length - 1; at += 2) {
-      if (parts[at + 1] !== "") headers[parts[at]] = parts[at + 1];
-    }
-    return new Response(body, { status, headers });
+    const response = new Response(body, { status });
+    change(response.headers, lines);
+    return response;
   },
   watch(promise, key) {
     promise.then((value) => wake(key, true, value), (error) => wake(key, false, error));
