@@ -6,10 +6,11 @@ import { native } from "./servers.mjs";
 
 let program = null;
 
-// What comes of `callers` callers that send `requests` to `port` for so long.
-export async function load({ port, callers, seconds, requests }) {
+// What comes of `callers` callers that send `requests` to `port` for so long, and before that for `uncounted` seconds.
+export async function load({ port, callers, seconds, uncounted = 0, requests }) {
   program ??= native("load");
-  const child = spawn(program, [port, callers, Math.round(seconds * 1000)].map(String), { stdio: ["pipe", "pipe", "inherit"] });
+  const millis = [seconds, uncounted].map((seconds) => Math.round(seconds * 1000));
+  const child = spawn(program, [port, callers, ...millis].map(String), { stdio: ["pipe", "pipe", "inherit"] });
   child.stdin.end(requests.join("\0"));
   const told = text(child.stdout);
   const [code] = await once(child, "close");

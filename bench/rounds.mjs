@@ -10,19 +10,20 @@ export const median = (values) => {
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 };
 
-// `contenders` are { name, port, pid, requests }; each must answer 200, or what `statusOf` says. Gives for each the
-// rounds it went through: { rate, p50, p99, cpuMicros }.
-export async function rounds(contenders, { callers, seconds, count, statusOf = {} }) {
+// `contenders` are { name, port, pid, requests }; each must answer 200, or what `statusOf` says. What is asked in the first
+// `uncounted` seconds of a round counts for the processor time alone. Gives for each the rounds it went through:
+// { rate, p50, p99, cpuMicros }.
+export async function rounds(contenders, { callers, seconds, uncounted = 0, count, statusOf = {} }) {
   const told = new Map(contenders.map(({ name }) => [name, []]));
   for (let round = -1; round < count; round++) {
     // Whoever comes first or last is another one each time.
     const order = contenders.map((_, place) => contenders[(place + Math.max(round, 0)) % contenders.length]);
-    for (const { name, port, pid, requests } of order) {
+    for (const { name, port, pid, requests, restMillis = 60 } of order) {
       const cpu = cpuSeconds(pid);
       // The first round warms up and is not counted.
-      const one = await load({ port, callers, seconds: round < 0 ? seconds / 3 : seconds, requests });
+      const one = await load({ port, callers, seconds: round < 0 ? seconds / 3 : seconds, uncounted, requests });
       // What is done in the background is finished before the next one's turn.
-      await pause(60);
+      await pause(restMillis);
       const status = statusOf[name] ?? 200;
       const answered = one.statuses[status] ?? 0;
       if (answered < one.requests * 0.999 || one.broken > 0) {
@@ -30,7 +31,7 @@ export async function rounds(contenders, { callers, seconds, count, statusOf = {
       }
       if (round < 0) continue;
       const rate = one.requests / one.seconds;
-      told.get(name).push({ rate, p50: one.p50, p99: one.p99, cpuMicros: ((cpuSeconds(pid) - cpu) / one.requests) * 1e6 });
+      told.get(name).push({ rate, p50: one.p50, p99: one.p99, cpuMicros: ((cpuSeconds(pid) - cpu) / (one.requests + one.uncounted)) * 1e6 });
     }
   }
   return told;

@@ -14,7 +14,7 @@ import { Failure, main, say } from "../scripts/step.mjs";
 const PARTS = ["charged", "refused", "latency", "counts", "start", "history", "sleeping"];
 
 const { values: told, positionals } = parseArgs({
-  options: { rounds: { type: "string", default: "5" }, seconds: { type: "string", default: "1.2" } },
+  options: { rounds: { type: "string", default: "5" }, seconds: { type: "string", default: "1" } },
   allowPositionals: true,
 });
 

@@ -1,9 +1,10 @@
 //! Callers: each sends the next request when it has the answer to the one before, on a connection of
 //! its own, which it keeps.
 //!
-//!     load PORT CALLERS MILLISECONDS < REQUESTS
+//!     load PORT CALLERS MILLISECONDS UNCOUNTED < REQUESTS
 //!
-//! REQUESTS are whole HTTP requests with a NUL between them; caller c of n sends the requests c, c + n,
+//! The first UNCOUNTED milliseconds come before the others: what is asked in them is sent, but told of as `uncounted`
+//! alone. REQUESTS are whole HTTP requests with a NUL between them; caller c of n sends the requests c, c + n,
 //! c + 2n … over and over. One line of JSON tells what came of it: latencies in microseconds, and how
 //! often each status was answered.
 
@@ -17,13 +18,13 @@ use std::{
 
 fn main() {
     let arguments: Vec<u64> = std::env::args().skip(1).filter_map(|text| text.parse().ok()).collect();
-    let [port, callers, millis] = arguments[..] else {
-        panic!("usage: load PORT CALLERS MILLISECONDS < REQUESTS");
+    let [port, callers, millis, uncounted] = arguments[..] else {
+        panic!("usage: load PORT CALLERS MILLISECONDS UNCOUNTED < REQUESTS");
     };
     let mut requests = Vec::new();
     std::io::stdin().read_to_end(&mut requests).expect("standard input");
     let requests: Arc<Vec<Vec<u8>>> = Arc::new(requests.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect());
-    let started = Instant::now();
+    let started = Instant::now() + Duration::from_millis(uncounted);
     let until = started + Duration::from_millis(millis);
     let threads: Vec<_> = (0..callers)
         .map(|caller| {
@@ -32,7 +33,7 @@ fn main() {
                 .map(|index| index % requests.len())
                 .collect();
             let requests = Arc::clone(&requests);
-            std::thread::spawn(move || call(port as u16, &requests, &mine, until))
+            std::thread::spawn(move || call(port as u16, &requests, &mine, started, until))
         })
         .collect();
     let mut told = Told::default();
@@ -45,11 +46,12 @@ fn main() {
 #[derive(Default)]
 struct Told {
     micros: Vec<u32>,
+    uncounted: u64,
     statuses: BTreeMap<u16, u64>,
     broken: u64,
 }
 
-fn call(port: u16, requests: &[Vec<u8>], mine: &[usize], until: Instant) -> Told {
+fn call(port: u16, requests: &[Vec<u8>], mine: &[usize], started: Instant, until: Instant) -> Told {
     let mut told = Told::default();
     let mut connection = None;
     for index in mine.iter().cycle() {
@@ -58,6 +60,7 @@ fn call(port: u16, requests: &[Vec<u8>], mine: &[usize], until: Instant) -> Told
             break;
         }
         match exchange(&mut connection, port, &requests[*index]) {
+            Ok(_) if asked < started => told.uncounted += 1,
             Ok(status) => {
                 told.micros.push(asked.elapsed().as_micros() as u32);
                 *told.statuses.entry(status).or_default() += 1;
@@ -114,6 +117,7 @@ fn find(bytes: &[u8], pattern: &[u8]) -> Option<usize> {
 impl Told {
     fn add(&mut self, other: Self) {
         self.micros.extend(other.micros);
+        self.uncounted += other.uncounted;
         self.broken += other.broken;
         for (status, count) in other.statuses {
             *self.statuses.entry(status).or_default() += count;
@@ -128,9 +132,10 @@ impl Told {
         };
         let statuses: Vec<_> = self.statuses.iter().map(|(status, count)| format!("\"{status}\":{count}")).collect();
         format!(
-            "{{\"seconds\":{},\"requests\":{},\"broken\":{},\"p50\":{},\"p99\":{},\"max\":{},\"statuses\":{{{}}}}}",
+            "{{\"seconds\":{},\"requests\":{},\"uncounted\":{},\"broken\":{},\"p50\":{},\"p99\":{},\"max\":{},\"statuses\":{{{}}}}}",
             elapsed.as_secs_f64(),
             self.micros.len(),
+            self.uncounted,
             self.broken,
             at(0.5),
             at(0.99),
