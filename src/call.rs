@@ -267,6 +267,13 @@ pub struct Settle {
 }
 
 impl Settle {
+    /// Whether a call of these `terms` is charged all that it holds, and over: nobody could tell if it ended
+    /// a moment later.
+    #[must_use]
+    pub fn frees_nothing(&self, terms: &Terms) -> bool {
+        self.answered && self.body.is_none() && terms.charges_what_is_held(self.status)
+    }
+
     /// The answer that it tells of.
     #[must_use]
     pub const fn answer(&self) -> Answer {

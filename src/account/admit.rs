@@ -82,7 +82,8 @@ pub struct Admission {
     /// The call that has paid for this one: it is a repeat, and free.
     #[n(10)]
     pub repeats: Option<CallNumber>,
-    /// Whether its end may be told a moment late: no limit on calls in flight waits for it.
+    /// Whether its end may be told a moment late: no limit on calls in flight waits for it and no repeat, and
+    /// it is charged.
     #[cbor(n(11), default)]
     pub may_end_late: bool,
 }
@@ -115,7 +116,8 @@ impl Account {
         self.book_due(clock, &mut changes);
         // A repeat: the copy that was sent first may come last.
         if let Some(call) = self.open_by(admit.operation) {
-            return (Ok(self.admission_of(call, clock)), changes);
+            let admission = self.admission_of(call, admit.retried.is_some(), clock);
+            return (Ok(admission), changes);
         }
         if self.is_over(admit.operation) {
             return (Err(Refusal::Cancelled), changes);
@@ -164,7 +166,7 @@ impl Account {
         if let Some(fingerprint) = retried {
             self.keep_first(fingerprint, &call, earlier, &mut changes);
         }
-        let admission = self.admission_of(&call, clock);
+        let admission = self.admission_of(&call, retried.is_some(), clock);
         self.add_open(call);
         (Ok(admission), changes)
     }
@@ -472,7 +474,8 @@ impl Account {
         }
     }
 
-    fn admission_of(&self, call: &Call, clock: Timestamp) -> Admission {
+    fn admission_of(&self, call: &Call, is_retried: bool, clock: Timestamp) -> Admission {
+        let limits_those_in_flight = self.limits_of(call.key).requests_in_flight.is_some();
         Admission {
             call: call.number,
             held: sum_of(&call.hold.parts),
@@ -481,7 +484,7 @@ impl Account {
             external_id: self.profile.external_id.clone(),
             would_refuse: call.hold.would_refuse.as_deref().cloned(),
             repeats: call.hold.repeats,
-            may_end_late: self.limits_of(call.key).requests_in_flight.is_none(),
+            may_end_late: !limits_those_in_flight && !is_retried && !call.hold.observed,
         }
     }
 }

@@ -406,17 +406,11 @@ impl Journey {
         }
     }
 
-    /// Whether nobody could tell if the call ended a moment later: it is charged what it holds, and
-    /// nothing waits for it. The runtime lets nothing outlive a caller who left for long, so a call that
-    /// took long is not kept waiting.
+    /// Whether the end may wait for a message that it can go with. The runtime lets nothing outlive a caller
+    /// who left for long, so a call that took long is not kept waiting.
     fn may_end_late(&self, ride: &Ride, settle: &Settle) -> bool {
-        let gateway = &self.gateway.deployment.policy.gateway;
-        gateway.mode == Mode::Enforce
-            && ride.admission.may_end_late
-            && ride.fare.retried.is_none()
-            && settle.answered
-            && settle.body.is_none()
-            && ride.fare.terms.charges_what_is_held(settle.status)
+        ride.admission.may_end_late
+            && settle.frees_nothing(&ride.fare.terms)
             && self.line.ms <= ENDS_LATE_WITHIN.as_millis()
     }
 }

@@ -2,14 +2,14 @@
 
 use tollgate::{
     account::NewKey,
-    call::CallState,
+    call::{BodyEnd, CallState, Settle},
     problem::Code,
     protocol::{Command, Document, Manage, Reply, Request},
     time::Span,
 };
 
 use crate::{
-    branch::{Branch, cost, digest_of, fingerprint},
+    branch::{Branch, answered, cost, digest_of, fingerprint},
     statement::{moment, statement},
 };
 
@@ -633,13 +633,53 @@ fn an_end_that_cannot_be_kept_is_not_taken() {
 }
 
 #[test]
-fn an_end_may_come_late_only_where_no_limit_in_flight_waits_for_it() {
-    for (plan, may_end_late) in [("prepaid", true), ("tight", false)] {
-        let mut branch = Branch::with_account("standard", plan, moment("2026-11-02"));
-        let Reply::Admitted(admission) = branch.call(cost(0)) else {
-            panic!("{plan}: not admitted");
-        };
-        assert_eq!(admission.may_end_late, may_end_late, "{plan}");
+fn an_end_may_come_late_only_where_nothing_waits_for_it() {
+    for (policy, plan, retried, may_end_late) in [
+        ("standard", "prepaid", None, true),
+        ("standard", "tight", None, false),
+        ("standard", "prepaid", Some(fingerprint(1, 1)), false),
+        ("observe", "prepaid", None, false),
+    ] {
+        let mut branch = Branch::with_account(policy, plan, moment("2026-11-02"));
+        let operation = branch.operation();
+        // The second is the first, asked once more.
+        for _ in 0..2 {
+            let Reply::Admitted(admission) = branch.ask(operation, 1, cost(0), retried) else {
+                panic!("{policy}, {plan}: not admitted");
+            };
+            assert_eq!(admission.may_end_late, may_end_late, "{policy}, {plan}");
+        }
+    }
+}
+
+#[test]
+fn an_end_frees_nothing_only_where_all_that_is_held_is_charged() {
+    let charged = answered(1, 1, 200);
+    assert!(charged.frees_nothing(&cost(1)));
+    for (end, what) in [
+        (
+            Settle {
+                status: 500,
+                ..charged
+            },
+            "it is free",
+        ),
+        (
+            Settle {
+                answered: false,
+                ..charged
+            },
+            "the origin did not answer",
+        ),
+        (
+            Settle {
+                body: Some(BodyEnd::Whole),
+                ..charged
+            },
+            "its body may be what it is charged for",
+        ),
+    ] {
+        assert!(!end.frees_nothing(&cost(1)), "{what}");
     }
 }
 
