@@ -1,7 +1,7 @@
 // The cases that are timed under load.
 import { keysFor, openAccount, openTwin } from "./accounts.mjs";
 import { load, request, search } from "./load.mjs";
-import { median, medianOf, ratio, rounds } from "./rounds.mjs";
+import { median, medianOf, p99, ratio, rounds } from "./rounds.mjs";
 import { folder, startNginx, startWorker, tollgate, worker } from "./servers.mjs";
 import { digits, table } from "./table.mjs";
 
@@ -25,7 +25,7 @@ function show(title, told, against) {
     name,
     digits(medianOf(rounds, "rate")),
     millis(medianOf(rounds, "p50")),
-    millis(medianOf(rounds, "p99")),
+    millis(p99(rounds)),
     digits(medianOf(rounds, "cpuMicros")),
     ...against.map((other) => `${digits(ratio(rounds, told.get(other), "rate"), 2)} ×`),
   ]);
@@ -85,13 +85,13 @@ export async function charged(origin, { count, seconds }) {
     cpuMicros = medianOf(many.get(TOLLGATE), "cpuMicros");
     const hot = await rounds(calls(([key]) => [key]), how);
     show(`Charged call, one hot account, ${CALLERS} callers, state on ${kind}`, hot, [TWIN]);
-    p99(many, hot);
+    compareSlowest(many, hot);
   }
   return cpuMicros;
 }
 
-function p99(many, hot) {
-  const of = (told) => `${digits(ratio(told.get(TOLLGATE), told.get(TWIN), "p99"), 2)} ×`;
+function compareSlowest(many, hot) {
+  const of = (told) => `${digits(p99(told.get(TOLLGATE)) / p99(told.get(TWIN)), 2)} ×`;
   console.log(`\nTollgate's p99 to the twin's: many accounts ${of(many)}, one hot account ${of(hot)}.`);
 }
 
@@ -134,6 +134,6 @@ export async function latency(origin, { count, seconds }) {
   const told = await rounds(contenders, { callers: 1, seconds: seconds / 2, count });
   const floor = told.get("pass-through Worker");
   const added = (rounds) => median(rounds.map(({ p50 }, at) => p50 - floor[at].p50));
-  const rows = [...told].map(([name, rounds]) => [name, millis(medianOf(rounds, "p50")), millis(added(rounds)), millis(medianOf(rounds, "p99"))]);
+  const rows = [...told].map(([name, rounds]) => [name, millis(medianOf(rounds, "p50")), millis(added(rounds)), millis(p99(rounds))]);
   console.log(`\nOne caller alone, charged calls, state on tmpfs\n\n${table(["", "p50 ms", "added ms", "p99 ms"], rows)}`);
 }
