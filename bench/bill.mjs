@@ -16,7 +16,7 @@ const GIGABYTES = 0.128;
 // Read: a commit takes 5 to 13 ms in production. It is the greater part of a message's time.
 const MESSAGE_SECONDS = 0.013;
 
-// `busy` is what one of many calls took, `lone` one call of an account that slept, its alarm included.
+// `busy` is what one of many calls took, `lone` the only call of an hour, until nothing was left to do.
 export function bill({ busy, lone, cpuMicros }) {
   const micros = cpuMicros ?? 1_000;
   const columns = [busy, lone].map((counted) => {

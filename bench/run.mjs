@@ -3,10 +3,8 @@
 //   npm run bench                              everything, in under ten minutes
 //   npm run bench -- charged refused           only these parts
 //   npm run bench -- --rounds 11 --seconds 3   for longer
-import { readFileSync } from "node:fs";
 import { cpus } from "node:os";
 import { parseArgs } from "node:util";
-import { inProject } from "../scripts/project.mjs";
 import { build } from "../scripts/build.mjs";
 import { setUp, underProjectNode } from "../scripts/setup.mjs";
 import { Failure, main, say } from "../scripts/step.mjs";
@@ -21,7 +19,7 @@ const { values: told, positionals } = parseArgs({
 await main(async () => {
   const unknown = positionals.filter((part) => !PARTS.includes(part));
   if (unknown.length > 0) throw new Failure(`There is no part ${unknown.join(", ")}; there are ${PARTS.join(", ")}.`);
-  await setUp();
+  await setUp({ forTests: true });
   await underProjectNode(async () => {
     await build();
     await run(positionals.length > 0 ? positionals : PARTS, { count: Number(told.rounds), seconds: Number(told.seconds) });
@@ -36,7 +34,7 @@ async function run(parts, length) {
   const started = performance.now();
   const { startOrigin } = await import("./servers.mjs");
   const { charged, refused, latency } = await import("./timed.mjs");
-  const { counts, showCounts, startLoneCall } = await import("./counts.mjs");
+  const { counts, countLoneCall, showCounts } = await import("./counts.mjs");
   const { bill } = await import("./bill.mjs");
   const { startTime } = await import("./start.mjs");
   const { history } = await import("./history.mjs");
@@ -45,9 +43,6 @@ async function run(parts, length) {
   say(`\nTollgate's bench on ${cpus().length} × ${cpus()[0].model}, ${new Date().toISOString().slice(0, 10)}`);
   const origin = await startOrigin();
   const has = (part) => parts.includes(part);
-  // Its alarm goes off while the rest runs.
-  const policy = readFileSync(inProject("bench", "policy.toml"), "utf8");
-  const loneCall = has("counts") ? await startLoneCall(origin.url, policy) : null;
   let cpuMicros = null;
   if (has("charged")) cpuMicros = await charged(origin, length);
   if (has("refused")) await refused(origin, length);
@@ -55,7 +50,7 @@ async function run(parts, length) {
   if (has("counts")) {
     const counted = await counts(origin.url);
     showCounts(counted);
-    bill({ busy: counted.call, lone: await loneCall(), cpuMicros });
+    bill({ busy: counted.call, lone: await countLoneCall(origin.url), cpuMicros });
   }
   if (has("start")) await startTime(origin.url);
   if (has("history")) await history(origin.url, length);

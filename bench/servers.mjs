@@ -145,12 +145,13 @@ export function worker(name, classes = []) {
 }
 
 // Starts a Worker in a workerd of its own, with its objects' databases under `state`.
-export async function startWorker({ modules, classes, bindings }, { origin, state, flags = [] }) {
+export async function startWorker({ modules, classes, bindings }, { origin, state, flags = [], environment = {} }) {
   const objects = join(state, "objects");
   mkdirSync(objects, { recursive: true });
   const config = join(state, "config.capnp");
   writeFileSync(config, configOf({ modules, classes, bindings: { ...bindings, ORIGIN: origin, ORIGIN_OVERRIDE: origin } }, objects));
   const workerd = run(workerdProgram, ["serve", "--import-path=/", ...flags, "--control-fd=3", config], {
+    env: { ...process.env, ...environment },
     // What a Worker logs is written, and goes nowhere.
     stdio: ["ignore", "ignore", "inherit", "pipe"],
   });
