@@ -2,10 +2,12 @@
 //!
 //! The name of a key or a call names its account, and with it the object that knows it.
 
-use std::fmt::{self, Write};
+use std::fmt;
+
+use base16ct::lower;
+use sha2::{Digest, Sha256};
 
 use crate::wire::{Decode, Encode};
-use sha2::{Digest, Sha256};
 
 /// The longest account id.
 pub const MAX_ACCOUNT_ID_BYTES: usize = 64;
@@ -35,12 +37,7 @@ impl AccountId {
             .chain_update(b"tollgate account id\0")
             .chain_update(idempotency_key)
             .finalize();
-        let mut id = String::from("acc_");
-        for byte in digest.iter().take(10) {
-            // Writing to a String cannot fail.
-            let _ = write!(id, "{byte:02x}");
-        }
-        Self(id.into())
+        Self(format!("acc_{:.20}", lower::encode_string(&digest)).into())
     }
 
     /// The id as text.

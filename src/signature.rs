@@ -3,8 +3,9 @@
 //! The value is `t=UNIX,v1=HEX`: seconds since 1970 and HMAC-SHA256 under ORIGIN_SECRET over the
 //! lines t, method, path, query, call, account, key, plan, external id, joined by `\n`.
 
-use std::fmt::{self, Write};
+use std::fmt;
 
+use base16ct::lower;
 use hmac::Mac;
 
 use crate::{
@@ -62,14 +63,9 @@ impl Signer {
     /// The header's value for a request that is forwarded at `t`.
     #[must_use]
     pub fn sign(&self, signed: &Signed<'_>, t: Timestamp) -> String {
-        let t = t.as_seconds();
-        let mac = over(&self.current, t, signed).finalize().into_bytes();
-        let mut value = format!("t={t},v1=");
-        for byte in mac {
-            // Writing to a String cannot fail.
-            let _ = write!(value, "{byte:02x}");
-        }
-        value
+        let t = t.as_seconds().to_string();
+        let mac = over(&self.current, &t, signed).finalize().into_bytes();
+        format!("t={t},v1={}", lower::encode_string(&mac))
     }
 
     /// Whether `header` is this deployment's signature over exactly this request, of whatever
@@ -95,12 +91,10 @@ impl fmt::Debug for Signer {
 }
 
 /// The keyed state fed with the signed lines.
-fn over(state: &HmacSha256, t: i64, signed: &Signed<'_>) -> HmacSha256 {
-    let mut lines = Lines(state.clone());
-    // Feeding a MAC cannot fail; only the signature of `fmt::Write` allows for it.
-    let _ = write!(
-        lines,
-        "{t}\n{}\n{}\n{}\n{}\n{}\n{}\n{}\n{}",
+fn over(state: &HmacSha256, t: &str, signed: &Signed<'_>) -> HmacSha256 {
+    let mut mac = state.clone();
+    mac.update(t.as_bytes());
+    for line in [
         signed.method,
         signed.path,
         signed.query,
@@ -109,47 +103,25 @@ fn over(state: &HmacSha256, t: i64, signed: &Signed<'_>) -> HmacSha256 {
         signed.key,
         signed.plan,
         signed.external_id,
-    );
-    lines.0
-}
-
-/// Text written here goes into the MAC, without a copy of the whole.
-struct Lines(HmacSha256);
-
-impl Write for Lines {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.update(text.as_bytes());
-        Ok(())
+    ] {
+        mac.update(b"\n");
+        mac.update(line.as_bytes());
     }
+    mac
 }
 
 /// Takes `t=UNIX,v1=HEX` apart; `None` for every spelling that [`Signer::sign`] does not write.
-fn read(header: &str) -> Option<(i64, [u8; MAC_BYTES])> {
+fn read(header: &str) -> Option<(&str, [u8; MAC_BYTES])> {
     let (t, hex) = header.strip_prefix("t=")?.split_once(",v1=")?;
-    let seconds = t.parse::<i64>().ok()?;
-    let is_as_written = seconds.to_string() == t;
-    Some((seconds, mac_of_hex(hex).filter(|_| is_as_written)?))
+    let is_as_written = t.parse::<i64>().is_ok_and(|t_read| t_read.to_string() == t);
+    Some((t, mac_of_hex(hex).filter(|_| is_as_written)?))
 }
 
 /// Reads a MAC of 32 bytes, spelled in lower-case hexadecimal digits.
 pub(crate) fn mac_of_hex(hex: &str) -> Option<[u8; MAC_BYTES]> {
-    let (pairs, rest) = hex.as_bytes().as_chunks::<2>();
     let mut mac = [0; MAC_BYTES];
-    if pairs.len() != MAC_BYTES || !rest.is_empty() {
-        return None;
-    }
-    for (byte, [high, low]) in mac.iter_mut().zip(pairs) {
-        *byte = (nibble(*high)? << 4) | nibble(*low)?;
-    }
-    Some(mac)
-}
-
-const fn nibble(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit.wrapping_sub(b'0')),
-        b'a'..=b'f' => Some(digit.wrapping_sub(b'a').wrapping_add(10)),
-        _ => None,
-    }
+    let read = lower::decode(hex, &mut mac).ok()?.len();
+    (read == MAC_BYTES).then_some(mac)
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use base16ct::lower;
+
 use super::{Record, Standing};
 use crate::{
     account::{Fingerprint, Listed},
@@ -64,16 +66,9 @@ impl Name {
 
     /// Half of the key's digest is enough to tell keys apart.
     pub(super) fn opened_by(request: &Fingerprint) -> Self {
-        use std::fmt::Write;
-
-        let mut text = String::with_capacity(32);
-        for byte in request.key.iter().take(16) {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-        }
         Self {
             kind: Kind::OpenedBy,
-            text,
+            text: format!("{:.32}", lower::encode_string(&request.key)),
         }
     }
 }

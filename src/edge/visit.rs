@@ -70,7 +70,8 @@ impl Visit {
 
     /// The id of a request that becomes no call.
     pub fn request_id(&self) -> String {
-        format!("req_{:014x}", self.operation)
+        let [_, random @ ..] = self.operation.to_be_bytes();
+        format!("req_{}", base16ct::lower::encode_string(&random))
     }
 
     /// A header, joined by `, ` if it came more than once.

@@ -1,5 +1,6 @@
 //! What Stripe is asked for: customers, and pages on which they pay.
 
+use base16ct::lower;
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -235,13 +236,8 @@ pub fn idempotency_key(account: &AccountId, what: &str, parts: &[&str]) -> Strin
         digest.update(part);
         digest.update(b"\n");
     }
-    let mut key = format!("tollgate-{what}-{}-", account.as_str());
-    for byte in digest.finalize().iter().take(16) {
-        use std::fmt::Write;
-        // Writing to a String cannot fail.
-        let _ = write!(key, "{byte:02x}");
-    }
-    key
+    let digest = lower::encode_string(&digest.finalize());
+    format!("tollgate-{what}-{account}-{digest:.32}")
 }
 
 /// What Stripe has made, from its answer.
