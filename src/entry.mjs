@@ -20,7 +20,6 @@ globalThis.tollgate = {
     for (const [name, value] of headers) lines += `\n${name}\n${value}`;
     return lines;
   },
-  valuesOf: (headers, names) => names.split("\n").map((name) => headers.get(name) ?? "").join("\n"),
   change,
   forward(fetcher, target, request, lines, read, init) {
     const { method, body } = request;
@@ -35,6 +34,16 @@ globalThis.tollgate = {
   },
   answer(status, lines, body) {
     const response = new Response(body, { status });
+    change(response.headers, lines);
+    return response;
+  },
+  decidingOf({ headers }) {
+    const value = (name) => headers.get(name) ?? "";
+    return `${value("Access-Control-Allow-Origin")}\n${value("Access-Control-Expose-Headers")}\n${value("Location")}`;
+  },
+  // Built from the body and the answer itself, so that a compressed body keeps its bytes.
+  handOn(fromOrigin, lines, carried) {
+    const response = new Response(carried ?? fromOrigin.body, fromOrigin);
     change(response.headers, lines);
     return response;
   },

@@ -4,7 +4,7 @@
 //! mistake with its place; past it nothing is checked again. That is done where the bundle is made:
 //! an isolate reads what [`Policy::compile`] made of it (`policy/compiled.rs`).
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, fmt, sync::Arc};
 
 use crate::{
     credits::Credits,
@@ -12,6 +12,7 @@ use crate::{
     payments::money::Money,
     price::{ChargeOn, Job, Meter, OnUnknown, Quantity},
     time::{Calendar, Span},
+    url::CalledUrl,
     wire::{Decode, Encode},
 };
 
@@ -273,6 +274,18 @@ pub enum Origin {
     /// `zone`: the same hostname, behind the Worker's Route.
     #[n(2)]
     Zone,
+}
+
+impl Origin {
+    /// Scheme, host and port to ask it by, where `called` is what was called: another Worker and the same
+    /// hostname's origin are asked as Tollgate was.
+    #[must_use]
+    pub fn url<'a>(&'a self, called: &CalledUrl<'_>) -> Cow<'a, str> {
+        match self {
+            Self::Url(url) => Cow::Borrowed(url),
+            Self::Service(_) | Self::Zone => Cow::Owned(called.origin()),
+        }
+    }
 }
 
 /// `[pools.NAME]`.

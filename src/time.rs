@@ -126,6 +126,12 @@ impl Span {
         Self::from_millis(days.saturating_mul(MILLIS_PER_DAY))
     }
 
+    /// What it is longer than `other` by; zero if it is not.
+    #[must_use]
+    pub const fn minus(self, other: Self) -> Self {
+        Self::from_millis(self.0.saturating_sub(other.0))
+    }
+
     /// Milliseconds.
     #[must_use]
     pub const fn as_millis(self) -> i64 {

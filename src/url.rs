@@ -19,7 +19,8 @@ impl<'a> CalledUrl<'a> {
     /// Takes an absolute URL apart (RFC 3986 §3). A fragment never reaches a server.
     #[must_use]
     pub fn split(url: &'a str) -> Option<Self> {
-        let (scheme, rest) = url.split_once("://")?;
+        let (scheme, rest) = url.split_once(':')?;
+        let rest = rest.strip_prefix("//")?;
         let authority_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, rest) = rest.split_at_checked(authority_end)?;
         let rest = rest.split_once('#').map_or(rest, |(rest, _)| rest);

@@ -8,14 +8,14 @@ use wasm_bindgen::prelude::*;
 
 use super::{
     platform::{Env, Namespace, ObjectStub, clock, has_flag, message_of},
-    promise::{pause, settled},
+    promise::{Timer, settled},
 };
 use crate::{
     account::{Admit, Cancel},
     call::Settle,
     id::AccountId,
     protocol::{self, Answer, Reply, Request},
-    unsettled::{PATIENCE, Unsettled},
+    unsettled::Unsettled,
 };
 
 thread_local! {
@@ -111,12 +111,12 @@ impl Objects {
 
     /// Has the end of a call, which frees nothing, wait for a message to its account that it can go with.
     /// Gives whether it went with another.
-    pub async fn has_gone(&self, account: &AccountId, settle: Settle) -> bool {
+    pub async fn has_gone(&self, account: &AccountId, settle: Settle, timer: &mut Timer) -> bool {
         if !UNSETTLED.with_borrow_mut(|unsettled| unsettled.list(account, settle, clock())) {
             return false;
         }
         // Where there are no timers, nothing is waited for.
-        drop(pause(PATIENCE.as_millis()).await);
+        drop(timer.pause().await);
         !UNSETTLED.with_borrow_mut(|unsettled| unsettled.remove(account, settle.call))
     }
 

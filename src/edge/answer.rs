@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use wasm_bindgen::prelude::*;
 
 use super::{
-    crossing::{HeaderLines, values_of},
+    crossing::{HeaderLines, deciding_of},
     log::{Fault, Line},
     platform::clock,
     visit::Visit,
@@ -15,12 +15,9 @@ use crate::{
     headers::{
         AnswerHeaders, OWN_CORS, Standing, TOLD_TO_ORIGIN, expose_headers, rewrite_location,
     },
+    policy::Origin,
     problem::{Code, Problem},
 };
-
-/// The origin's headers that decide about Tollgate's.
-const READ_FROM_ORIGIN: &str =
-    "Access-Control-Allow-Origin\nAccess-Control-Expose-Headers\nLocation";
 
 /// A refusal on its way out: what it is, and how the key stands where an object had a part in it.
 pub struct Refused {
@@ -136,38 +133,36 @@ pub fn preflight(
 }
 
 /// The origin's answer, handed on: its status untouched, Tollgate's headers in place of any of the
-/// same names. `body` is its own, or what carries it.
+/// same names. Its body is its own, or `carried` by another stream.
 pub fn hand_on(
     visit: &Visit,
-    origin_url: &str,
+    origin: &Origin,
     from_origin: &web_sys::Response,
-    body: Option<&web_sys::ReadableStream>,
+    carried: Option<&web_sys::ReadableStream>,
     about: &About<'_>,
 ) -> Result<web_sys::Response, JsValue> {
-    let answer = copy_of(from_origin, body)?;
-    let headers = answer.headers();
-    let read = values_of(&headers, READ_FROM_ORIGIN)?;
-    let mut values = read
+    let deciding = deciding_of(from_origin)?;
+    let mut values = deciding
         .split('\n')
         .map(|value| Some(value).filter(|value| !value.is_empty()));
     let mut value = || values.next().flatten();
     let (allow_origin, exposed, location) = (value(), value(), value());
-    let mut change = HeaderLines::new();
-    write_about(about, &mut change);
+    let mut headers = HeaderLines::new();
+    write_about(about, &mut headers);
     for name in TOLD_TO_ORIGIN {
-        change.remove(name);
+        headers.remove(name);
     }
     if let Some(exposed) = expose_headers(allow_origin, exposed) {
-        change.set("Access-Control-Expose-Headers", &exposed);
+        headers.set("Access-Control-Expose-Headers", &exposed);
     }
-    let called = visit.url().origin();
-    if let Some(rewritten) =
-        location.and_then(|location| rewrite_location(location, origin_url, &called))
-    {
-        change.set("Location", &rewritten);
+    let rewritten = location.and_then(|location| {
+        let called = visit.url();
+        rewrite_location(location, &origin.url(&called), &called.origin())
+    });
+    if let Some(rewritten) = rewritten {
+        headers.set("Location", &rewritten);
     }
-    change.change(&headers)?;
-    Ok(answer)
+    headers.hand_on(from_origin, carried)
 }
 
 /// 503 for everything: the deployment is not fit to serve. The log says why, the caller is not
@@ -199,18 +194,6 @@ pub fn out_of_order(
     line.answered(answer.status(), clock());
     line.write();
     Ok(answer)
-}
-
-/// A response with the same status and headers whose headers can be changed. Built from the
-/// body and the response itself, so that a compressed body keeps its bytes.
-fn copy_of(
-    from_origin: &web_sys::Response,
-    body: Option<&web_sys::ReadableStream>,
-) -> Result<web_sys::Response, JsValue> {
-    web_sys::Response::new_with_opt_readable_stream_and_init(
-        body,
-        from_origin.unchecked_ref::<web_sys::ResponseInit>(),
-    )
 }
 
 fn own_headers(visit: &Visit, about: &About<'_>) -> HeaderLines {

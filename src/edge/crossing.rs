@@ -38,9 +38,18 @@ extern "C" {
         init: &web_sys::RequestInit,
     ) -> Result<Promise, JsValue>;
 
-    /// The values of headers, one a line; an empty one where there is none.
-    #[wasm_bindgen(catch, js_namespace = tollgate, js_name = valuesOf)]
-    pub fn values_of(headers: &web_sys::Headers, names: &str) -> Result<String, JsValue>;
+    /// The origin's headers that decide about Tollgate's: `Access-Control-Allow-Origin`,
+    /// `Access-Control-Expose-Headers` and `Location`, one a line; an empty one where there is none.
+    #[wasm_bindgen(catch, js_namespace = tollgate, js_name = decidingOf)]
+    pub fn deciding_of(from_origin: &web_sys::Response) -> Result<String, JsValue>;
+
+    /// The origin's answer with its headers changed, and its body as it is `carried`, or itself where it is not.
+    #[wasm_bindgen(catch, js_namespace = tollgate, js_name = handOn)]
+    fn hand_on(
+        from_origin: &web_sys::Response,
+        lines: &str,
+        carried: Option<&web_sys::ReadableStream>,
+    ) -> Result<web_sys::Response, JsValue>;
 }
 
 /// So much is what a call's origin is told, and so much what its caller.
@@ -98,6 +107,18 @@ impl HeaderLines {
     ) -> Result<Promise, JsValue> {
         let body = body.map(Uint8Array::from);
         forward(fetcher, target, request, &self.0, body, init)
+    }
+
+    /// The origin's answer with its headers changed; its body is what it is `carried` by, or its own.
+    ///
+    /// # Errors
+    /// It is no answer that can be handed on: its status is outside 200 to 599, for one.
+    pub fn hand_on(
+        &self,
+        from_origin: &web_sys::Response,
+        carried: Option<&web_sys::ReadableStream>,
+    ) -> Result<web_sys::Response, JsValue> {
+        hand_on(from_origin, &self.0, carried)
     }
 
     /// A response with these headers.

@@ -6,7 +6,7 @@ use wasm_bindgen::prelude::*;
 use super::{
     crossing::HeaderLines,
     platform::{Env, Fetcher, message_of},
-    promise::settled_within,
+    promise::Timer,
     visit::{CLIENT_ADDRESS, Visit},
 };
 use crate::{
@@ -41,7 +41,7 @@ pub struct Forward<'a> {
     /// Which headers carry Tollgate's key and are not for the origin.
     pub drop: Carriers,
     /// The admitted call.
-    pub identity: Option<&'a Identity>,
+    pub identity: Option<Identity<'a>>,
     /// Cloudflare's cache may answer.
     pub cache: bool,
     /// A WebSocket upgrade passes.
@@ -53,17 +53,18 @@ pub struct Forward<'a> {
 }
 
 /// Who called, for the origin.
-pub struct Identity {
+#[derive(Clone, Copy)]
+pub struct Identity<'a> {
     /// `X-Tollgate-Call`.
-    pub call: String,
+    pub call: &'a str,
     /// `X-Tollgate-Account`.
-    pub account: String,
+    pub account: &'a str,
     /// `X-Tollgate-Key`.
-    pub key: String,
+    pub key: &'a str,
     /// `X-Tollgate-Plan`.
-    pub plan: String,
+    pub plan: &'a str,
     /// `X-Tollgate-External-Id`.
-    pub external_id: Option<String>,
+    pub external_id: Option<&'a str>,
     /// `X-Tollgate-Held`.
     pub held: Credits,
 }
@@ -100,14 +101,6 @@ impl From<JsValue> for OriginFailure {
 }
 
 impl Forward<'_> {
-    /// The URL without path and query that the request is sent to.
-    pub fn origin_url(&self) -> String {
-        match self.origin {
-            Origin::Url(url) => url.clone(),
-            Origin::Service(_) | Origin::Zone => self.visit.url().origin(),
-        }
-    }
-
     /// Sends it, and waits for the origin's headers.
     ///
     /// # Errors
@@ -116,9 +109,10 @@ impl Forward<'_> {
         &self,
         env: &Env,
         signer: &Signer,
+        timer: &mut Timer,
     ) -> Result<web_sys::Response, OriginFailure> {
         let sent = self.derived(env, signer)?;
-        self.answered(&sent).await
+        self.answered(&sent, timer).await
     }
 
     /// Sends a preflight on: nothing but its method, its path and its CORS headers.
@@ -127,7 +121,7 @@ impl Forward<'_> {
     /// The origin did not answer.
     pub async fn send_preflight(&self, env: &Env) -> Result<web_sys::Response, OriginFailure> {
         let sent = self.preflight(env)?;
-        self.answered(&sent).await
+        self.answered(&sent, &mut Timer::new(self.timeout)).await
     }
 
     /// What fetches: the runtime, or another Worker.
@@ -140,9 +134,14 @@ impl Forward<'_> {
         }
     }
 
-    async fn answered(&self, sent: &Promise) -> Result<web_sys::Response, OriginFailure> {
+    async fn answered(
+        &self,
+        sent: &Promise,
+        timer: &mut Timer,
+    ) -> Result<web_sys::Response, OriginFailure> {
         // What comes too late ends with this request: nothing of a request outlives it.
-        settled_within(sent, self.timeout.as_millis())
+        timer
+            .settled_within(sent, self.timeout)
             .await?
             .map(JsCast::unchecked_into)
             .ok_or(OriginFailure::Timeout)
@@ -167,7 +166,7 @@ impl Forward<'_> {
     /// Sends what is derived from the incoming request, whose body streams unless it was read.
     fn derived(&self, env: &Env, signer: &Signer) -> Result<Promise, JsValue> {
         let url = self.visit.url();
-        let target = target(&self.origin_url(), self.path, url.query);
+        let target = self.target(url.query);
         let mut change = HeaderLines::new();
         self.drop_headers(&mut change);
         change.set("X-Forwarded-Host", url.authority);
@@ -202,6 +201,14 @@ impl Forward<'_> {
         )
     }
 
+    fn target(&self, query: Option<&str>) -> String {
+        let (origin, path) = (self.origin.url(&self.visit.url()), self.path);
+        match query {
+            Some(query) => format!("{origin}{path}?{query}"),
+            None => format!("{origin}{path}"),
+        }
+    }
+
     fn preflight(&self, env: &Env) -> Result<Promise, JsValue> {
         let headers = web_sys::Headers::new()?;
         for name in PREFLIGHT_HEADERS {
@@ -212,8 +219,7 @@ impl Forward<'_> {
         let init = init(false);
         init.set_method("OPTIONS");
         init.set_headers(&headers);
-        self.fetcher(env)?
-            .fetch(&target(&self.origin_url(), self.path, None), &init)
+        self.fetcher(env)?.fetch(&self.target(None), &init)
     }
 
     fn drop_headers(&self, change: &mut HeaderLines) {
@@ -238,16 +244,16 @@ impl Forward<'_> {
             ..Signed::default()
         };
         if let Some(identity) = self.identity {
-            signed.call = &identity.call;
-            signed.account = &identity.account;
-            signed.key = &identity.key;
-            signed.plan = &identity.plan;
-            signed.external_id = identity.external_id.as_deref().unwrap_or("");
-            change.set("X-Tollgate-Call", &identity.call);
-            change.set("X-Tollgate-Account", &identity.account);
-            change.set("X-Tollgate-Key", &identity.key);
-            change.set("X-Tollgate-Plan", &identity.plan);
-            if let Some(external_id) = &identity.external_id {
+            signed.call = identity.call;
+            signed.account = identity.account;
+            signed.key = identity.key;
+            signed.plan = identity.plan;
+            signed.external_id = identity.external_id.unwrap_or("");
+            change.set("X-Tollgate-Call", identity.call);
+            change.set("X-Tollgate-Account", identity.account);
+            change.set("X-Tollgate-Key", identity.key);
+            change.set("X-Tollgate-Plan", identity.plan);
+            if let Some(external_id) = identity.external_id {
                 change.set("X-Tollgate-External-Id", external_id);
             }
             change.set("X-Tollgate-Held", &identity.held.to_string());
@@ -269,11 +275,4 @@ fn init(cache: bool) -> web_sys::RequestInit {
         init.set_cache(web_sys::RequestCache::NoStore);
     }
     init
-}
-
-fn target(origin: &str, path: &str, query: Option<&str>) -> String {
-    match query {
-        Some(query) => format!("{origin}{path}?{query}"),
-        None => format!("{origin}{path}"),
-    }
 }

@@ -171,9 +171,9 @@ impl Gateway {
         };
         Ok(answer::hand_on(
             visit,
-            &forward.origin_url(),
+            forward.origin,
             &from_origin,
-            from_origin.body().as_ref(),
+            None,
             &about,
         )?)
     }

@@ -12,7 +12,7 @@ use super::{
     log::{Fault, Line},
     passage::{Fare, Passage, endpoint_of},
     platform::{console_error, message_of},
-    promise::Promised,
+    promise::{Promised, Timer},
     visit::Visit,
 };
 use crate::{
@@ -20,9 +20,9 @@ use crate::{
     call::{BodyEnd, Settle},
     credits::Credits,
     headers::Standing,
-    id::CallId,
-    key::{Carriers, PresentedKey},
-    policy::{Mode, Origin, Route, WhenUnavailable},
+    id::{CallId, ExternalId},
+    key::Carriers,
+    policy::{Mode, Route, WhenUnavailable},
     price::{Mark, Reported},
     problem::Code,
     protocol::{Reply, Request},
@@ -30,6 +30,7 @@ use crate::{
     status::drawn_by_key,
     task,
     time::Span,
+    unsettled::PATIENCE,
 };
 
 /// The end of a call that took longer waits for nothing.
@@ -42,12 +43,17 @@ struct Journey {
     passage: Passage,
     ride: Option<Ride>,
     line: Line,
+    /// For the origin's limit, and for the end that may wait.
+    timer: Timer,
 }
 
 /// A call on its way through.
 struct Ride {
     fare: Fare,
     admission: Box<Admission>,
+    /// The ids of the call and of its key.
+    call: String,
+    key: String,
 }
 
 impl Gateway {
@@ -73,6 +79,7 @@ impl Gateway {
             passage,
             ride: None,
             line: std::mem::take(line),
+            timer: Timer::new(PATIENCE),
         };
         // Registered before the object is asked: whatever it admits is forwarded and settled, and
         // a client that hangs up changes nothing.
@@ -143,12 +150,13 @@ impl Gateway {
         }
         match answer.reply {
             Reply::Admitted(admission) => {
-                line.request_id = call_id(&fare.key, &admission).to_string();
                 line.would_refuse(admission.would_refuse.as_ref());
                 if admission.repeats.is_some() {
                     fare.terms = fare.terms.of_repeat();
                 }
-                Ok(Some(Ride { fare, admission }))
+                let ride = Ride::of(fare, admission);
+                line.request_id.clone_from(&ride.call);
+                Ok(Some(ride))
             }
             Reply::Refused(refusal) if observes => {
                 line.would_refuse(Some(&refusal));
@@ -235,7 +243,6 @@ impl Journey {
     }
 
     async fn forward(&mut self) -> Result<web_sys::Response, OriginFailure> {
-        let identity = self.ride.as_ref().map(Ride::identity);
         let gateway = &self.gateway.deployment.policy.gateway;
         let keeps_key = gateway.forward_key;
         let route = self.passage.route;
@@ -252,14 +259,18 @@ impl Journey {
             } else {
                 self.passage.carriers
             },
-            identity: identity.as_ref(),
+            identity: self.ride.as_ref().map(Ride::identity),
             cache: route.is_some_and(|route| route.cache),
             upgrade: route.is_some_and(|route| route.upgrade),
             whole_body: self.whole_body_ride().is_some(),
             timeout: route.map_or(gateway.origin_timeout, |route| route.timeout),
         };
         let forwarded = forward
-            .send(&self.gateway.env, &self.gateway.deployment.signer)
+            .send(
+                &self.gateway.env,
+                &self.gateway.deployment.signer,
+                &mut self.timer,
+            )
             .await;
         self.passage.body = None;
         forwarded
@@ -304,10 +315,7 @@ impl Journey {
         from_origin: &web_sys::Response,
         reported: Option<Reported>,
     ) -> Result<(web_sys::Response, Option<Carriage>), OriginFailure> {
-        let (carriage, body) = self.carriage(from_origin)?.map_or_else(
-            || (None, from_origin.body()),
-            |(carriage, body)| (Some(carriage), Some(body)),
-        );
+        let (carriage, carried) = self.carriage(from_origin)?.unzip();
         let (standing, charged) = self.standing_after(from_origin.status(), true, reported);
         let about = About {
             request_id: &self.line.request_id,
@@ -315,11 +323,8 @@ impl Journey {
             // What costs nothing costs nothing however its body ends.
             charged: charged.filter(|charged| carriage.is_none() || charged.is_zero()),
         };
-        let origin_url = match self.gateway.origin(&self.visit) {
-            Origin::Url(url) => url.clone(),
-            Origin::Service(_) | Origin::Zone => self.visit.url().origin(),
-        };
-        answer::hand_on(&self.visit, &origin_url, from_origin, body.as_ref(), &about)
+        let origin = self.gateway.origin(&self.visit);
+        answer::hand_on(&self.visit, origin, from_origin, carried.as_ref(), &about)
             .map(|answer| (answer, carriage))
             .map_err(OriginFailure::from)
     }
@@ -392,7 +397,8 @@ impl Journey {
             body,
         };
         let (objects, account) = (&self.gateway.objects, &ride.fare.key.account);
-        if self.may_end_late(ride, &settle) && objects.has_gone(account, settle).await {
+        let may_end_late = self.may_end_late(ride, &settle);
+        if may_end_late && objects.has_gone(account, settle, &mut self.timer).await {
             return;
         }
         match objects.ask_again(account, &Request::Settle(settle)).await {
@@ -416,21 +422,27 @@ impl Journey {
 }
 
 impl Ride {
-    fn identity(&self) -> Identity {
-        Identity {
-            call: call_id(&self.fare.key, &self.admission).to_string(),
-            account: self.fare.key.account.to_string(),
-            key: self.fare.key.id().to_string(),
-            plan: self.admission.plan.clone(),
-            external_id: self.admission.external_id.as_ref().map(ToString::to_string),
-            held: self.admission.held,
+    fn of(fare: Fare, admission: Box<Admission>) -> Self {
+        let call = CallId {
+            account: fare.key.account.clone(),
+            number: admission.call,
+        };
+        Self {
+            call: call.to_string(),
+            key: fare.key.id().to_string(),
+            fare,
+            admission,
         }
     }
-}
 
-fn call_id(key: &PresentedKey, admission: &Admission) -> CallId {
-    CallId {
-        account: key.account.clone(),
-        number: admission.call,
+    fn identity(&self) -> Identity<'_> {
+        Identity {
+            call: &self.call,
+            account: self.fare.key.account.as_str(),
+            key: &self.key,
+            plan: &self.admission.plan,
+            external_id: self.admission.external_id.as_ref().map(ExternalId::as_str),
+            held: self.admission.held,
+        }
     }
 }

@@ -11,7 +11,8 @@ use js_sys::Promise;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use wasm_bindgen::prelude::*;
 
-use super::platform::{random, to_number};
+use super::platform::{clock, random, to_number};
+use crate::time::{Span, Timestamp};
 
 #[wasm_bindgen]
 extern "C" {
@@ -72,6 +73,23 @@ impl Settling {
             Ok(Self(key))
         })
     }
+
+    fn of(promise: &Promise) -> Result<Self, JsValue> {
+        let settling = Self::begin()?;
+        watch(promise, to_number(settling.0));
+        Ok(settling)
+    }
+
+    /// What it comes to, if it does before `sleep` is over.
+    async fn within(&mut self, sleep: &mut Sleep) -> Option<Result<JsValue, JsValue>> {
+        std::future::poll_fn(|context| {
+            if let Poll::Ready(outcome) = Pin::new(&mut *self).poll(context) {
+                return Poll::Ready(Some(outcome));
+            }
+            Pin::new(&mut sleep.settling).poll(context).map(|_| None)
+        })
+        .await
+    }
 }
 
 impl Future for Settling {
@@ -125,9 +143,7 @@ impl Promised {
 /// # Errors
 /// What it was rejected with.
 pub async fn settled(promise: &Promise) -> Result<JsValue, JsValue> {
-    let settling = Settling::begin()?;
-    watch(promise, to_number(settling.0));
-    settling.await
+    Settling::of(promise)?.await
 }
 
 /// What a promise comes to, if it does within `millis`.
@@ -135,18 +151,10 @@ pub async fn settled(promise: &Promise) -> Result<JsValue, JsValue> {
 /// # Errors
 /// What it was rejected with.
 pub async fn settled_within(promise: &Promise, millis: i64) -> Result<Option<JsValue>, JsValue> {
-    let mut settling = Settling::begin()?;
-    let mut timer = Sleep::of(millis)?;
-    watch(promise, to_number(settling.0));
-    std::future::poll_fn(|context| {
-        if let Poll::Ready(outcome) = Pin::new(&mut settling).poll(context) {
-            return Poll::Ready(outcome.map(Some));
-        }
-        Pin::new(&mut timer.settling)
-            .poll(context)
-            .map(|_| Ok(None))
-    })
-    .await
+    Settling::of(promise)?
+        .within(&mut Sleep::of(millis)?)
+        .await
+        .transpose()
 }
 
 /// Lets others take their turn, requests that have not been read from their sockets included: the
@@ -165,6 +173,58 @@ pub async fn others() -> Result<(), JsValue> {
 pub async fn pause(millis: i64) -> Result<(), JsValue> {
     let mut sleep = Sleep::of(millis)?;
     Pin::new(&mut sleep.settling).await.map(drop)
+}
+
+/// Two waits of a call by one timer, where the first is over soon: to set another, and to clear the first, would
+/// be a seventieth of what a call takes.
+pub struct Timer {
+    pause: Span,
+    running: Option<(Sleep, Timestamp)>,
+}
+
+impl Timer {
+    /// One that will [`Timer::pause`] for so long.
+    pub const fn new(pause: Span) -> Self {
+        Self {
+            pause,
+            running: None,
+        }
+    }
+
+    /// What a promise comes to, if it does within `limit`.
+    ///
+    /// # Errors
+    /// What it was rejected with.
+    pub async fn settled_within(
+        &mut self,
+        promise: &Promise,
+        limit: Span,
+    ) -> Result<Option<JsValue>, JsValue> {
+        let mut settling = Settling::of(promise)?;
+        for part in [limit.min(self.pause), limit.minus(self.pause)] {
+            let sleep = Sleep::of(part.as_millis())?;
+            let (sleep, _) = self.running.insert((sleep, clock().plus(part)));
+            if let Some(outcome) = settling.within(sleep).await {
+                return outcome.map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits for the pause. It began with the wait before, if that took no more than a fifth of it.
+    ///
+    /// # Errors
+    /// What the runtime throws.
+    pub async fn pause(&mut self) -> Result<(), JsValue> {
+        let pause = self.pause.as_millis();
+        let soonest = clock().plus(Span::from_millis(pause.saturating_mul(4) / 5));
+        let running = self.running.take().filter(|(_, over)| *over >= soonest);
+        let mut sleep = match running {
+            Some((sleep, _)) => sleep,
+            None => Sleep::of(pause)?,
+        };
+        Pin::new(&mut sleep.settling).await.map(drop)
+    }
 }
 
 /// A timer that is cleared when it is dropped.
