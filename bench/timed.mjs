@@ -95,37 +95,33 @@ function compareSlowest(many, hot) {
   console.log(`\nTollgate's p99 to the twin's: many accounts ${of(many)}, one hot account ${of(hot)}.`);
 }
 
-// Refusals that no object is asked for, against a Worker that only answers 429.
+// Refusals that no object is asked for, against a Worker that only answers 429, and one that refuses as Tollgate does.
 export async function refused(origin, { count, seconds }) {
   const start = (what) => startWorker(what, { origin: origin.url, state: folder("tmpfs") });
   const refuser = { name: "JavaScript that only answers 429", ...(await start(worker("refuser"))) };
-  const inFull = { name: "the same, with all headers and a log line", ...(await start(worker("refuser-in-full"))) };
-  const gateway = await start(tollgate());
-  const key = await openAccount(gateway.port, "flooded", "flood");
-  const call = request("GET", "/api/external/v1/tracks/1", { authorization: `Bearer ${key}` });
-  const forged = search(`${key.slice(0, -3)}AAA`);
-  // The one call that the limit lets through, before the flood.
-  await load({ port: gateway.port, callers: 1, seconds: 0.05, requests: [call] });
-  for (const { port } of [refuser, inFull, gateway]) {
-    const seconds = port === gateway.port ? LONG_WARM_UP_SECONDS.refused : WARM_UP_SECONDS;
-    await load({ port, callers: CALLERS, seconds, requests: [call, forged] });
+  const byHand = { name: "JavaScript by hand", open: openTwin, ...(await start(worker("refuser-by-hand"))) };
+  const gateway = { name: TOLLGATE, open: (port, name) => openAccount(port, name, "flood"), ...(await start(tollgate())) };
+  const contenders = [refuser, byHand, gateway];
+  for (const contender of contenders) {
+    const { name, open = async () => "none", port } = contender;
+    const key = await open(port, "flooded");
+    const call = request("GET", "/api/external/v1/tracks/1", { authorization: `Bearer ${key}` });
+    contender.requests = { call, forged: search(`${key.slice(0, -3)}AAA`), malformed: search("tk_live_nonsense") };
+    // The one call that the limit lets through, before the flood.
+    await load({ port, callers: 1, seconds: 0.05, requests: [call] });
+    const seconds = name === refuser.name ? WARM_UP_SECONDS : LONG_WARM_UP_SECONDS.refused;
+    await load({ port, callers: CALLERS, seconds, requests: Object.values(contender.requests) });
   }
-  const against = async (title, status, asked) => {
-    const contenders = [
-      { ...refuser, requests: [asked] },
-      { ...inFull, requests: [asked] },
-      { name: TOLLGATE, ...gateway, requests: [asked] },
-    ];
-    show(title, await roundsOf(contenders, status), [refuser.name]);
+  const against = async (title, status, kind) => {
+    const asked = contenders.map((contender) => ({ ...contender, requests: [contender.requests[kind]] }));
+    const statusOf = { [TOLLGATE]: status, [byHand.name]: status, [refuser.name]: 429 };
+    const told = await rounds(asked, { callers: CALLERS, seconds, count, statusOf });
+    show(title, told, [refuser.name, byHand.name]);
   };
-  const roundsOf = (contenders, status) =>
-    rounds(contenders, { callers: CALLERS, seconds, count, statusOf: { [TOLLGATE]: status, [refuser.name]: 429, [inFull.name]: 429 } });
-  await against("Refused for a limit that the isolate knows of: a flood on one key", 429, call);
-  await against("Forged key", 401, forged);
-  await against("Malformed key", 401, search("tk_live_nonsense"));
-  await refuser.stop();
-  await inFull.stop();
-  await gateway.stop();
+  await against("Refused for a limit that the isolate knows of: a flood on one key", 429, "call");
+  await against("Forged key", 401, "forged");
+  await against("Malformed key", 401, "malformed");
+  for (const { stop } of contenders) await stop();
 }
 
 // What one caller alone waits for, and how much of it the contender adds to the bare pass-through.

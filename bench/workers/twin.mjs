@@ -6,10 +6,8 @@
 // durable rows for each call, a snapshot with every 128th, the same headers and signature to the origin,
 // the same headers to the caller, and a settle in the background that a client who leaves cannot stop.
 import { DurableObject } from "cloudflare:workers";
+import { keyOf, newKey, secrets as known, secretsOf, utf8 } from "./keys.mjs";
 
-const PREFIX = "Bearer tw_live_";
-const MAC_BYTES = 32;
-const SECRET_BYTES = 16;
 const BASE = "/api/external/v1";
 const ROUTES = new Map([[`POST ${BASE}/search`, { endpoint: "/search", cost: 1 }]]);
 const PER_MINUTE = 100_000;
@@ -24,42 +22,9 @@ const DROPPED = new Set([
   "x-method-override", "x-original-url", "x-rewrite-url",
 ]);
 
-const utf8 = new TextEncoder();
-const text = new TextDecoder();
-let keys = null;
-
-async function keysOf(env) {
-  const hmac = { name: "HMAC", hash: "SHA-256" };
-  const imported = (secret, uses) => crypto.subtle.importKey("raw", utf8.encode(secret), hmac, false, uses);
-  return (keys ??= {
-    callers: await imported(env.KEY_SECRET, ["sign", "verify"]),
-    origin: await imported(env.ORIGIN_SECRET, ["sign"]),
-  });
-}
-
-// A key is prefix, then base64url of secret, key number, account, and a MAC over them.
-async function keyOf(authorization, secrets) {
-  if (!authorization?.startsWith(PREFIX)) return null;
-  let bytes;
-  try {
-    bytes = Uint8Array.fromBase64(authorization.slice(PREFIX.length), { alphabet: "base64url" });
-  } catch {
-    return null;
-  }
-  const end = bytes.length - MAC_BYTES;
-  if (end <= SECRET_BYTES + 1) return null;
-  const body = bytes.subarray(0, end);
-  if (!(await crypto.subtle.verify("HMAC", secrets.callers, bytes.subarray(end), body))) return null;
-  return {
-    secret: body.subarray(0, SECRET_BYTES).toHex(),
-    number: body[SECRET_BYTES],
-    account: text.decode(body.subarray(SECRET_BYTES + 1)),
-  };
-}
-
 export default {
   async fetch(request, env, context) {
-    const secrets = keys ?? (await keysOf(env));
+    const secrets = known ?? (await secretsOf(env));
     const url = new URL(request.url);
     if (url.pathname === "/open") return open(url, env, secrets);
     const route = ROUTES.get(`${request.method} ${url.pathname}`);
@@ -146,12 +111,9 @@ function problem(status, code, headers) {
 // For the bench: opens an account with credits and a key, and shows the key.
 async function open(url, env, secrets) {
   const account = url.searchParams.get("account");
-  const secret = crypto.getRandomValues(new Uint8Array(SECRET_BYTES));
-  await env.ACCOUNTS.getByName(account).open(secret.toHex(), Number(url.searchParams.get("credits")));
-  const body = new Uint8Array([...secret, 1, ...utf8.encode(account)]);
-  const mac = new Uint8Array(await crypto.subtle.sign("HMAC", secrets.callers, body));
-  const key = new Uint8Array([...body, ...mac]).toBase64({ alphabet: "base64url", omitPadding: true });
-  return new Response(PREFIX.slice("Bearer ".length) + key);
+  const { secret, shown } = await newKey(account, secrets);
+  await env.ACCOUNTS.getByName(account).open(secret, Number(url.searchParams.get("credits")));
+  return new Response(shown);
 }
 
 export class Account extends DurableObject {
