@@ -37,15 +37,11 @@ globalThis.tollgate = {
     change(response.headers, lines);
     return response;
   },
+  // Built from the body and the answer itself, so that a compressed body keeps its bytes.
+  copyOf: (fromOrigin, carried) => new Response(carried ?? fromOrigin.body, fromOrigin),
   decidingOf({ headers }) {
     const value = (name) => headers.get(name) ?? "";
     return `${value("Access-Control-Allow-Origin")}\n${value("Access-Control-Expose-Headers")}\n${value("Location")}`;
-  },
-  // Built from the body and the answer itself, so that a compressed body keeps its bytes.
-  handOn(fromOrigin, lines, carried) {
-    const response = new Response(carried ?? fromOrigin.body, fromOrigin);
-    change(response.headers, lines);
-    return response;
   },
   watch(promise, key) {
     promise.then((value) => wake(key, true, value), (error) => wake(key, false, error));

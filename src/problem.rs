@@ -181,7 +181,7 @@ impl Problem {
 
     /// The document, in the order of members that the contract shows.
     #[must_use]
-    pub fn to_json(&self, request_id: &str) -> Vec<u8> {
+    pub fn to_json(&self, request_id: &str) -> String {
         let (violated, shortage, field) = match &self.members {
             Members::Limits { violated, .. } => (Some(violated.as_slice()), None, None),
             Members::Credits(shortage) => (None, Some(shortage), None),
@@ -200,7 +200,7 @@ impl Problem {
             request_id,
         };
         // Texts and numbers alone: writing them cannot fail.
-        serde_json::to_vec(&document).unwrap_or_default()
+        serde_json::to_string(&document).unwrap_or_default()
     }
 
     /// `Retry-After` in seconds (RFC 9110 §10.2.3), never 0: a caller that comes back at once
@@ -515,7 +515,7 @@ mod tests {
     }
 
     fn json(problem: &Problem) -> String {
-        String::from_utf8(problem.to_json("req_1")).unwrap()
+        problem.to_json("req_1")
     }
 
     fn headers(problem: &Problem) -> Vec<String> {

@@ -17,12 +17,20 @@ use crate::{
 
 /// How long an end waits for a message to go with.
 pub const PATIENCE: Span = Span::from_millis(500);
+/// A timer that was set for something else will do, if it goes off in no less than this.
+const SHORTEST_PATIENCE: Span = Span::from_millis(400);
 /// An account is busy while its last two calls ended within this time: the next message will soon be here.
 const BUSY: Span = Span::from_millis(1_000);
 /// So many go with one message.
 const TOLD_AT_ONCE: usize = 64;
 /// So many wait in one isolate; what comes then waits for nothing.
 const LISTED_MAX: usize = 10_000;
+
+/// Whether an end may wait for a timer that goes off at `goes_off`, in place of one that is set `now`.
+#[must_use]
+pub fn is_patient(goes_off: Timestamp, now: Timestamp) -> bool {
+    (SHORTEST_PATIENCE..=PATIENCE).contains(&goes_off.since(now))
+}
 
 /// The ends that wait in one isolate.
 #[derive(Debug, Default)]
@@ -182,6 +190,22 @@ mod tests {
         assert!(waits(4, 600));
         assert!(!waits(5, 401), "1,001 ms since the last but one");
         assert!(!waits(6, 5_000));
+    }
+
+    #[test]
+    fn an_end_waits_no_longer_than_half_a_second_whatever_its_timer_was_set_for() {
+        let in_millis = |millis| NOW.plus(Span::from_millis(millis));
+        for (goes_off, will_do) in [
+            (in_millis(500), true),
+            (in_millis(400), true),
+            (in_millis(399), false),
+            (in_millis(501), false),
+            (in_millis(60_000), false),
+            (NOW, false),
+        ] {
+            assert_eq!(is_patient(goes_off, NOW), will_do, "{goes_off:?}");
+        }
+        assert!(!is_patient(NOW, in_millis(1)), "it has gone off");
     }
 
     #[test]

@@ -83,7 +83,7 @@ fn sealed(listing: Listing, ended: &str) -> String {
 fn complaint(refused: Result<AdminRequest, Problem>) -> (Option<String>, String) {
     let problem = refused.unwrap_err();
     assert_eq!(problem.code, Code::BadRequest, "{problem:?}");
-    let json: serde_json::Value = serde_json::from_slice(&problem.to_json("req_1")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&problem.to_json("req_1")).unwrap();
     let field = json.get("field").map(|field| {
         let field = field.as_str().unwrap();
         assert!(problem.detail.contains(field), "{problem:?}");

@@ -116,7 +116,7 @@ impl Objects {
             return false;
         }
         // Where there are no timers, nothing is waited for.
-        drop(timer.pause().await);
+        drop(timer.patience().await);
         !UNSETTLED.with_borrow_mut(|unsettled| unsettled.remove(account, settle.call))
     }
 

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use wasm_bindgen::prelude::*;
 
 use super::{
-    crossing::{HeaderLines, deciding_of},
+    crossing::{HeaderLines, copy_of, deciding_of},
     log::{Fault, Line},
     platform::clock,
     visit::Visit,
@@ -76,7 +76,7 @@ pub fn document(
         return headers.respond(status, None);
     }
     headers.set("Content-Type", "application/json");
-    headers.respond(status, Some(json.as_bytes()))
+    headers.respond(status, Some(json))
 }
 
 /// CSV, and where there is more of it, a link to that.
@@ -93,7 +93,7 @@ pub fn csv(
     if let Some(link) = link {
         headers.set("Link", link);
     }
-    headers.respond(200, Some(csv.as_bytes()))
+    headers.respond(200, Some(csv))
 }
 
 /// JSON lines, as they come.
@@ -141,7 +141,8 @@ pub fn hand_on(
     carried: Option<&web_sys::ReadableStream>,
     about: &About<'_>,
 ) -> Result<web_sys::Response, JsValue> {
-    let deciding = deciding_of(from_origin)?;
+    let answer = copy_of(from_origin, carried)?;
+    let deciding = deciding_of(&answer)?;
     let mut values = deciding
         .split('\n')
         .map(|value| Some(value).filter(|value| !value.is_empty()));
@@ -162,7 +163,8 @@ pub fn hand_on(
     if let Some(rewritten) = rewritten {
         headers.set("Location", &rewritten);
     }
-    headers.hand_on(from_origin, carried)
+    headers.change(&answer.headers())?;
+    Ok(answer)
 }
 
 /// 503 for everything: the deployment is not fit to serve. The log says why, the caller is not

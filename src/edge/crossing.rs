@@ -20,11 +20,7 @@ extern "C" {
 
     /// A response with these headers.
     #[wasm_bindgen(catch, js_namespace = tollgate, js_name = answer)]
-    fn answer(
-        status: u16,
-        lines: &str,
-        body: Option<Uint8Array>,
-    ) -> Result<web_sys::Response, JsValue>;
+    fn answer(status: u16, lines: &str, body: Option<&str>) -> Result<web_sys::Response, JsValue>;
 
     /// What `fetcher` fetches from `target` with the method of `request`, its headers as the lines change
     /// them, and `body`, or its own where that is absent.
@@ -41,13 +37,13 @@ extern "C" {
     /// The origin's headers that decide about Tollgate's: `Access-Control-Allow-Origin`,
     /// `Access-Control-Expose-Headers` and `Location`, one a line; an empty one where there is none.
     #[wasm_bindgen(catch, js_namespace = tollgate, js_name = decidingOf)]
-    pub fn deciding_of(from_origin: &web_sys::Response) -> Result<String, JsValue>;
+    pub fn deciding_of(answer: &web_sys::Response) -> Result<String, JsValue>;
 
-    /// The origin's answer with its headers changed, and its body as it is `carried`, or itself where it is not.
-    #[wasm_bindgen(catch, js_namespace = tollgate, js_name = handOn)]
-    fn hand_on(
+    /// The origin's answer, whose headers can be changed; its body is what it is `carried` by, or its own. One whose
+    /// status is outside 200 to 599 cannot be copied.
+    #[wasm_bindgen(catch, js_namespace = tollgate, js_name = copyOf)]
+    pub fn copy_of(
         from_origin: &web_sys::Response,
-        lines: &str,
         carried: Option<&web_sys::ReadableStream>,
     ) -> Result<web_sys::Response, JsValue>;
 }
@@ -109,23 +105,11 @@ impl HeaderLines {
         forward(fetcher, target, request, &self.0, body, init)
     }
 
-    /// The origin's answer with its headers changed; its body is what it is `carried` by, or its own.
-    ///
-    /// # Errors
-    /// It is no answer that can be handed on: its status is outside 200 to 599, for one.
-    pub fn hand_on(
-        &self,
-        from_origin: &web_sys::Response,
-        carried: Option<&web_sys::ReadableStream>,
-    ) -> Result<web_sys::Response, JsValue> {
-        hand_on(from_origin, &self.0, carried)
-    }
-
     /// A response with these headers.
     ///
     /// # Errors
     /// What the platform throws where its own objects are built.
-    pub fn respond(&self, status: u16, body: Option<&[u8]>) -> Result<web_sys::Response, JsValue> {
-        answer(status, &self.0, body.map(Uint8Array::from))
+    pub fn respond(&self, status: u16, body: Option<&str>) -> Result<web_sys::Response, JsValue> {
+        answer(status, &self.0, body)
     }
 }

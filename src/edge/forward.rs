@@ -121,7 +121,7 @@ impl Forward<'_> {
     /// The origin did not answer.
     pub async fn send_preflight(&self, env: &Env) -> Result<web_sys::Response, OriginFailure> {
         let sent = self.preflight(env)?;
-        self.answered(&sent, &mut Timer::new(self.timeout)).await
+        self.answered(&sent, &mut Timer::default()).await
     }
 
     /// What fetches: the runtime, or another Worker.

@@ -30,7 +30,6 @@ use crate::{
     status::drawn_by_key,
     task,
     time::Span,
-    unsettled::PATIENCE,
 };
 
 /// The end of a call that took longer waits for nothing.
@@ -79,7 +78,7 @@ impl Gateway {
             passage,
             ride: None,
             line: std::mem::take(line),
-            timer: Timer::new(PATIENCE),
+            timer: Timer::default(),
         };
         // Registered before the object is asked: whatever it admits is forwarded and settled, and
         // a client that hangs up changes nothing.

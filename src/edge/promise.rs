@@ -12,7 +12,10 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 use wasm_bindgen::prelude::*;
 
 use super::platform::{clock, random, to_number};
-use crate::time::{Span, Timestamp};
+use crate::{
+    time::{Span, Timestamp},
+    unsettled::{PATIENCE, is_patient},
+};
 
 #[wasm_bindgen]
 extern "C" {
@@ -86,7 +89,7 @@ impl Settling {
             if let Poll::Ready(outcome) = Pin::new(&mut *self).poll(context) {
                 return Poll::Ready(Some(outcome));
             }
-            Pin::new(&mut sleep.settling).poll(context).map(|_| None)
+            Pin::new(&mut *sleep).poll(context).map(|_| None)
         })
         .await
     }
@@ -163,34 +166,18 @@ pub async fn settled_within(promise: &Promise, millis: i64) -> Result<Option<JsV
 /// # Errors
 /// What the runtime throws.
 pub async fn others() -> Result<(), JsValue> {
-    pause(1).await
+    Sleep::of(1)?.await
 }
 
-/// Waits for so many milliseconds.
-///
-/// # Errors
-/// What the runtime throws.
-pub async fn pause(millis: i64) -> Result<(), JsValue> {
-    let mut sleep = Sleep::of(millis)?;
-    Pin::new(&mut sleep.settling).await.map(drop)
-}
-
-/// Two waits of a call by one timer, where the first is over soon: to set another, and to clear the first, would
-/// be a seventieth of what a call takes.
+/// The waits of a call, for its origin and with its end, by one timer where the first is short: to set another
+/// and to clear the first would be a seventieth of what a call takes.
+#[derive(Default)]
 pub struct Timer {
-    pause: Span,
+    /// And when it goes off.
     running: Option<(Sleep, Timestamp)>,
 }
 
 impl Timer {
-    /// One that will [`Timer::pause`] for so long.
-    pub const fn new(pause: Span) -> Self {
-        Self {
-            pause,
-            running: None,
-        }
-    }
-
     /// What a promise comes to, if it does within `limit`.
     ///
     /// # Errors
@@ -201,7 +188,8 @@ impl Timer {
         limit: Span,
     ) -> Result<Option<JsValue>, JsValue> {
         let mut settling = Settling::of(promise)?;
-        for part in [limit.min(self.pause), limit.minus(self.pause)] {
+        let parts = [limit.min(PATIENCE), limit.minus(PATIENCE)];
+        for part in parts.into_iter().filter(|part| *part > Span::ZERO) {
             let sleep = Sleep::of(part.as_millis())?;
             let (sleep, _) = self.running.insert((sleep, clock().plus(part)));
             if let Some(outcome) = settling.within(sleep).await {
@@ -211,40 +199,51 @@ impl Timer {
         Ok(None)
     }
 
-    /// Waits for the pause. It began with the wait before, if that took no more than a fifth of it.
+    /// Waits for as long as the end of a call may.
     ///
     /// # Errors
     /// What the runtime throws.
-    pub async fn pause(&mut self) -> Result<(), JsValue> {
-        let pause = self.pause.as_millis();
-        let soonest = clock().plus(Span::from_millis(pause.saturating_mul(4) / 5));
-        let running = self.running.take().filter(|(_, over)| *over >= soonest);
-        let mut sleep = match running {
-            Some((sleep, _)) => sleep,
-            None => Sleep::of(pause)?,
-        };
-        Pin::new(&mut sleep.settling).await.map(drop)
+    pub async fn patience(&mut self) -> Result<(), JsValue> {
+        let running = self.running.take();
+        match running.filter(|(_, goes_off)| is_patient(*goes_off, clock())) {
+            Some((sleep, _)) => sleep.await,
+            None => Sleep::of(PATIENCE.as_millis())?.await,
+        }
     }
 }
 
-/// A timer that is cleared when it is dropped.
+/// Waits for a timer, which is cleared if this is dropped before it has gone off.
 struct Sleep {
     settling: Settling,
-    timer: JsValue,
+    timer: Option<JsValue>,
 }
 
 impl Sleep {
     fn of(millis: i64) -> Result<Self, JsValue> {
         let settling = Settling::begin()?;
         let millis = to_number(u64::try_from(millis).unwrap_or(0));
-        let timer = after(millis, to_number(settling.0));
+        let timer = Some(after(millis, to_number(settling.0)));
         Ok(Self { settling, timer })
+    }
+}
+
+impl Future for Sleep {
+    type Output = Result<(), JsValue>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let gone_off = Pin::new(&mut self.settling).poll(context);
+        if gone_off.is_ready() {
+            self.timer = None;
+        }
+        gone_off.map_ok(drop)
     }
 }
 
 impl Drop for Sleep {
     fn drop(&mut self) {
-        clear_timeout(&self.timer);
+        if let Some(timer) = &self.timer {
+            clear_timeout(timer);
+        }
     }
 }
 

@@ -473,7 +473,7 @@ fn every_problem_is_described_with_an_example_and_listed_under_its_status() {
     for code in Code::ALL {
         let example = &components["examples"][code.as_str()]["value"];
         let plain = Problem::new(code, example["detail"].as_str().unwrap());
-        let told: Value = serde_json::from_slice(&plain.to_json("req_0d24c8c301b00c")).unwrap();
+        let told: Value = serde_json::from_str(&plain.to_json("req_0d24c8c301b00c")).unwrap();
         for (member, value) in told.as_object().unwrap() {
             assert_eq!(&example[member], value, "{code:?} {member}");
         }

@@ -68,7 +68,7 @@ fn every_page_goes_on_only_with_a_cursor_of_its_own_list_and_account_as_it_was_h
         for cursor in wrong {
             let problem = asked(&cursor).unwrap_err();
             assert_eq!(problem.status(), 400, "{path}?{name}={cursor}");
-            let told: Value = serde_json::from_slice(&problem.to_json("req_1")).unwrap();
+            let told: Value = serde_json::from_str(&problem.to_json("req_1")).unwrap();
             assert_eq!(told["field"], name, "{path}?{name}={cursor}: {told}");
         }
     }
