@@ -101,9 +101,10 @@ export async function refused(origin, { count, seconds }) {
   const refuser = { name: "JavaScript that only answers 429", ...(await start(worker("refuser"))) };
   const byHand = { name: "JavaScript by hand", open: openTwin, ...(await start(worker("refuser-by-hand"))) };
   const gateway = { name: TOLLGATE, open: (port, name) => openAccount(port, name, "flood"), ...(await start(tollgate())) };
-  const contenders = [refuser, byHand, gateway];
+  const flooded = await gateway.open(gateway.port, "flooded");
+  const contenders = [refuser, byHand, { ...gateway, open: undefined }];
   for (const contender of contenders) {
-    const { name, open = async () => "none", port } = contender;
+    const { name, open = async () => flooded, port } = contender;
     const key = await open(port, "flooded");
     const call = request("GET", "/api/external/v1/tracks/1", { authorization: `Bearer ${key}` });
     contender.requests = { call, forged: search(`${key.slice(0, -3)}AAA`), malformed: search("tk_live_nonsense") };

@@ -1,5 +1,6 @@
 // A Worker that refuses as Tollgate does, written by hand in JavaScript: it finds the route, verifies the key's MAC,
-// knows who was refused a moment ago, and answers and logs all that the contract wants. It forwards nothing.
+// knows who was refused a moment ago, and answers and logs as the contract wants. It forwards nothing, and leaves out the
+// canonical path, the loop's signature and the count of repeated refusals.
 import { keyOf, newKey, secrets as known, secretsOf } from "./keys.mjs";
 
 const BASE = "/api/external/v1";
@@ -33,7 +34,8 @@ export default {
     line.account = key.account;
     line.key = `key_${key.account}_${key.number}`;
     line.route = route.template;
-    const wait = Math.ceil((refused.get(line.key) - started) / 1000);
+    const wait = Math.ceil(((refused.get(line.key) ?? 0) - started) / 1000);
+    if (wait <= 0) return refuse(404, "no_route", "No route", "nothing is forwarded", {}, {}, headers, line, started);
     const detail = `1 request in any 60 seconds is allowed; try again in ${wait} s`;
     const standing = {
       "X-RateLimit-Limit": "1",

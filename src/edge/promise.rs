@@ -169,8 +169,8 @@ pub async fn others() -> Result<(), JsValue> {
     Sleep::of(1)?.await
 }
 
-/// The waits of a call, for its origin and with its end, by one timer where the first is short: to set another
-/// and to clear the first would be a seventieth of what a call takes.
+/// The waits of a call, for its origin and with its end, by one timer where the origin answers within a tenth of a
+/// second. It runs on meanwhile, and wakes nobody who does not wait for it.
 #[derive(Default)]
 pub struct Timer {
     /// And when it goes off.
@@ -188,15 +188,16 @@ impl Timer {
         limit: Span,
     ) -> Result<Option<JsValue>, JsValue> {
         let mut settling = Settling::of(promise)?;
-        let parts = [limit.min(PATIENCE), limit.minus(PATIENCE)];
-        for part in parts.into_iter().filter(|part| *part > Span::ZERO) {
-            let sleep = Sleep::of(part.as_millis())?;
-            let (sleep, _) = self.running.insert((sleep, clock().plus(part)));
-            if let Some(outcome) = settling.within(sleep).await {
-                return outcome.map(Some);
-            }
+        let first = limit.min(PATIENCE);
+        let sleep = Sleep::of(first.as_millis())?;
+        let (sleep, _) = self.running.insert((sleep, clock().plus(first)));
+        if let Some(outcome) = settling.within(sleep).await {
+            return outcome.map(Some);
         }
-        Ok(None)
+        // Only a first wait is kept: whatever the clock does, it is over in half a second.
+        self.running = None;
+        let mut rest = Sleep::of(limit.minus(first).as_millis())?;
+        settling.within(&mut rest).await.transpose()
     }
 
     /// Waits for as long as the end of a call may.
