@@ -170,7 +170,7 @@ pub async fn others() -> Result<(), JsValue> {
 }
 
 /// The waits of a call, for its origin and with its end, by one timer where the origin answers within a tenth of a
-/// second. It runs on meanwhile, and wakes nobody who does not wait for it.
+/// second. It runs on meanwhile: where it goes off before it is waited for, the call is looked at once for nothing.
 #[derive(Default)]
 pub struct Timer {
     /// And when it goes off.
