@@ -103,6 +103,18 @@ test("only what succeeded is charged", async () => {
   assert.deepEqual({ available, held, spent }, { available: left, held: 0, spent: 50 - left });
 });
 
+// Its route gives the origin far longer than this test may take.
+test("the end of a call behind a slow origin does not wait for the origin's time limit", { timeout: 20_000 }, async () => {
+  const account = await openAccount(gateway, { plan: "free" });
+  // An end waits only where the account is busy: after two.
+  for (const milliseconds of [0, 0, 700]) {
+    origin.on("POST /search", after(milliseconds, answer()));
+    assert.equal((await account.finished("POST", "/search")).status, 200);
+  }
+  origin.on("POST /search", answer());
+  assert.deepEqual((await account.usage()).usage.map((call) => call.credits_consumed), [1, 1, 1]);
+});
+
 test("a client that hangs up before the answer pays for what the origin did", async () => {
   const account = await openAccount(gateway, { plan: "free" });
   const received = origin.requests.length;
